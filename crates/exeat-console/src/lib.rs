@@ -1,0 +1,1 @@
+//! Control plane: health today; API, web console and MCP later

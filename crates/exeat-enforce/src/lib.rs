@@ -1,0 +1,1 @@
+//! Composes wire, sql and policy: admits a request, plans and applies masking, scrubs

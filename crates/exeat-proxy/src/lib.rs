@@ -1,0 +1,1 @@
+//! Data plane: listeners, TLS, login, upstreams, session loops

@@ -1,0 +1,202 @@
+//! What analysis says about a statement. Flat, owned, principal-free: one `MessageAnalysis` is shared by
+//! every session that sends the same text under the same search path and catalog version.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::catalog::{ColumnId, Oid};
+
+/// All statements of one simple Query, or the single statement of one Parse.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageAnalysis {
+    /// In order. Empty for an empty query string (only white space and comments).
+    pub statements: Vec<StatementAnalysis>,
+    /// pg_query's fingerprint of the whole text, 16 hex digits; `None` when it does not parse. Groups
+    /// statements in the record; never an approval key (literals do not change it).
+    pub fingerprint: Option<String>,
+}
+
+/// The text does not parse with the grammar we have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseFailure {
+    /// Candidate for the parse probe: the server's own answer decides what the client sees.
+    #[error("statement does not parse: {message}")]
+    Syntax { message: String },
+    /// Refused here with 54000 before any parser sees it.
+    #[error("statement of {bytes} bytes exceeds the limit of {STATEMENT_BYTES_MAX}", STATEMENT_BYTES_MAX = crate::STATEMENT_BYTES_MAX)]
+    TooLong { bytes: usize },
+    /// The grammar's own stack or memory limit, or our walker's; 54000.
+    #[error("statement is nested too deeply")]
+    TooDeep,
+    /// A construct we must not guess about (newer than the upstream, digits followed by an identifier).
+    #[error("statement uses {construct}, which this gateway does not analyse")]
+    NotAnalysed { construct: String },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatementAnalysis {
+    /// Byte range of this statement's own text in the message.
+    pub text: std::ops::Range<usize>,
+    pub kind: StatementKind,
+    pub analysis: Analysis,
+}
+
+/// What the statement is, as far as the grammar alone tells.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StatementKind {
+    Select,
+    Insert,
+    Update,
+    Delete,
+    Merge,
+    /// CREATE/ALTER/DROP of anything that is neither code nor administration.
+    Ddl,
+    Call,
+    /// DO, CREATE FUNCTION/PROCEDURE/OPERATOR/CAST/RULE/TRIGGER/EXTENSION...
+    Code,
+    /// COPY relation or query TO/FROM STDIN/STDOUT.
+    CopyOut,
+    CopyIn,
+    /// COPY to or from a server file or program.
+    CopyFile,
+    /// SET ROLE, SET SESSION AUTHORIZATION, ALTER SYSTEM/ROLE/DATABASE, slots, publications, subscriptions.
+    Admin,
+    Session(SessionCommand),
+    Explain,
+    /// SQL-level PREPARE/EXECUTE and DECLARE/FETCH/MOVE: modelled by the Lineage issue, opaque until then.
+    SqlPrepare,
+    SqlExecute,
+    Cursor,
+    /// VACUUM, ANALYZE, CLUSTER, REINDEX, LOCK and every other utility; `name` is the node's name.
+    Utility { name: &'static str },
+}
+
+/// Statements that act on the session only.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionCommand {
+    Transaction(TransactionCommand),
+    /// `value` is `None` when a value is not a plain literal.
+    Set { setting: String, values: Option<Vec<String>>, local: bool },
+    /// SET x TO DEFAULT, RESET x; `None` is RESET ALL.
+    Reset { setting: Option<String> },
+    Show { setting: String },
+    SetTransaction,
+    SetConstraints,
+    Discard { all: bool },
+    Deallocate { name: Option<String> },
+    CloseCursor { name: Option<String> },
+    Listen { channel: String },
+    Unlisten { channel: Option<String> },
+    Notify { channel: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransactionCommand {
+    Begin,
+    Commit,
+    Rollback,
+    Savepoint,
+    Release,
+    RollbackTo,
+    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    TwoPhase,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Analysis {
+    /// Every name resolved, every node understood.
+    Known(Arc<Lineage>),
+    /// We cannot tell what it reads. Refused in every sealed session.
+    Opaque(Opaque),
+    /// A name does not resolve against the snapshot: parse probe.
+    Unresolved { name: String, at: Option<usize> },
+}
+
+/// Why a statement is opaque, in words for its author.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opaque {
+    pub reason: OpaqueReason,
+    /// 1-based character position in the message, as PostgreSQL counts.
+    pub at: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpaqueReason {
+    #[error("function {name} is not on the reviewed list")]
+    Function { name: String },
+    #[error("operator {name} is not on the reviewed list")]
+    Operator { name: String },
+    #[error("type {name} runs code of its own")]
+    Type { name: String },
+    #[error("{construct} is not analysed yet")]
+    Construct { construct: String },
+    #[error("relation {relation} {property}")]
+    Relation { relation: String, property: String },
+}
+
+/// Where things come from and go to. Relations and columns are named by OID: names are for people.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Lineage {
+    /// Relations named by the statement (directly, also inside sub-selects and CTEs), each once.
+    pub reads: BTreeSet<Oid>,
+    /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets).
+    pub writes: BTreeSet<Oid>,
+    /// Relations reached without being named: behind views and materialized views (transitively), inheritance
+    /// or partition parents and children, foreign-key partners of a written relation. If any of them has a
+    /// sealed column the statement is treated as opaque.
+    pub reaches: BTreeSet<Oid>,
+    /// Output columns in order: of a SELECT, or of RETURNING. `None` for statements that return no rows.
+    pub outputs: Option<Vec<Output>>,
+    /// Every column the statement touches, and how. A bare top-level projection is `Use::Projected`;
+    /// anything else is one of the others. Whole-row references are every column as `Use::Expression`.
+    pub uses: BTreeSet<ColumnUse>,
+    /// A trigger, rule, row-security policy, view body, user-typed default or the like may run: errors and
+    /// notices are then tainted, and an SQLSTATE may be one of user code.
+    pub user_code: bool,
+    /// SELECT ... FOR UPDATE/SHARE or LOCK: needs the `update` capability.
+    pub locks_rows: bool,
+    /// The statement calls a function that may change the search path or another session setting
+    /// (set_config): the session re-reads its state after it.
+    pub changes_settings: bool,
+    /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
+    pub metadata_only: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub source: Source,
+    /// The result-column name the server will announce, where the statement or the catalog fixes it.
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Exactly one column's value, unchanged: RowDescription must announce this origin.
+    Column(ColumnId),
+    /// Computed, a constant, a set-operation column...: RowDescription must announce no origin, and by
+    /// construction no sealed column may flow into it (its columns are in `uses` as something else than
+    /// `Projected`).
+    Computed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ColumnUse {
+    pub column: ColumnId,
+    pub how: Use,
+    /// 1-based character position in the message; the first one found.
+    pub at: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Use {
+    /// A bare output column of the statement.
+    Projected,
+    /// An argument of a function, operator, cast, constructor: part of a computed value.
+    Expression,
+    /// WHERE, ON, HAVING, FILTER, CASE condition, LIMIT: decides which rows or values come out.
+    Predicate,
+    /// USING/NATURAL, GROUP BY, ORDER BY, DISTINCT, UNION/INTERSECT/EXCEPT, window partition or order.
+    Key,
+    /// Target or source of a write.
+    Written,
+}

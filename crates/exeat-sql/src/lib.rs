@@ -1,0 +1,25 @@
+//! What a statement reads, writes, returns and is influenced by, given a catalog snapshot.
+//! Pure. Knows neither principals nor policy nor the network. Everything not understood is `Opaque`.
+
+pub mod analysis;
+pub mod catalog;
+
+pub use analysis::{
+    Analysis, ColumnUse, Lineage, MessageAnalysis, Opaque, OpaqueReason, Output, ParseFailure, SessionCommand, Source,
+    StatementAnalysis, StatementKind, TransactionCommand, Use,
+};
+pub use catalog::{CatalogError, CatalogSnapshot, Column, ColumnId, Oid, Relation, RelationKind};
+
+/// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.
+pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Stack a thread needs before it may call [`parse_and_analyse`]: decode, walk and drop of the tree recurse.
+pub const PARSER_STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// What of the session's state names resolve against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// Effective search path as the server reports it (`current_schemas(true)`, as OIDs): pg_temp first if it
+    /// exists, implicit pg_catalog in its place.
+    pub search_path: Vec<Oid>,
+}

@@ -1,0 +1,1 @@
+//! Durable state: the audit record and its keys

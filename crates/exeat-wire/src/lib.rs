@@ -1,0 +1,1 @@
+//! PostgreSQL v3 messages and protocol state: bytes in, typed messages out
