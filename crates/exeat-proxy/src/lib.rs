@@ -1,1 +1,5 @@
-//! Data plane: listeners, TLS, login, upstreams, session loops
+//! Data plane: listeners, TLS, login, upstreams, session loops.
+
+pub mod identity;
+pub mod tls;
+pub mod upstream;
