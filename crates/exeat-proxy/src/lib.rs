@@ -1,5 +1,7 @@
 //! Data plane: listeners, TLS, login, upstreams, session loops.
 
+pub mod config;
 pub mod identity;
+pub mod server;
 pub mod tls;
 pub mod upstream;

@@ -1,0 +1,111 @@
+//! Resolved configuration of the data plane, and what the program hands to it. Checked before it gets here:
+//! `exeat` turns the file as written into these types and reports every mistake at once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use exeat_policy::Policy;
+use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
+use exeat_store::record::Recorder;
+use tokio::sync::{oneshot, watch};
+
+use crate::identity::Verifier;
+use crate::upstream::{LoginConfig, UpstreamConfig};
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: Listen,
+    pub targets: BTreeMap<String, Target>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Listen {
+    pub address: SocketAddr,
+    pub tls: ListenTls,
+    /// Target of a startup packet whose database names no target.
+    pub default_target: Option<String>,
+    pub limits: ConnectionLimits,
+}
+
+#[derive(Debug, Clone)]
+pub enum ListenTls {
+    /// Loopback only; the configuration refuses it elsewhere.
+    Off,
+    Files {
+        cert: PathBuf,
+        key: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    pub connections: usize,
+    pub per_principal: usize,
+    pub per_source: usize,
+    pub failed_logins_per_minute: u32,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self { connections: 1000, per_principal: 100, per_source: 500, failed_logins_per_minute: 20 }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub name: String,
+    pub upstream: UpstreamConfig,
+    /// First match wins.
+    pub logins: Vec<LoginConfig>,
+    /// `catalog: {bounded: …}`: how old the knowledge of the catalog may be when a statement is analysed.
+    pub catalog_bound: Duration,
+    pub allow_newer_server: bool,
+    pub allow_privileged_login: bool,
+    /// NOTIFY channels whose notifications pass to every session.
+    pub channels: Vec<String>,
+}
+
+/// A policy that loaded whole, with the version every record names.
+#[derive(Debug)]
+pub struct LoadedPolicy {
+    pub policy: Policy,
+    /// Counts up with every successful load of this process.
+    pub generation: u64,
+    /// Of the files' bytes in path order, hex.
+    pub sha256: String,
+}
+
+/// One statement text to parse and analyse on a thread with a big stack.
+#[derive(Debug)]
+pub struct AnalyseRequest {
+    pub sql: String,
+    pub snapshot: Arc<CatalogSnapshot>,
+    pub scope: Arc<Scope>,
+}
+
+pub type AnalyseResult = Result<Arc<MessageAnalysis>, ParseFailure>;
+
+/// The parser pool as a function value. A closed channel means that the pool could not answer (it is full, or its
+/// thread died): the statement is then refused as not enforceable.
+pub type Analyser = Arc<dyn Fn(AnalyseRequest) -> oneshot::Receiver<AnalyseResult> + Send + Sync>;
+
+/// Everything the data plane needs besides its configuration.
+#[derive(Clone)]
+pub struct Dependencies {
+    pub policy: Arc<ArcSwap<LoadedPolicy>>,
+    pub recorder: Arc<Recorder>,
+    pub analyser: Analyser,
+    pub verifier: Arc<Verifier>,
+    /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+impl std::fmt::Debug for Dependencies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dependencies").finish_non_exhaustive()
+    }
+}
