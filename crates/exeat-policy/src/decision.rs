@@ -69,20 +69,31 @@ pub struct Decision {
 /// Why, in words for the requester.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    Allowed { rule: String },
+    Allowed {
+        rule: String,
+    },
     /// A `deny: true` rule matched; `text` is its `reason`.
-    Denied { rule: String, text: Option<String>, access: Access },
+    Denied {
+        rule: String,
+        text: Option<String>,
+        access: Access,
+    },
     /// No rule of this policy speaks of this principal at this target at all.
     NoRule,
     /// Some rule allows the principal something here, but not this.
-    CapabilityMissing { access: Access },
+    CapabilityMissing {
+        access: Access,
+    },
 }
 
 /// How a sealed column's values are replaced. Ordered by strictness, weakest first (`max` is the strictest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mask {
     /// First and last characters kept, never more than half in sum; text kin only.
-    Partial { first: u16, last: u16 },
+    Partial {
+        first: u16,
+        last: u16,
+    },
     Redact,
     Nullify,
     /// The statement is refused.

@@ -2,6 +2,7 @@
 //! Pure. Never sees SQL text, wire bytes or a clock.
 
 pub mod decision;
+pub mod document;
 pub mod principal;
 
 pub use decision::{
