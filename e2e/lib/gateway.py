@@ -24,7 +24,8 @@ READY_SECONDS_MAX = 60
 def build_environment():
     """The environment for cargo: without protoc, which the grammar's build script would use instead of its own files."""
     folders = [folder for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
-    return {**os.environ, "PATH": os.pathsep.join(f for f in folders if not (Path(f) / "protoc").exists())}
+    kept = [folder for folder in folders if folder in ("/usr/bin", "/bin") or not (Path(folder) / "protoc").exists()]
+    return {**os.environ, "PATH": os.pathsep.join(kept)}
 
 
 def binary(release=False):

@@ -1,0 +1,66 @@
+# The road in: `make demo` to see it, `make test` to prove it. Everything else is a part of these two.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := e2e/.venv
+STAGE := .ci/stage
+
+# The grammar's build script would regenerate its sources with any protoc it finds.
+export PATH := $(shell .ci/path)
+
+.PHONY: help demo test check deps e2e e2e-tools bench full clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: ## a sample database behind the gateway, in the foreground; Ctrl-C ends it and leaves nothing behind
+	@.ci/deps build
+	cargo build --locked -p exeat
+	@cargo run --quiet --locked -p exeat -- demo $(DEMO)
+
+test: ## everything: format, lints, unit tests, and real servers with real clients
+	@$(STAGE) deps .ci/deps test
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory e2e
+
+check: ## what needs no server of ours: format, lints, cargo tests (tidy among them)
+	@$(STAGE) format cargo fmt --all --check
+	@$(STAGE) lints cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(STAGE) unit cargo test --locked --workspace
+
+deps: ## install or name what the tests need
+	@.ci/deps test
+
+e2e-tools: $(VENV)/installed e2e/oidc/node_modules/installed
+
+$(VENV)/installed: e2e/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r e2e/requirements.txt
+	touch $@
+
+e2e/oidc/node_modules/installed: e2e/oidc/package-lock.json
+	cd e2e/oidc && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+# Last of `make test` on purpose: a run ends with pytest's summary, which carries this stage's seconds.
+e2e: ## real PostgreSQL, real drivers, a real identity provider (PG=18 for another server, E2E='-k name' to choose)
+	@$(STAGE) e2e-tools $(MAKE) --no-print-directory e2e-tools
+	@$(STAGE) build cargo build --locked -p exeat
+	EXEAT_E2E_PG=$(or $(PG),15) $(VENV)/bin/python -m pytest -c e2e/pytest.ini e2e/tests $(E2E)
+
+bench: ## CPU and latency a query, direct against pgbouncer against Exeat, in one interleaved run
+	@.ci/deps bench
+	cargo build --locked --release -p exeat
+	$(PYTHON) bench/select.py $(BENCH)
+
+full: ## what a release needs: the tests, the tests again on PostgreSQL 18, the benchmark
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory e2e PG=18
+	@$(MAKE) --no-print-directory bench
+
+clean: ## remove what the targets above made in this folder
+	cargo clean
+	rm -rf $(VENV) e2e/.cache e2e/oidc/node_modules
