@@ -1,1 +1,27 @@
-//! PostgreSQL v3 messages and protocol state: bytes in, typed messages out
+//! PostgreSQL v3 messages and protocol state: bytes in, typed messages out.
+//! Pure. Knows neither sockets nor SQL. A message's original bytes are kept, because the bytes analysed are the
+//! bytes forwarded. Both peers are hostile: every length is checked before it is used, every count is bounded by
+//! the bytes that carry it, nothing panics, and nothing is allocated by a number a peer merely announced.
+//! `Debug` of every type here shows shapes and sizes, never statement text, values, passwords or keys.
+
+pub mod backend;
+pub mod encode;
+pub mod error;
+pub mod fields;
+pub mod frame;
+pub mod frontend;
+pub mod pipeline;
+mod reader;
+pub mod row;
+pub mod startup;
+pub mod text;
+
+pub use backend::{Authentication, BackendMessage, CopyResponse, TransactionStatus};
+pub use error::{DecodeError, Peer, Tag};
+pub use fields::Fields;
+pub use frame::{Frame, split_backend, split_frontend};
+pub use frontend::{Bind, Close, Describe, Execute, FrontendMessage, Parse, Query, Target};
+pub use pipeline::{Pipeline, PipelineError, Request, Sent, Step};
+pub use row::{CellAction, DataRow, Field, RowDescription};
+pub use startup::{Startup, StartupMessage, split_startup};
+pub use text::{Format, WireStr};

@@ -1,0 +1,206 @@
+//! What a client may say after startup. Decoding checks the whole message, so that whoever holds one of these
+//! types need not look at bytes again; the frame that came is kept and is what goes on.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::error::{DecodeError, Peer, Tag};
+use crate::frame::Frame;
+use crate::reader::Reader;
+use crate::text::{Format, Hidden, WireStr};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FrontendMessage {
+    Query(Query),
+    Parse(Parse),
+    Bind(Bind),
+    Describe(Describe),
+    Execute(Execute),
+    Close(Close),
+    Flush,
+    Sync,
+    Terminate,
+    CopyData(Frame),
+    CopyDone,
+    CopyFail,
+    /// Not taken apart: it calls a function by OID, past every analysis, and is refused.
+    FunctionCall(Frame),
+    /// Password, SASLInitialResponse or SASLResponse: which one, only the login knows.
+    Password(Frame),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query {
+    pub frame: Frame,
+    pub sql: WireStr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parse {
+    pub frame: Frame,
+    pub name: WireStr,
+    pub sql: WireStr,
+    pub parameter_types: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bind {
+    pub frame: Frame,
+    pub portal: WireStr,
+    pub statement: WireStr,
+    pub parameter_formats: Vec<Format>,
+    pub parameters: Vec<Option<Bytes>>,
+    pub result_formats: Vec<Format>,
+}
+
+impl Bind {
+    /// `None` only for a parameter this Bind does not have while it gives several formats.
+    pub fn parameter_format(&self, index: usize) -> Option<Format> {
+        Format::of(&self.parameter_formats, index)
+    }
+
+    /// `None` when the Bind gives several result formats and none for this column. (The server refuses such a
+    /// Bind; whoever must know a format cannot guess it.)
+    pub fn result_format(&self, index: usize) -> Option<Format> {
+        Format::of(&self.result_formats, index)
+    }
+}
+
+impl fmt::Debug for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes: Vec<Option<Hidden>> =
+            self.parameters.iter().map(|value| value.as_ref().map(|bytes| Hidden(bytes.len()))).collect();
+        f.debug_struct("Bind")
+            .field("frame", &self.frame)
+            .field("parameters", &sizes)
+            .field("parameter_formats", &self.parameter_formats)
+            .field("result_formats", &self.result_formats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What Describe and Close speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Target {
+    Statement,
+    Portal,
+}
+
+impl Target {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Target::Statement => b'S',
+            Target::Portal => b'P',
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Describe {
+    pub frame: Frame,
+    pub target: Target,
+    pub name: WireStr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execute {
+    pub frame: Frame,
+    pub portal: WireStr,
+    /// Zero or less: all rows.
+    pub max_rows: i32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    pub frame: Frame,
+    pub target: Target,
+    pub name: WireStr,
+}
+
+pub fn decode(frame: Frame) -> Result<FrontendMessage, DecodeError> {
+    match frame.tag() {
+        b'Q' => query(frame).map(FrontendMessage::Query),
+        b'P' => parse(frame).map(FrontendMessage::Parse),
+        b'B' => bind(frame).map(FrontendMessage::Bind),
+        b'D' => {
+            target("Describe", &frame).map(|(target, name)| FrontendMessage::Describe(Describe { frame, target, name }))
+        }
+        b'E' => execute(frame).map(FrontendMessage::Execute),
+        b'C' => target("Close", &frame).map(|(target, name)| FrontendMessage::Close(Close { frame, target, name })),
+        b'H' => empty("Flush", &frame, FrontendMessage::Flush),
+        b'S' => empty("Sync", &frame, FrontendMessage::Sync),
+        b'X' => empty("Terminate", &frame, FrontendMessage::Terminate),
+        b'd' => Ok(FrontendMessage::CopyData(frame)),
+        b'c' => empty("CopyDone", &frame, FrontendMessage::CopyDone),
+        b'f' => copy_fail(&frame),
+        b'F' => Ok(FrontendMessage::FunctionCall(frame)),
+        b'p' => Ok(FrontendMessage::Password(frame)),
+        tag => Err(DecodeError::UnknownTag { peer: Peer::Client, tag: Tag(tag) }),
+    }
+}
+
+fn query(frame: Frame) -> Result<Query, DecodeError> {
+    let mut reader = Reader::new("Query", frame.payload());
+    let sql = reader.c_str()?;
+    reader.finish()?;
+    Ok(Query { frame, sql })
+}
+
+fn parse(frame: Frame) -> Result<Parse, DecodeError> {
+    let mut reader = Reader::new("Parse", frame.payload());
+    let name = reader.c_str()?;
+    let sql = reader.c_str()?;
+    let parameter_types = reader.u32s()?;
+    reader.finish()?;
+    Ok(Parse { frame, name, sql, parameter_types })
+}
+
+fn bind(frame: Frame) -> Result<Bind, DecodeError> {
+    const MESSAGE: &str = "Bind";
+    let mut reader = Reader::new(MESSAGE, frame.payload());
+    let portal = reader.c_str()?;
+    let statement = reader.c_str()?;
+    let parameter_formats = reader.formats()?;
+    let count = reader.count(4)?;
+    let codes = parameter_formats.len();
+    if codes > 1 && codes != count {
+        return Err(DecodeError::FormatCount { message: MESSAGE, what: "parameters", codes, values: count });
+    }
+    let parameters = (0..count).map(|_| reader.value()).collect::<Result<Vec<_>, _>>()?;
+    let result_formats = reader.formats()?;
+    reader.finish()?;
+    Ok(Bind { frame, portal, statement, parameter_formats, parameters, result_formats })
+}
+
+fn target(message: &'static str, frame: &Frame) -> Result<(Target, WireStr), DecodeError> {
+    let mut reader = Reader::new(message, frame.payload());
+    let target = match reader.u8()? {
+        b'S' => Target::Statement,
+        b'P' => Target::Portal,
+        other => return Err(DecodeError::Value { message, what: "target", value: i64::from(other) }),
+    };
+    let name = reader.c_str()?;
+    reader.finish()?;
+    Ok((target, name))
+}
+
+fn execute(frame: Frame) -> Result<Execute, DecodeError> {
+    let mut reader = Reader::new("Execute", frame.payload());
+    let portal = reader.c_str()?;
+    let max_rows = reader.i32()?;
+    reader.finish()?;
+    Ok(Execute { frame, portal, max_rows })
+}
+
+fn copy_fail(frame: &Frame) -> Result<FrontendMessage, DecodeError> {
+    let mut reader = Reader::new("CopyFail", frame.payload());
+    reader.c_str()?;
+    reader.finish()?;
+    Ok(FrontendMessage::CopyFail)
+}
+
+fn empty(name: &'static str, frame: &Frame, message: FrontendMessage) -> Result<FrontendMessage, DecodeError> {
+    Reader::new(name, frame.payload()).finish()?;
+    Ok(message)
+}
