@@ -1,5 +1,7 @@
 //! The question put to the policy and its answer.
 
+use std::cmp::{Ordering, Reverse};
+
 use crate::principal::Principal;
 
 /// What a statement needs, by the names of the `allow` list.
@@ -21,6 +23,92 @@ pub enum Capability {
     Replication,
     FunctionCall,
     Opaque,
+}
+
+impl Capability {
+    /// Every capability: what `all` stands for, and the closed list of names an `allow` may use.
+    pub const ALL: &'static [Capability] = &[
+        Capability::Read,
+        Capability::Insert,
+        Capability::Update,
+        Capability::Delete,
+        Capability::Merge,
+        Capability::CopyIn,
+        Capability::Ddl,
+        Capability::Call,
+        Capability::Code,
+        Capability::DdlLabelled,
+        Capability::Reader,
+        Capability::Files,
+        Capability::Admin,
+        Capability::Replication,
+        Capability::FunctionCall,
+        Capability::Opaque,
+    ];
+
+    /// The name in `allow` lists and refusals.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::Read => "read",
+            Capability::Insert => "insert",
+            Capability::Update => "update",
+            Capability::Delete => "delete",
+            Capability::Merge => "merge",
+            Capability::CopyIn => "copy_in",
+            Capability::Ddl => "ddl",
+            Capability::Call => "call",
+            Capability::Code => "code",
+            Capability::DdlLabelled => "ddl_labelled",
+            Capability::Reader => "reader",
+            Capability::Files => "files",
+            Capability::Admin => "admin",
+            Capability::Replication => "replication",
+            Capability::FunctionCall => "function_call",
+            Capability::Opaque => "opaque",
+        }
+    }
+
+    /// May a statement with this capability change data, so that a read-only login would break it?
+    pub fn writes(self) -> bool {
+        match self {
+            Capability::Read | Capability::Reader | Capability::Replication => false,
+            Capability::Insert
+            | Capability::Update
+            | Capability::Delete
+            | Capability::Merge
+            | Capability::CopyIn
+            | Capability::Ddl
+            | Capability::Call
+            | Capability::Code
+            | Capability::DdlLabelled
+            | Capability::Files
+            | Capability::Admin
+            | Capability::FunctionCall
+            | Capability::Opaque => true,
+        }
+    }
+
+    /// Does it reach around the masks, so that giving it to a principal with masks deserves a warning?
+    pub fn by_name_only(self) -> bool {
+        match self {
+            Capability::DdlLabelled
+            | Capability::Reader
+            | Capability::Files
+            | Capability::Admin
+            | Capability::Replication
+            | Capability::FunctionCall
+            | Capability::Opaque => true,
+            Capability::Read
+            | Capability::Insert
+            | Capability::Update
+            | Capability::Delete
+            | Capability::Merge
+            | Capability::CopyIn
+            | Capability::Ddl
+            | Capability::Call
+            | Capability::Code => false,
+        }
+    }
 }
 
 /// A relation by name, as policy patterns match it.
@@ -72,7 +160,8 @@ pub enum Reason {
     Allowed {
         rule: String,
     },
-    /// A `deny: true` rule matched; `text` is its `reason`.
+    /// A `deny: true` rule matched; `text` is its `reason`. For statements that only use presets (SET, BEGIN),
+    /// `access` is a read of no relation.
     Denied {
         rule: String,
         text: Option<String>,
@@ -86,8 +175,9 @@ pub enum Reason {
     },
 }
 
-/// How a sealed column's values are replaced. Ordered by strictness, weakest first (`max` is the strictest).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How a sealed column's values are replaced. Ordered by strictness, weakest first (`max` is the strictest):
+/// of two partial masks the one that keeps fewer characters is stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
     /// First and last characters kept, never more than half in sum; text kin only.
     Partial {
@@ -98,6 +188,30 @@ pub enum Mask {
     Nullify,
     /// The statement is refused.
     Refuse,
+}
+
+impl Mask {
+    /// Compared in order. `Reverse` makes keeping less the stricter; the last part only breaks ties.
+    fn strictness(self) -> (u8, Reverse<u32>, Reverse<u16>) {
+        match self {
+            Mask::Partial { first, last } => (0, Reverse(u32::from(first) + u32::from(last)), Reverse(first)),
+            Mask::Redact => (1, Reverse(0), Reverse(0)),
+            Mask::Nullify => (2, Reverse(0), Reverse(0)),
+            Mask::Refuse => (3, Reverse(0), Reverse(0)),
+        }
+    }
+}
+
+impl Ord for Mask {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.strictness().cmp(&other.strictness())
+    }
+}
+
+impl PartialOrd for Mask {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// What policy says about one labelled column for one principal.

@@ -1,11 +1,23 @@
 //! Who may do what under which obligations: labels, rules, decision.
 //! Pure. Never sees SQL text, wire bytes or a clock.
 
+mod check;
 pub mod decision;
 pub mod document;
+pub mod label;
+pub mod load;
+pub mod pattern;
+pub mod policy;
 pub mod principal;
+pub mod rule;
+pub mod selftest;
+mod who;
 
 pub use decision::{
     Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Mask, Preset, Reason, RelationName,
 };
+pub use label::Label;
+pub use policy::{Policy, PolicyContext};
 pub use principal::{Principal, PrincipalKind};
+pub use rule::Rule;
+pub use selftest::{Expectation, PolicyTest};

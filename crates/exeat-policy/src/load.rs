@@ -1,0 +1,472 @@
+//! From policy files to a [`Policy`]: every key is understood or refused, every mistake of every file is reported
+//! at once. What the format will mean in later versions is known by name and refused by name, since an obligation
+//! that is not understood must not load as if it were not there.
+
+use std::collections::BTreeMap;
+
+use crate::check;
+use crate::decision::{Capability, Mask};
+use crate::document::{Diagnostics, Document, Entry, MappingReader, Node, Span, Value, closest};
+use crate::label::Label;
+use crate::pattern::{ColumnPattern, PatternError, RelationPattern};
+use crate::policy::{Policy, PolicyContext};
+use crate::principal::PrincipalKind;
+use crate::rule::{Effects, LabelMask, Rule};
+use crate::selftest::{self, PolicyTest};
+use crate::who::{Actors, Conditions, Who};
+
+/// Most files of one policy folder.
+pub const POLICY_FILES_MAX: usize = 100;
+
+/// Most rules of one policy: each is looked at for every statement.
+pub const POLICY_RULES_MAX: usize = 1000;
+
+/// Most characters a partial mask may keep at either end; more is not a mask.
+pub const PARTIAL_CHARS_MAX: i64 = 64;
+
+/// Longest rule id, label or reason in bytes: they travel in refusals and in every record.
+const NAME_BYTES_MAX: usize = 64;
+const REASON_BYTES_MAX: usize = 500;
+
+/// The implicit label of drifted columns; it cannot be attached by hand.
+const RESERVED_LABEL: &str = "unclassified";
+
+const RULE_KEYS_UNSUPPORTED: &[&str] = &[
+    "hold",
+    "limit",
+    "unbounded",
+    "unbounded_writes",
+    "select_star",
+    "detect",
+    "statements",
+    "when",
+    "ask",
+    "mode",
+    "hide",
+];
+const MASK_KEYS_UNSUPPORTED: &[&str] = &["lookup", "nulls", "restore"];
+
+impl Policy {
+    /// Reads and checks all files of a policy, given as (name, text). The name is used in messages only.
+    pub fn load(files: &[(String, String)], context: &PolicyContext) -> Result<Policy, Diagnostics> {
+        let mut diags = Diagnostics::new();
+        let mut policy = Policy {
+            rules: Vec::new(),
+            labels: BTreeMap::new(),
+            tests: Vec::new(),
+            default_issuer: context.default_issuer.clone().unwrap_or_default(),
+            warnings: Diagnostics::new(),
+        };
+        if files.is_empty() {
+            diags
+                .file_error("policy", "there is no policy file")
+                .help("an empty policy refuses everything; write one with `version: 1`");
+        }
+        if files.len() > POLICY_FILES_MAX {
+            let message = format!("{} policy files exceed the limit of {POLICY_FILES_MAX}", files.len());
+            diags.file_error("policy", message);
+            return Err(diags);
+        }
+        for (name, text) in files {
+            match Document::parse(name, text) {
+                Ok(root) => read_file(&root, &mut policy, &mut diags),
+                Err(broken) => diags.extend(broken),
+            }
+        }
+        check::check(&policy, context, &mut diags);
+        if !diags.has_errors() {
+            policy.warnings = check::warn(&policy);
+            policy.warnings.sort();
+        }
+        diags.into_result(Some(policy))
+    }
+}
+
+fn read_file(root: &Node, policy: &mut Policy, diags: &mut Diagnostics) {
+    let Some(mut reader) = root.mapping(diags) else { return };
+    if let Some(version) = reader.required("version", diags) {
+        read_version(version, diags);
+    }
+    if let Some(labels) = reader.optional("labels") {
+        read_labels(labels, &mut policy.labels, diags);
+    }
+    let rules = reader.optional("rules").and_then(|node| node.as_list(diags));
+    for rule in rules.into_iter().flatten().filter_map(|node| read_rule(node, diags)).collect::<Vec<_>>() {
+        policy.rules.push(rule);
+    }
+    let tests = reader.optional("tests").and_then(|node| node.as_list(diags));
+    let default_issuer = policy.default_issuer.clone();
+    let tests: Vec<PolicyTest> =
+        tests.into_iter().flatten().filter_map(|node| selftest::read(node, &default_issuer, diags)).collect();
+    policy.tests.extend(tests);
+    reader.finish(diags);
+}
+
+fn read_version(node: &Node, diags: &mut Diagnostics) {
+    if let Some(version) = node.as_integer(0..=i64::MAX, diags)
+        && version != 1
+    {
+        diags.error(&node.span, format!("policy version {version} is not supported, this version reads 1"));
+    }
+}
+
+fn read_labels(node: &Node, labels: &mut BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
+    for target in node.entries(diags).into_iter().flatten() {
+        let Some(entries) = target.value.entries(diags) else { continue };
+        let known = labels.entry(target.key.clone()).or_default();
+        for entry in entries {
+            if let Some(label) = read_label(entry, known, diags) {
+                known.push(label);
+            }
+        }
+    }
+}
+
+fn read_label(entry: &Entry, known: &[Label], diags: &mut Diagnostics) -> Option<Label> {
+    check_name("label", &entry.key, &entry.key_span, diags)?;
+    if entry.key == RESERVED_LABEL {
+        diags.error(&entry.key_span, "label `unclassified` is reserved for columns without a label");
+        return None;
+    }
+    if let Some(first) = known.iter().find(|label| label.name == entry.key) {
+        diags.error(&entry.key_span, format!("label `{}` is already defined at {}", entry.key, first.place));
+        return None;
+    }
+    let items = entry.value.as_list(diags)?;
+    if items.is_empty() {
+        diags.error(&entry.value.span, format!("label `{}` names no column", entry.key));
+    }
+    let patterns = items.iter().filter_map(|item| read_column_pattern(item, diags)).collect();
+    Some(Label { name: entry.key.clone(), place: entry.key_span.clone(), patterns })
+}
+
+fn read_column_pattern(node: &Node, diags: &mut Diagnostics) -> Option<ColumnPattern> {
+    if let Value::Mapping(_) = node.value {
+        diags.error(&node.span, "labels on JSON paths and headers are not supported by this version");
+        return None;
+    }
+    let text = node.as_string(diags)?;
+    pattern(ColumnPattern::parse(text), node, diags)
+}
+
+fn pattern<T>(parsed: Result<T, PatternError>, node: &Node, diags: &mut Diagnostics) -> Option<T> {
+    match parsed {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            diags.error(&node.span, error.to_string());
+            None
+        }
+    }
+}
+
+/// Ids and labels travel in refusals, records and file names.
+fn check_name(kind: &str, name: &str, span: &Span, diags: &mut Diagnostics) -> Option<()> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    if plain && !name.is_empty() && name.len() <= NAME_BYTES_MAX {
+        return Some(());
+    }
+    diags
+        .error(span, format!("{kind} `{name}` is not a plain name"))
+        .help(format!("use 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.`"));
+    None
+}
+
+fn read_rule(node: &Node, diags: &mut Diagnostics) -> Option<Rule> {
+    let mut reader = node.mapping(diags)?;
+    let id = reader.required("id", diags).and_then(|node| {
+        let id = node.as_string(diags)?;
+        check_name("rule id", id, &node.span, diags)?;
+        Some((id.to_owned(), node.span.clone()))
+    });
+    let who = reader.optional("who").map(|node| read_who(node, diags));
+    let targets = reader.optional("target").map(|node| read_targets(node, diags));
+    let relations = reader.optional("relations").map(|node| read_relations(node, diags));
+    let effects = read_effects(&mut reader, diags);
+    reader.unsupported(RULE_KEYS_UNSUPPORTED, diags);
+    reader.finish(diags);
+    let (id, place) = id?;
+    Some(Rule {
+        id,
+        place,
+        who: all_or_nothing(who)?,
+        targets: all_or_nothing(targets)?,
+        relations: all_or_nothing(relations)?,
+        effects: effects?,
+    })
+}
+
+/// A condition that is written but not understood must not turn into "no condition".
+fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
+    match read {
+        None => Some(None),
+        Some(Some(value)) => Some(Some(value)),
+        Some(None) => None,
+    }
+}
+
+fn read_targets(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
+    match &node.value {
+        Value::Sequence(_) => node.as_strings(diags),
+        _ => Some(vec![node.as_string(diags)?.to_owned()]),
+    }
+}
+
+fn read_relations(node: &Node, diags: &mut Diagnostics) -> Option<Vec<RelationPattern>> {
+    let items = node.as_list(diags)?;
+    if items.is_empty() {
+        diags
+            .error(&node.span, "`relations` is an empty list")
+            .help("name at least one, or leave it out to mean every relation");
+        return None;
+    }
+    let parsed: Vec<Option<RelationPattern>> = items
+        .iter()
+        .map(|item| {
+            let text = item.as_string(diags)?;
+            pattern(RelationPattern::parse(text), item, diags)
+        })
+        .collect();
+    parsed.into_iter().collect()
+}
+
+fn read_effects(reader: &mut MappingReader<'_>, diags: &mut Diagnostics) -> Option<Effects> {
+    let allow = reader.optional_entry("allow");
+    let mask = reader.optional_entry("mask");
+    let deny = reader.optional_entry("deny");
+    let reason = reader.optional_entry("reason");
+    let Some(deny) = deny else {
+        if let Some(reason) = reason {
+            diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
+        }
+        return read_grants(reader, allow, mask, diags);
+    };
+    for entry in [allow, mask].into_iter().flatten() {
+        diags
+            .error(&entry.key_span, format!("a rule that denies takes no `{}`", entry.key))
+            .help("write two rules: deny wins wherever both match");
+    }
+    if deny.value.as_bool(diags)? {
+        let reason = all_or_nothing(reason.map(|reason| read_reason(&reason.value, diags)))?;
+        return (allow.is_none() && mask.is_none()).then_some(Effects::Deny { reason });
+    }
+    diags.error(&deny.value.span, "`deny: false` forbids nothing").help("leave `deny` out; only an `allow` permits");
+    None
+}
+
+fn read_reason(node: &Node, diags: &mut Diagnostics) -> Option<String> {
+    let reason = node.as_string(diags)?;
+    if reason.len() > REASON_BYTES_MAX {
+        let message = format!("`reason` of {} bytes exceeds the limit of {REASON_BYTES_MAX}", reason.len());
+        diags.error(&node.span, message);
+        return None;
+    }
+    Some(reason.to_owned())
+}
+
+fn read_grants(
+    reader: &MappingReader<'_>,
+    allow: Option<&Entry>,
+    mask: Option<&Entry>,
+    diags: &mut Diagnostics,
+) -> Option<Effects> {
+    if allow.is_none() && mask.is_none() {
+        diags.error(&reader.node().span, "the rule does nothing").help("give it `allow`, `deny: true` or `mask`");
+        return None;
+    }
+    let allow = allow.map(|entry| read_allow(&entry.value, diags));
+    let masks = mask.map(|entry| read_masks(&entry.value, diags));
+    let (allow, masks) = (all_or_nothing(allow)?, all_or_nothing(masks)?);
+    Some(Effects::Grant { allow: allow.unwrap_or_default(), masks: masks.unwrap_or_default() })
+}
+
+fn read_allow(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Capability>> {
+    let mut capabilities = Vec::new();
+    let mut complete = true;
+    let names: Vec<&str> = Capability::ALL.iter().map(|capability| capability.name()).chain(["all"]).collect();
+    for (item, name) in node.as_list(diags)?.iter().zip(node.as_strings(diags)?) {
+        if name == "all" {
+            capabilities.extend(Capability::ALL);
+        } else if let Some(found) = Capability::ALL.iter().find(|capability| capability.name() == name) {
+            capabilities.push(*found);
+        } else {
+            complete = false;
+            refuse_capability(item, &name, &names, diags);
+        }
+    }
+    capabilities.sort_unstable();
+    capabilities.dedup();
+    complete.then_some(capabilities)
+}
+
+fn refuse_capability(item: &Node, name: &str, names: &[&str], diags: &mut Diagnostics) {
+    if name.contains('/') {
+        diags.error(&item.span, "HTTP method and path patterns are not supported by this version");
+        return;
+    }
+    let help = match closest(name, names.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("one of: {}", names.join(", ")),
+    };
+    diags.error(&item.span, format!("there is no capability `{name}`")).help(help);
+}
+
+fn read_masks(node: &Node, diags: &mut Diagnostics) -> Option<Vec<LabelMask>> {
+    let entries = node.entries(diags)?;
+    if entries.is_empty() {
+        diags.error(&node.span, "`mask` names no label");
+        return None;
+    }
+    let masks: Vec<Option<LabelMask>> = entries
+        .iter()
+        .map(|entry| {
+            let mask = read_mask(&entry.value, diags)?;
+            Some(LabelMask { label: entry.key.clone(), place: entry.key_span.clone(), mask })
+        })
+        .collect();
+    masks.into_iter().collect()
+}
+
+fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<Mask> {
+    #[derive(Clone, Copy)]
+    enum Strategy {
+        Partial,
+        Whole(Mask),
+        Later,
+    }
+    const STRATEGIES: &[(&str, Strategy)] = &[
+        ("redact", Strategy::Whole(Mask::Redact)),
+        ("nullify", Strategy::Whole(Mask::Nullify)),
+        ("refuse", Strategy::Whole(Mask::Refuse)),
+        ("partial", Strategy::Partial),
+        ("token", Strategy::Later),
+        ("hash", Strategy::Later),
+        ("generalize", Strategy::Later),
+    ];
+    let mut reader = node.mapping(diags)?;
+    let with = reader.required("with", diags);
+    let ends = [reader.optional_entry("first"), reader.optional_entry("last")];
+    reader.unsupported(MASK_KEYS_UNSUPPORTED, diags);
+    reader.finish(diags);
+    let with = with?;
+    match with.one_of(STRATEGIES, diags)? {
+        Strategy::Partial => read_partial(node, ends, diags),
+        Strategy::Whole(mask) => {
+            for entry in ends.into_iter().flatten() {
+                diags.error(&entry.key_span, format!("`{}` belongs to `with: partial`", entry.key));
+            }
+            Some(mask)
+        }
+        Strategy::Later => {
+            diags
+                .error(&with.span, "this mask is not supported by this version")
+                .help("use redact, nullify, partial or refuse");
+            None
+        }
+    }
+}
+
+fn read_partial(node: &Node, ends: [Option<&Entry>; 2], diags: &mut Diagnostics) -> Option<Mask> {
+    let [first, last] = ends.map(|entry| match entry {
+        Some(entry) => u16::try_from(entry.value.as_integer(0..=PARTIAL_CHARS_MAX, diags)?).ok(),
+        None => Some(0),
+    });
+    let (first, last) = (first?, last?);
+    if first == 0 && last == 0 {
+        diags.error(&node.span, "`with: partial` keeps nothing").help("add `first` or `last`, or use `with: redact`");
+        return None;
+    }
+    Some(Mask::Partial { first, last })
+}
+
+fn read_who(node: &Node, diags: &mut Diagnostics) -> Option<Who> {
+    let mut reader = node.mapping(diags)?;
+    let conditions = read_conditions(&mut reader, diags);
+    let except = reader.optional("except").map(|node| {
+        let mut reader = node.mapping(diags)?;
+        let conditions = read_conditions(&mut reader, diags);
+        reader.finish(diags);
+        refuse_empty(&conditions?, node, "excepts nobody", diags)
+    });
+    reader.finish(diags);
+    let (conditions, except) = (conditions?, all_or_nothing(except)?);
+    if except.is_none() {
+        refuse_empty(&conditions, node, "names nobody", diags)?;
+    }
+    Some(Who { conditions, except })
+}
+
+fn refuse_empty(conditions: &Conditions, node: &Node, what: &str, diags: &mut Diagnostics) -> Option<Conditions> {
+    if *conditions == Conditions::default() {
+        diags.error(&node.span, format!("{} {what}", node.subject())).help("leave it out to mean everyone");
+        return None;
+    }
+    Some(conditions.clone())
+}
+
+fn read_conditions(reader: &mut MappingReader<'_>, diags: &mut Diagnostics) -> Option<Conditions> {
+    let groups = reader.optional("groups").map(|node| read_exact_names(node, diags));
+    let subjects = reader.optional("subjects").map(|node| read_exact_names(node, diags));
+    let issuers = reader.optional("issuers").map(|node| read_exact_names(node, diags));
+    let actors = reader.optional("actors").map(|node| read_actors(node, diags));
+    let claims = reader.optional("claims").map(|node| read_claims(node, diags));
+    let kind = reader.optional("kind").map(|node| parse_kind(node, diags));
+    Some(Conditions {
+        groups: all_or_nothing(groups)?,
+        subjects: all_or_nothing(subjects)?,
+        issuers: all_or_nothing(issuers)?,
+        actors: all_or_nothing(actors)?,
+        claims: all_or_nothing(claims)?.unwrap_or_default(),
+        kind: all_or_nothing(kind)?,
+    })
+}
+
+pub(crate) fn parse_kind(node: &Node, diags: &mut Diagnostics) -> Option<PrincipalKind> {
+    node.one_of(&[("human", PrincipalKind::Human), ("workload", PrincipalKind::Workload)], diags)
+}
+
+/// Names compare exactly; whoever writes `*` expects something else.
+fn read_exact_names(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
+    let names = node.as_strings(diags)?;
+    if names.iter().any(|name| name.contains('*')) {
+        diags
+            .error(&node.span, format!("{} compares names exactly, `*` is not a pattern here", node.subject()))
+            .help("leave the condition out to mean everyone");
+        return None;
+    }
+    Some(names)
+}
+
+fn read_actors(node: &Node, diags: &mut Diagnostics) -> Option<Actors> {
+    let names = node.as_strings(diags)?;
+    if names.len() == 1 && names.iter().any(|name| name == "*") {
+        return Some(Actors::Any);
+    }
+    if names.iter().any(|name| name.contains('*')) {
+        diags.error(&node.span, "`actors` takes agents by their exact `sub`, or `\"*\"` alone for any agent");
+        return None;
+    }
+    Some(Actors::Named(names))
+}
+
+fn read_claims(node: &Node, diags: &mut Diagnostics) -> Option<Vec<(String, serde_json::Value)>> {
+    let entries = node.entries(diags)?;
+    if entries.is_empty() {
+        diags.error(&node.span, "`claims` names no claim");
+        return None;
+    }
+    let mut claims = Vec::new();
+    for entry in entries {
+        let value = entry.value.to_json();
+        if value.is_null() || value.is_array() || value.is_object() {
+            diags
+                .error(
+                    &entry.value.span,
+                    format!("claim `{}` must be compared with one string, number, true or false", entry.key),
+                )
+                .help("a claim that is a list matches if it contains the value; write a rule for each value");
+            return None;
+        }
+        claims.push((entry.key.clone(), value));
+    }
+    Some(claims)
+}

@@ -1,0 +1,103 @@
+//! One rule as loaded, and whether it speaks of a request. Deciding between rules is the policy's.
+
+use crate::decision::{Access, Capability, Mask, RelationName};
+use crate::document::Span;
+use crate::pattern::RelationPattern;
+use crate::principal::Principal;
+use crate::who::{self, Who};
+
+/// A rule of a policy.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub(crate) id: String,
+    pub(crate) place: Span,
+    pub(crate) who: Option<Who>,
+    /// `None`: every target.
+    pub(crate) targets: Option<Vec<String>>,
+    /// `None`: every relation.
+    pub(crate) relations: Option<Vec<RelationPattern>>,
+    pub(crate) effects: Effects,
+}
+
+/// What a rule does: it forbids, or it grants and masks.
+#[derive(Debug, Clone)]
+pub(crate) enum Effects {
+    Deny { reason: Option<String> },
+    Grant { allow: Vec<Capability>, masks: Vec<LabelMask> },
+}
+
+/// One entry of `mask:`.
+#[derive(Debug, Clone)]
+pub(crate) struct LabelMask {
+    pub(crate) label: String,
+    pub(crate) place: Span,
+    pub(crate) mask: Mask,
+}
+
+impl Rule {
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it is written.
+    pub fn place(&self) -> &Span {
+        &self.place
+    }
+
+    /// Its capabilities, if it allows this principal anything at this target.
+    pub(crate) fn allows(&self, principal: &Principal, target: &str, default_issuer: &str) -> Option<&[Capability]> {
+        match &self.effects {
+            Effects::Grant { allow, .. } => {
+                let counts = !allow.is_empty() && self.is_for(target);
+                (counts && who::grants(self.who.as_ref(), principal, default_issuer)).then_some(allow)
+            }
+            Effects::Deny { .. } => None,
+        }
+    }
+
+    /// Its masks, if it masks anything for this principal at this target.
+    pub(crate) fn masks(&self, principal: &Principal, target: &str, default_issuer: &str) -> &[LabelMask] {
+        match &self.effects {
+            Effects::Grant { masks, .. } if !masks.is_empty() && self.is_for(target) => {
+                if who::restricts(self.who.as_ref(), principal, default_issuer) { masks } else { &[] }
+            }
+            Effects::Grant { .. } | Effects::Deny { .. } => &[],
+        }
+    }
+
+    /// Does it forbid this principal anything at this target?
+    pub(crate) fn denies(&self, principal: &Principal, target: &str, default_issuer: &str) -> bool {
+        match &self.effects {
+            Effects::Deny { .. } => self.is_for(target) && who::restricts(self.who.as_ref(), principal, default_issuer),
+            Effects::Grant { .. } => false,
+        }
+    }
+
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match &self.effects {
+            Effects::Deny { reason } => reason.as_deref(),
+            Effects::Grant { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_for(&self, target: &str) -> bool {
+        self.targets.as_ref().is_none_or(|targets| targets.iter().any(|name| name == target))
+    }
+
+    pub(crate) fn covers_relation(&self, relation: &RelationName) -> bool {
+        self.relations.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(relation)))
+    }
+
+    /// For allows: what concerns no relation needs no relation covered.
+    pub(crate) fn covers(&self, access: &Access) -> bool {
+        access.relation.as_ref().is_none_or(|relation| self.covers_relation(relation))
+    }
+
+    /// For denies: one limited to relations says nothing of what concerns none.
+    pub(crate) fn forbids(&self, access: &Access) -> bool {
+        match &access.relation {
+            Some(relation) => self.covers_relation(relation),
+            None => self.relations.is_none(),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! In-file tests of a policy: their shape. Running one needs a parser and a catalog and happens elsewhere; what a
+//! test may say, and that it speaks of labels and codes that exist, is checked here.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use crate::document::{Diagnostics, MappingReader, Node, Span};
+use crate::label::Label;
+use crate::load::parse_kind;
+use crate::principal::{Principal, PrincipalKind};
+
+/// The closed list of refusal codes.
+const CODES: &[&str] = &[
+    "no_rule",
+    "denied",
+    "capability_missing",
+    "masked_column_in_predicate",
+    "masked_column_in_write",
+    "masked_column_in_expression",
+    "masked_column_in_key",
+    "opaque_statement",
+    "opaque_function",
+    "unresolved_name",
+    "unclassified_relation",
+    "catalog_drift",
+    "select_star",
+    "unbounded_read",
+    "unbounded_write",
+    "setting_pinned",
+    "lookup_probes",
+    "row_limit",
+    "byte_limit",
+    "cell_limit",
+    "refusal_limit",
+    "approval_pending",
+    "approval_denied",
+    "approval_expired",
+    "statement_too_large",
+    "statement_changed",
+    "not_enforceable",
+];
+
+/// One entry of `tests:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyTest {
+    /// Where it is written: its name in reports.
+    pub place: Span,
+    pub principal: Principal,
+    pub target: String,
+    pub statement: String,
+    pub expect: Expectation,
+}
+
+/// What a test expects of its statement.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expectation {
+    Allow {
+        /// Output column to label, exactly the masked ones; `None` when the test does not say.
+        masked: Option<BTreeMap<String, String>>,
+    },
+    Deny {
+        /// The refusal's code; `None` when any will do.
+        code: Option<String>,
+    },
+}
+
+/// Reads one test. `default_issuer` stands in where `as` names none.
+pub(crate) fn read(node: &Node, default_issuer: &str, diags: &mut Diagnostics) -> Option<PolicyTest> {
+    let mut reader = node.mapping(diags)?;
+    let principal = reader.required("as", diags).and_then(|node| read_principal(node, default_issuer, diags));
+    let target = reader.required("target", diags).and_then(|node| node.as_string(diags));
+    let statement = reader.required("statement", diags).and_then(|node| node.as_text(diags));
+    let expect = reader.required("expect", diags).and_then(|node| read_expectation(node, diags));
+    reader.finish(diags);
+    Some(PolicyTest {
+        place: node.span.clone(),
+        principal: principal?,
+        target: target?.to_owned(),
+        statement: statement?.to_owned(),
+        expect: expect?,
+    })
+}
+
+/// Labels a test expects must exist at its target.
+pub(crate) fn check(test: &PolicyTest, labels: &BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
+    let Expectation::Allow { masked: Some(masked) } = &test.expect else { return };
+    let known = labels.get(&test.target).map_or(&[][..], Vec::as_slice);
+    for label in masked.values().filter(|label| !known.iter().any(|known| known.name() == *label)) {
+        diags.error(
+            &test.place,
+            format!("the test expects label `{label}`, which target `{}` does not have", test.target),
+        );
+    }
+}
+
+fn read_principal(node: &Node, default_issuer: &str, diags: &mut Diagnostics) -> Option<Principal> {
+    let mut reader = node.mapping(diags)?;
+    let subject = reader.required("sub", diags).and_then(|node| node.as_string(diags));
+    let issuer = string(&mut reader, "issuer", diags);
+    let actor = string(&mut reader, "actor", diags);
+    let groups = reader.optional("groups").and_then(|node| read_groups(node, diags)).unwrap_or_default();
+    let kind = reader.optional("kind").and_then(|node| parse_kind(node, diags)).unwrap_or(PrincipalKind::Human);
+    let claims = reader.optional("claims").and_then(|node| read_claims(node, diags)).unwrap_or_default();
+    reader.finish(diags);
+    Some(Principal {
+        issuer: issuer.unwrap_or_else(|| default_issuer.to_owned()),
+        subject: subject?.to_owned(),
+        groups,
+        claims,
+        actor,
+        kind,
+        token_id: None,
+        instance: BTreeMap::new(),
+    })
+}
+
+fn string(reader: &mut MappingReader<'_>, key: &'static str, diags: &mut Diagnostics) -> Option<String> {
+    reader.optional(key)?.as_string(diags).map(str::to_owned)
+}
+
+/// Unlike a rule's list, a principal's groups may be empty.
+fn read_groups(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
+    if node.as_list(diags)?.is_empty() { Some(Vec::new()) } else { node.as_strings(diags) }
+}
+
+fn read_claims(node: &Node, diags: &mut Diagnostics) -> Option<Map<String, Value>> {
+    let entries = node.entries(diags)?;
+    Some(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
+}
+
+fn read_expectation(node: &Node, diags: &mut Diagnostics) -> Option<Expectation> {
+    #[derive(Clone, Copy)]
+    enum Word {
+        Allow,
+        Deny,
+        Hold,
+    }
+    let mut reader = node.mapping(diags)?;
+    let decision = reader.required("decision", diags)?;
+    let words = [("allow", Word::Allow), ("deny", Word::Deny), ("hold", Word::Hold)];
+    let masked = reader.optional_entry("masked");
+    let code = reader.optional_entry("code");
+    reader.finish(diags);
+    match (decision.one_of(&words, diags)?, masked, code) {
+        (Word::Allow, masked, None) => {
+            let Some(masked) = masked else { return Some(Expectation::Allow { masked: None }) };
+            Some(Expectation::Allow { masked: Some(read_masked(&masked.value, diags)?) })
+        }
+        (Word::Deny, None, None) => Some(Expectation::Deny { code: None }),
+        (Word::Deny, None, Some(code)) => {
+            let codes: Vec<(&str, &str)> = CODES.iter().map(|code| (*code, *code)).collect();
+            Some(Expectation::Deny { code: Some(code.value.one_of(&codes, diags)?.to_owned()) })
+        }
+        (Word::Allow, _, Some(code)) => {
+            diags.error(&code.key_span, "an allowed statement has no refusal `code`");
+            None
+        }
+        (Word::Deny, Some(masked), _) => {
+            diags.error(&masked.key_span, "a refused statement has no `masked` columns");
+            None
+        }
+        (Word::Hold, _, _) => {
+            diags.error(&decision.span, "decision `hold` is not supported by this version");
+            None
+        }
+    }
+}
+
+fn read_masked(node: &Node, diags: &mut Diagnostics) -> Option<BTreeMap<String, String>> {
+    let mut masked = BTreeMap::new();
+    for entry in node.entries(diags)? {
+        masked.insert(entry.key.clone(), entry.value.as_string(diags)?.to_owned());
+    }
+    Some(masked)
+}
