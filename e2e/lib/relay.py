@@ -1,0 +1,68 @@
+"""A listener that passes bytes on and keeps a copy of each direction: what a client really got, past any driver."""
+
+import socket
+import threading
+
+PIECE_BYTES_MAX = 65536
+
+
+class Relay:
+    """Use as a context manager; connect clients to `port`."""
+
+    def __init__(self, port):
+        self._upstream = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._pieces = {"to_client": {}, "to_server": {}}
+        self._threads = []
+        self._sockets = []
+
+    def __enter__(self):
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_):
+        # shutdown wakes the accept; close alone would leave the thread in it.
+        for end in [self._listener, *self._sockets]:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def bytes(self, direction):
+        """Everything so far, connection by connection."""
+        with self._lock:
+            return b"\n".join(b"".join(pieces) for pieces in self._pieces[direction].values())
+
+    def _start(self, target, *arguments):
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._upstream))
+            self._sockets += [client, server]
+            self._start(self._copy, client, server, "to_server")
+            self._start(self._copy, server, client, "to_client")
+
+    def _copy(self, source, sink, direction):
+        try:
+            while piece := source.recv(PIECE_BYTES_MAX):
+                with self._lock:
+                    self._pieces[direction].setdefault(source, []).append(piece)
+                sink.sendall(piece)
+        except OSError:
+            pass
+        try:
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass

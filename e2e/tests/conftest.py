@@ -1,0 +1,134 @@
+"""One PostgreSQL, one identity provider and three gateways for the whole session, each started when first asked for.
+
+`gateway`: TLS on both sides, tokens from the identity provider. `plain`: a loopback listener without TLS and tokens
+by our own key, so that a test can shape a token or read the bytes on the wire. `through`: the pass-through policy.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.certificates import Authority  # noqa: E402
+from lib.gateway import PASS_THROUGH, Gateway, Shop, Trust, binary  # noqa: E402
+from lib.oidc import Provider  # noqa: E402
+from lib.postgres import SUPERUSER, Server  # noqa: E402
+from lib.run import Run, end_on_signals  # noqa: E402
+from spine import CLIENTS, POLICY  # noqa: E402
+
+# Tests make mistakes on purpose; the limit on failed logins has a test of its own.
+LIMITS = {"failed_logins": "1000/min"}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("late") is not None)
+
+
+@pytest.fixture(scope="session")
+def run():
+    end_on_signals()
+    with Run() as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def program():
+    """The gateway's binary, built once."""
+    path = binary()
+    os.environ["EXEAT_BIN"] = str(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def authority(run):
+    return Authority(run.path("ca"))
+
+
+@pytest.fixture(scope="session")
+def server(run, authority):
+    major = int(os.environ.get("EXEAT_E2E_PG", "15"))
+    return Server(run, major, pair=authority.issue("postgres"), ca=authority.cert)
+
+
+@pytest.fixture(scope="session")
+def shop(server):
+    return Shop(server)
+
+
+@pytest.fixture(scope="session")
+def provider(run, authority):
+    return Provider(run, authority, CLIENTS)
+
+
+@pytest.fixture(scope="session")
+def fresh_gateway(run, program, server, shop):
+    """Makes a gateway over the shop that only its own test uses; not started yet."""
+
+    def make(name, policy=POLICY, database="shop"):
+        gateway = Gateway(run, name).policy(policy)
+        gateway.config["listen"]["postgres"]["limits"] = dict(LIMITS)
+        return gateway.target(server, database, shop.logins())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def gateway(fresh_gateway, authority, provider):
+    return fresh_gateway("gateway").listen_tls(authority).trust(provider.entry()).start(level="debug")
+
+
+@pytest.fixture(scope="session")
+def trust(run):
+    return Trust(run)
+
+
+@pytest.fixture(scope="session")
+def plain(fresh_gateway, trust):
+    return fresh_gateway("plain").trust(trust.entry()).start(level="debug")
+
+
+@pytest.fixture(scope="session")
+def through(run, program, server, shop, trust):
+    gateway = Gateway(run, "through").policy(PASS_THROUGH).trust(trust.entry())
+    login = [{"user": SUPERUSER, "password": server.password}]
+    return gateway.target(server, "shop", login, allow_privileged_login=True).start(level="debug")
+
+
+@pytest.fixture(scope="session")
+def agent(gateway, provider):
+    """The DSN of an agent on the TLS gateway: personal data is masked."""
+    return gateway.dsn(provider.token("agent-7"))
+
+
+@pytest.fixture(scope="session")
+def officer(gateway, provider):
+    """The DSN of the data-protection officer: nothing is masked."""
+    return gateway.dsn(provider.token("dana"))
+
+
+@pytest.fixture
+def connect():
+    """psycopg connections in autocommit, closed at the end of the test."""
+    opened = []
+
+    def make(dsn, **options):
+        opened.append(psycopg.connect(dsn.text(), **{"autocommit": True, **options}))
+        return opened[-1]
+
+    yield make
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def truth(shop):
+    """The shop as it is, read past the gateway: {table: {id: row}}."""
+    with psycopg.connect(shop.admin.text(), row_factory=psycopg.rows.dict_row) as connection:
+        return {
+            table: {row["id"]: row for row in connection.execute(f"SELECT * FROM {table}")}
+            for table in ("customers", "orders", "payments")
+        }
