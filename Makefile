@@ -54,7 +54,7 @@ e2e: ## real PostgreSQL, real drivers, a real identity provider (PG=18 for anoth
 bench: ## CPU and latency a query, direct against pgbouncer against Exeat, in one interleaved run
 	@.ci/deps bench
 	cargo build --locked --release -p exeat
-	$(PYTHON) bench/select.py $(BENCH)
+	$(PYTHON) bench/point_reads.py $(BENCH)
 
 full: ## what a release needs: the tests, the tests again on PostgreSQL 18, the benchmark
 	@$(MAKE) --no-print-directory test

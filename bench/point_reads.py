@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the gateway costs a query: pgbench select-only, direct against pgbouncer against Exeat, in one interleaved run.
 
-    bench/select.py [--scale 20] [--seconds 3] [--rounds 3] [--clients 1,16] [--modes simple,extended,prepared] [--json FILE]
+    bench/point_reads.py [--scale 20] [--seconds 3] [--rounds 3] [--clients 1,16] [--modes simple,extended,prepared] [--json FILE]
 
 Endpoints: `direct`; `pgbouncer` (session pooling, where installed); `pass` (Exeat, pass-through policy); `policy` (Exeat, a
 policy with a sealed column that the statement does not touch); `masked` (the same, the statement returns that column).
