@@ -1,0 +1,169 @@
+//! Which server, how far it is trusted, and with which login. Everything that can be known to be wrong without
+//! connecting is an error here, at start.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use exeat_policy::Principal;
+use exeat_store::secret::SecretSource;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use serde_json::{Map, Value};
+
+use crate::tls::{ALPN_POSTGRESQL, Roots, TlsError, Trust, client_config};
+
+/// How the connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// Chain and host name are verified.
+    #[default]
+    VerifyFull,
+    /// Encrypted, certificate not verified. Safe from an active attacker only through channel binding, which this
+    /// mode therefore insists on.
+    Require,
+    /// Plain text, to loopback only.
+    Off,
+}
+
+/// One PostgreSQL server and database. Holds its TLS settings ready: certificates are read once, at start.
+#[derive(Clone)]
+pub struct UpstreamConfig {
+    host: String,
+    port: u16,
+    database: String,
+    mode: TlsMode,
+    tls: Option<UpstreamTls>,
+}
+
+#[derive(Clone)]
+pub(super) struct UpstreamTls {
+    pub(super) client: Arc<ClientConfig>,
+    pub(super) server_name: ServerName<'static>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamConfigError {
+    #[error(
+        "host \"{host}\" is not a host name or address; give a name like db.internal (Unix sockets are not supported)"
+    )]
+    Host { host: String },
+    #[error("tls: off is for loopback only, and \"{host}\" is not; use verify-full")]
+    PlainText { host: String },
+    #[error("a ca file has no use with tls: {mode}; use verify-full or leave ca out")]
+    UnusedCa { mode: TlsMode },
+    #[error("database name is empty; name the database of this target")]
+    NoDatabase,
+    #[error(transparent)]
+    Tls(#[from] Box<TlsError>),
+}
+
+impl UpstreamConfig {
+    /// `ca`: trust anchors in place of the system's, for `verify-full`.
+    pub fn new(
+        host: impl Into<String>,
+        port: u16,
+        database: impl Into<String>,
+        mode: TlsMode,
+        ca: Option<PathBuf>,
+    ) -> Result<Self, UpstreamConfigError> {
+        let (host, database) = (host.into(), database.into());
+        if database.is_empty() {
+            return Err(UpstreamConfigError::NoDatabase);
+        }
+        if ca.is_some() && mode != TlsMode::VerifyFull {
+            return Err(UpstreamConfigError::UnusedCa { mode });
+        }
+        let server_name =
+            ServerName::try_from(host.clone()).map_err(|_| UpstreamConfigError::Host { host: host.clone() })?;
+        let trust = match mode {
+            TlsMode::VerifyFull => Some(Trust::Full(ca.map_or(Roots::System, Roots::File))),
+            TlsMode::Require => Some(Trust::EncryptOnly),
+            TlsMode::Off if is_loopback_name(&host) => None,
+            TlsMode::Off => return Err(UpstreamConfigError::PlainText { host }),
+        };
+        let tls = match trust {
+            None => None,
+            Some(trust) => {
+                let client = client_config(&trust, &[ALPN_POSTGRESQL]).map_err(Box::new)?;
+                Some(UpstreamTls { client, server_name })
+            }
+        };
+        Ok(Self { host, port, database, mode, tls })
+    }
+
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    pub fn mode(&self) -> TlsMode {
+        self.mode
+    }
+
+    pub(super) fn tls(&self) -> Option<&UpstreamTls> {
+        self.tls.as_ref()
+    }
+}
+
+impl fmt::Debug for UpstreamConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UpstreamConfig({}:{}/{} tls {})", self.host, self.port, self.database, self.mode)
+    }
+}
+
+impl fmt::Display for TlsMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::VerifyFull => "verify-full",
+            Self::Require => "require",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The name alone; the address it resolves to is checked again when connecting.
+fn is_loopback_name(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A database login and the principals it is for. An entry without conditions is for everyone.
+#[derive(Debug, Clone)]
+pub struct LoginConfig {
+    /// At least one of these, unless empty.
+    pub groups: Vec<String>,
+    /// All of these: the claim equals the value, or is a list that contains it.
+    pub claims: Map<String, Value>,
+    pub user: String,
+    /// Sent as the startup parameter `role`.
+    pub role: Option<String>,
+    pub password: SecretSource,
+}
+
+impl LoginConfig {
+    fn is_for(&self, principal: &Principal) -> bool {
+        let by_group = self.groups.is_empty() || self.groups.iter().any(|group| principal.groups.contains(group));
+        by_group && self.claims.iter().all(|(name, wanted)| has_claim(principal, name, wanted))
+    }
+}
+
+fn has_claim(principal: &Principal, name: &str, wanted: &Value) -> bool {
+    match principal.claims.get(name) {
+        None => false,
+        Some(Value::Array(items)) => items.contains(wanted) || wanted == &Value::Array(items.clone()),
+        Some(found) => found == wanted,
+    }
+}
+
+/// The first login whose conditions the principal meets. `None`: this target has no login for it.
+pub fn choose_login<'a>(logins: &'a [LoginConfig], principal: &Principal) -> Option<&'a LoginConfig> {
+    logins.iter().find(|login| login.is_for(principal))
+}
