@@ -51,7 +51,9 @@ def authority(run):
 @pytest.fixture(scope="session")
 def server(run, authority):
     major = int(os.environ.get("EXEAT_E2E_PG", "15"))
-    return Server(run, major, pair=authority.issue("postgres"), ca=authority.cert)
+    # The second address is not in the certificate.
+    settings = {"listen_addresses": "127.0.0.1,127.0.0.2"}
+    return Server(run, major, pair=authority.issue("postgres"), ca=authority.cert, settings=settings)
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ def test_an_upstream_certificate_for_another_name(program, fresh_gateway, trust)
     gateway = fresh_gateway("wrong-name").trust(trust.entry())
     gateway.config["targets"]["shop"]["postgres"]["host"] = "127.0.0.2"
     log = refused_for_the_target(launched(gateway), trust)
-    assert_words(log, "127.0.0.2")
+    assert_words(log, "127.0.0.2", "certificate")
     gateway.stop()
 
 
