@@ -1,1 +1,12 @@
-//! Durable state: the audit record and its keys
+//! Durable state: the audit record, the keys that seal it, and the secrets of the configuration.
+//! Everything a caller gets back from here is proof of a finished write. Never sees a protocol, and never an
+//! unmasked row; SQL and parameters reach a file only sealed.
+
+mod error;
+mod hex;
+pub mod keys;
+pub mod read;
+pub mod record;
+pub mod secret;
+
+pub use error::StoreError;

@@ -1,0 +1,56 @@
+//! What can go wrong with the durable state. Names files, limits and the next step; never a key, a statement or a
+//! parameter.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::secret::SecretError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("could not {action} \"{}\"", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("folder \"{}\" is in use by another process; each gateway needs a data_dir of its own", path.display())]
+    Locked { path: PathBuf },
+    #[error("\"{}\" is open to other users (mode {mode:o}); run chmod go-rwx on it", path.display())]
+    Permissions { path: PathBuf, mode: u32 },
+    #[error("keys folder \"{}\" lies in data_dir; keep it elsewhere, so that a copy of the data is no copy of the keys", path.display())]
+    KeysInData { path: PathBuf },
+    #[error("master key of {origin} is not 32 bytes in hex or base64; make one with: openssl rand -hex 32")]
+    MasterShape { origin: String },
+    #[error("could not read the master key")]
+    MasterSource { source: SecretError },
+    #[error("master key file \"{}\" is missing, but \"{}\" was sealed with one; restore it from a backup", key.display(), data_dir.display())]
+    MasterMissing { key: PathBuf, data_dir: PathBuf },
+    #[error("data_dir \"{}\" was sealed with another master key; give that key, or another data_dir", path.display())]
+    MasterMismatch { path: PathBuf },
+    #[error("data_dir \"{}\" has a record but no key check; restore the file \"key-check\"", path.display())]
+    KeyCheckMissing { path: PathBuf },
+    #[error("the system gave no random bytes")]
+    NoRandomness,
+    #[error("sealing failed")]
+    Sealing,
+    #[error("could not unseal {what} of session \"{session}\": another key, or altered bytes")]
+    Unsealing { what: &'static str, session: String },
+    #[error("record of session \"{session}\" was erased")]
+    Erased { session: String },
+    #[error("session \"{session}\" is not in the record")]
+    NoSession { session: String },
+    #[error("record file \"{}\" is damaged at byte {offset}: {problem}; restore it from a copy", path.display())]
+    Damaged { path: PathBuf, offset: u64, problem: &'static str },
+    #[error("event of {bytes} bytes exceeds the limit of {limit}", limit = crate::record::LINE_BYTES_MAX)]
+    LineTooLong { bytes: usize },
+    #[error("blob of {bytes} bytes exceeds the limit of {limit}", limit = crate::record::BLOB_BYTES_MAX)]
+    BlobTooLong { bytes: usize },
+    #[error("the record could not be made durable earlier; restart the gateway after the disk is checked")]
+    NotDurable,
+    #[error("the record is closed after a failure inside the gateway; restart it")]
+    Poisoned,
+}
+
+impl StoreError {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,327 @@
+//! Reading the record: events in order, sealed texts with the keys, and one line per event for people.
+//! Works on a copy as well as on a folder a gateway writes to, takes no lock and changes nothing. A last line that
+//! is still being written is not an event yet.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+
+use crate::keys::{DataKey, KeySet};
+use crate::record::{BLOB_BYTES_MAX, KEYS_FILE, LINE_BYTES_MAX, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
+use crate::{StoreError, hex};
+
+/// Names shown in one list for people, or listed where the rest does not matter.
+pub(crate) const LISTED_MAX: usize = 20;
+
+/// What a sealed blob holds. Part of what it is sealed with: one cannot be read as another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobKind {
+    /// Statement text.
+    Sql,
+    /// A JSON list of what was bound.
+    Parameters,
+    /// Lists that did not fit their line, as the JSON members they would have been.
+    Lists,
+}
+
+impl BlobKind {
+    /// The member of a line's body that names such a blob.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sql => "sql",
+            Self::Parameters => "parameters",
+            Self::Lists => "lists",
+        }
+    }
+
+    pub(crate) fn aad(self) -> &'static [u8] {
+        self.as_str().as_bytes()
+    }
+}
+
+/// Where a sealed blob is, as a line says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRef {
+    pub kind: BlobKind,
+    pub segment: u64,
+    pub offset: u64,
+    pub bytes: u64,
+    /// Of the stored bytes, hex.
+    pub sha256: String,
+}
+
+/// One event of the record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The line as it stands in the file, without its line break: what a verifier hashes.
+    pub line: String,
+    value: Value,
+}
+
+impl Event {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = std::str::from_utf8(line).ok()?.to_owned();
+        let value: Value = serde_json::from_str(&line).ok()?;
+        value.is_object().then_some(Self { line, value })
+    }
+
+    /// The whole event.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    pub fn seq(&self) -> u64 {
+        self.value.get("seq").and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    pub fn kind(&self) -> &str {
+        self.text("type")
+    }
+
+    pub fn time(&self) -> &str {
+        self.text("time")
+    }
+
+    pub fn session(&self) -> Option<&str> {
+        self.value.get("session").and_then(Value::as_str)
+    }
+
+    /// A member of the body.
+    pub fn body(&self, member: &str) -> Option<&Value> {
+        self.value.get("body")?.get(member)
+    }
+
+    pub fn blob(&self, kind: BlobKind) -> Option<BlobRef> {
+        let found = self.body(kind.as_str())?;
+        let number = |member| found.get(member).and_then(Value::as_u64);
+        Some(BlobRef {
+            kind,
+            segment: number("segment")?,
+            offset: number("offset")?,
+            bytes: number("bytes")?,
+            sha256: found.get("sha256")?.as_str()?.to_owned(),
+        })
+    }
+
+    fn text(&self, member: &str) -> &str {
+        self.value.get(member).and_then(Value::as_str).unwrap_or("")
+    }
+}
+
+/// A record's folder, open for reading.
+#[derive(Debug)]
+pub struct Log {
+    data_dir: PathBuf,
+    /// Data keys of sessions, as they are met.
+    keys: HashMap<String, DataKey>,
+}
+
+/// `data_dir` of a gateway, or a copy of it.
+pub fn open_log(data_dir: &Path) -> Result<Log, StoreError> {
+    numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?;
+    Ok(Log { data_dir: data_dir.to_owned(), keys: HashMap::new() })
+}
+
+impl Log {
+    /// All events, in order.
+    pub fn events(&self) -> Result<Events, StoreError> {
+        let segments = numbered(&self.data_dir.join(LOG_FOLDER), ".jsonl")?;
+        let paths: Vec<PathBuf> = segments.into_iter().map(|segment| log_path(&self.data_dir, segment)).collect();
+        Ok(Events { paths: paths.into_iter(), current: None })
+    }
+
+    /// The text of a blob that an event of this session names.
+    pub fn unseal(&mut self, session: &str, blob: &BlobRef, keys: &KeySet) -> Result<String, StoreError> {
+        let refused = || StoreError::Unsealing { what: blob.kind.as_str(), session: session.to_owned() };
+        if !self.keys.contains_key(session) {
+            let key = self.find_key(session, keys)?;
+            self.keys.insert(session.to_owned(), key);
+        }
+        let key = self.keys.get(session).ok_or_else(refused)?;
+        let length = usize::try_from(blob.bytes).ok().filter(|bytes| *bytes <= BLOB_BYTES_MAX).ok_or_else(refused)?;
+        let sealed = read_at(&blob_path(&self.data_dir, blob.segment), blob.offset, length)?;
+        if hex::text(digest(&SHA256, &sealed).as_ref()) != blob.sha256 {
+            return Err(refused());
+        }
+        let plain = key.open(blob.kind.aad(), &sealed).ok_or_else(refused)?;
+        String::from_utf8(plain).map_err(|_| refused())
+    }
+
+    fn find_key(&self, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {
+        let missing = || StoreError::NoSession { session: session.to_owned() };
+        for event in self.events()? {
+            let event = event?;
+            if event.kind() != "session.start" || event.session() != Some(session) {
+                continue;
+            }
+            let slot = event.body("data_key").and_then(|key| key.get("slot")).and_then(Value::as_u64);
+            let offset = slot.and_then(|slot| slot.checked_mul(slot_bytes())).ok_or_else(missing)?;
+            let length = usize::try_from(slot_bytes()).unwrap_or(usize::MAX);
+            let wrapped = read_at(&self.data_dir.join(KEYS_FILE), offset, length)?;
+            if wrapped.iter().all(|byte| *byte == 0) {
+                return Err(StoreError::Erased { session: session.to_owned() });
+            }
+            return keys.unwrap_data_key(session, &wrapped);
+        }
+        Err(missing())
+    }
+}
+
+fn read_at(path: &Path, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
+    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
+    file.seek(SeekFrom::Start(offset)).map_err(StoreError::io("read", path))?;
+    let mut bytes = vec![0; length];
+    file.read_exact(&mut bytes).map_err(StoreError::io("read", path))?;
+    Ok(bytes)
+}
+
+/// Iterator over a record's events.
+#[derive(Debug)]
+pub struct Events {
+    paths: std::vec::IntoIter<PathBuf>,
+    current: Option<Segment>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    path: PathBuf,
+    file: BufReader<File>,
+    offset: u64,
+}
+
+impl Segment {
+    /// `None` at the end, and before a line that is not whole yet.
+    fn next(&mut self) -> Result<Option<Event>, StoreError> {
+        let mut line = Vec::new();
+        let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+        let read = self.file.by_ref().take(limit).read_until(b'\n', &mut line);
+        let read = read.map_err(StoreError::io("read", &self.path))?;
+        if line.pop() != Some(b'\n') {
+            return Ok(None);
+        }
+        let event = Event::parse(&line).ok_or_else(|| StoreError::Damaged {
+            path: self.path.clone(),
+            offset: self.offset,
+            problem: "a line is not an event",
+        })?;
+        self.offset += u64::try_from(read).unwrap_or(u64::MAX);
+        Ok(Some(event))
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<Event, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(segment) = &mut self.current {
+                match segment.next() {
+                    Ok(Some(event)) => return Some(Ok(event)),
+                    Ok(None) => self.current = None,
+                    Err(error) => {
+                        // What follows damage is not shown as if it followed what came before.
+                        self.current = None;
+                        self.paths = Vec::new().into_iter();
+                        return Some(Err(error));
+                    }
+                }
+            }
+            let path = self.paths.next()?;
+            match File::open(&path) {
+                Ok(file) => self.current = Some(Segment { path, file: BufReader::new(file), offset: 0 }),
+                Err(source) => return Some(Err(StoreError::Io { action: "open", path, source })),
+            }
+        }
+    }
+}
+
+/// The event as one line for people: when, what, who, and what came of it. Shows nothing that is sealed.
+pub fn describe(event: &Event) -> String {
+    let mut line = format!("{}  {:<17}", event.time(), event.kind());
+    if let Some(principal) = event.value().get("principal") {
+        let name = |member| principal.get(member).and_then(Value::as_str);
+        line.push_str("  ");
+        line.push_str(&plain(name("sub").unwrap_or("?")));
+        if let Some(actor) = name("actor") {
+            line.push_str(&format!(" (by {})", plain(actor)));
+        }
+    }
+    if let Some(target) = event.value().get("target").and_then(Value::as_str) {
+        line.push_str(&format!(" at {}", plain(target)));
+    }
+    for part in parts(event) {
+        line.push_str("  ");
+        line.push_str(&part);
+    }
+    line
+}
+
+fn parts(event: &Event) -> Vec<String> {
+    let text = |member| event.body(member).and_then(Value::as_str).map(plain);
+    let named = |member: &str, shown: &str| {
+        let value = event.body(member)?;
+        let value = value.as_str().map_or_else(|| value.to_string(), plain);
+        Some(format!("{shown}{value}"))
+    };
+    let list = |member: &str, shown: &str| {
+        let names = names(event.body(member)?);
+        (!names.is_empty()).then(|| format!("{shown}{}", names.join(", ")))
+    };
+    let parts = match event.kind() {
+        "statement.intent" | "statement.parse" => vec![
+            text("decision"),
+            named("code", ""),
+            list("kinds", ""),
+            list("relations", "on "),
+            list("masked", "masked "),
+            list("rules", "by "),
+            list("reasons", "because "),
+        ],
+        "statement.outcome" => vec![
+            text("result"),
+            named("tag", ""),
+            named("sqlstate", "sqlstate "),
+            named("rows", "rows "),
+            named("cells_masked", "cells masked "),
+        ],
+        "session.start" => vec![named("database", "database "), named("login", "as "), named("backend_pid", "pid ")],
+        "session.end" | "auth.fail" => vec![text("reason"), list("unanswered", "unanswered ")],
+        "policy.changed" => vec![named("accepted", "accepted "), text("path"), text("problem")],
+        "config.changed" => vec![text("what"), text("path")],
+        "recovery" => vec![named("cut_bytes", "bytes cut "), list("unknown", "outcome unknown ")],
+        "heartbeat" => vec![named("open", "open ")],
+        _ => Vec::new(),
+    };
+    parts.into_iter().flatten().collect()
+}
+
+/// The words of a list: texts, or the telling members of objects.
+fn names(list: &Value) -> Vec<String> {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut names: Vec<String> = items
+        .iter()
+        .take(LISTED_MAX)
+        .map(|item| {
+            let member = |name| item.get(name).and_then(Value::as_str).map(plain);
+            match (item.as_str(), member("column"), member("mask"), member("request_id")) {
+                (Some(text), ..) => plain(text),
+                (None, Some(column), Some(mask), _) => format!("{column} ({mask})"),
+                (None, _, _, Some(request)) => request,
+                (None, ..) => item.to_string(),
+            }
+        })
+        .collect();
+    if items.len() > LISTED_MAX {
+        names.push(format!("and {} more", items.len() - LISTED_MAX));
+    }
+    names
+}
+
+/// Names come from databases and tokens: nothing of them may move a terminal's cursor.
+fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}

@@ -1,0 +1,202 @@
+//! What callers tell the record, event by event. Borrowed: an event is rendered at once and kept nowhere.
+//! Texts here stand in clear lines, except where the field says that it is sealed: callers put names, codes and
+//! counts into them, never a value, a token or a piece of SQL.
+
+use exeat_policy::Principal;
+
+/// The policy in force, as every line names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyRef<'a> {
+    pub version: u64,
+    /// Hex.
+    pub sha256: &'a str,
+}
+
+/// How a token is named in a record: enough to find it at the issuer, nothing to use it with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenRef<'a> {
+    /// `jti`, where the token has one.
+    pub id: Option<&'a str>,
+    /// The first 8 hex digits of its SHA-256.
+    pub sha256_8: &'a str,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct SessionStart<'a> {
+    pub session: &'a str,
+    pub principal: &'a Principal,
+    /// Address and port the client came from.
+    pub source: &'a str,
+    pub target: &'a str,
+    pub database: &'a str,
+    /// Database role the gateway logged in as.
+    pub login: &'a str,
+    /// With `backend_start` it finds the session in the server's own logs.
+    pub backend_pid: i32,
+    pub backend_start: Option<&'a str>,
+    pub application_name: Option<&'a str>,
+    pub policy: PolicyRef<'a>,
+    /// Protocol version towards the client; `None` without TLS.
+    pub tls: Option<&'a str>,
+    pub token: Option<TokenRef<'a>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct AuthFailure<'a> {
+    pub source: &'a str,
+    pub target: Option<&'a str>,
+    /// Why, as a code: `expired`, `unknown_issuer`, `no_login`...
+    pub reason: &'a str,
+    /// As the token claims; unverified unless the reason says otherwise.
+    pub issuer: Option<&'a str>,
+    pub subject: Option<&'a str>,
+    pub token: Option<TokenRef<'a>>,
+    pub tls: Option<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Simple,
+    Extended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Allow,
+    Refuse,
+}
+
+/// A parameter of a Bind; its value is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    pub value: Option<&'a [u8]>,
+    pub binary: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaskedColumn<'a> {
+    pub column: &'a str,
+    pub label: &'a str,
+    pub mask: &'a str,
+}
+
+/// One simple Query with all its statements, one Parse, or one Bind.
+#[derive(Debug, Clone, Copy)]
+pub struct Statement<'a> {
+    pub request_id: &'a str,
+    pub protocol: Protocol,
+    /// Prepared statement's name, where the client gave one.
+    pub name: Option<&'a str>,
+    /// Portal's name, where the client gave one.
+    pub portal: Option<&'a str>,
+    /// Sealed.
+    pub sql: &'a str,
+    /// Sealed.
+    pub parameters: &'a [Parameter<'a>],
+    pub fingerprint: Option<&'a str>,
+    pub kinds: &'a [&'a str],
+    pub relations: &'a [String],
+    pub columns: &'a [String],
+    pub masked: &'a [MaskedColumn<'a>],
+    pub decision: Decision,
+    /// Code of the refusal.
+    pub code: Option<&'a str>,
+    pub rules: &'a [String],
+    pub reasons: &'a [String],
+    pub policy: PolicyRef<'a>,
+}
+
+impl<'a> Statement<'a> {
+    /// A statement about which nothing is known but its text; the rest is filled in by struct update.
+    pub fn new(request_id: &'a str, sql: &'a str, decision: Decision, policy: PolicyRef<'a>) -> Self {
+        Self {
+            request_id,
+            protocol: Protocol::Simple,
+            name: None,
+            portal: None,
+            sql,
+            parameters: &[],
+            fingerprint: None,
+            kinds: &[],
+            relations: &[],
+            columns: &[],
+            masked: &[],
+            decision,
+            code: None,
+            rules: &[],
+            reasons: &[],
+            policy,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeResult {
+    Ok,
+    Error,
+    Cancelled,
+    /// The portal stopped at its row limit and may go on.
+    Suspended,
+    /// The server skipped it after an error before it.
+    Skipped,
+    Refused,
+    /// Nobody saw how it ended.
+    OutcomeUnknown,
+}
+
+impl OutcomeResult {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Cancelled => "cancelled",
+            Self::Suspended => "suspended",
+            Self::Skipped => "skipped",
+            Self::Refused => "refused",
+            Self::OutcomeUnknown => "outcome_unknown",
+        }
+    }
+}
+
+/// How one statement of a Query, or one Execute, ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome<'a> {
+    pub request_id: &'a str,
+    /// Which statement of the request, from 0.
+    pub index: u32,
+    pub result: OutcomeResult,
+    /// No other outcome of this request is due: a crash after this leaves nothing open.
+    pub last: bool,
+    /// The command tag, as PostgreSQL words it.
+    pub tag: Option<&'a str>,
+    pub sqlstate: Option<&'a str>,
+    /// Released to the client.
+    pub rows: u64,
+    pub bytes: u64,
+    pub cells_masked: u64,
+    pub duration_us: u64,
+    /// The policy the outcome was released under.
+    pub policy: PolicyRef<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyChange<'a> {
+    /// The policy now in force.
+    pub policy: PolicyRef<'a>,
+    pub previous: Option<PolicyRef<'a>>,
+    /// File or folder it came from.
+    pub path: &'a str,
+    /// False: the new files did not load, and the policy stays.
+    pub accepted: bool,
+    /// First diagnostic of files that did not load.
+    pub problem: Option<&'a str>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigChange<'a> {
+    pub path: &'a str,
+    /// Of the file now in force, hex.
+    pub sha256: &'a str,
+    /// What changed, in a few words: `started`, `reloaded`.
+    pub what: &'a str,
+}

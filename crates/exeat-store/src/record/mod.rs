@@ -1,0 +1,221 @@
+//! The audit record: what is written before anything acts, and what proves that it was.
+//! JSON lines, one event each, in the order of `seq`; SQL, parameters and long lists only in sealed blobs beside
+//! them. A receipt is proof that an event is in the file (durability `os`) or on the disk (`fsync`); it exists in no
+//! other way. A write that fails is an error for its caller and leaves no partial line behind.
+
+mod event;
+mod journal;
+mod json;
+mod recovery;
+mod session;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub use event::{
+    AuthFailure, ConfigChange, Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
+    Protocol, SessionStart, Statement, TokenRef,
+};
+pub use journal::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
+pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
+pub use session::{OutcomeReceipt, RecordReceipt, SessionRecord};
+
+use crate::StoreError;
+use crate::keys::{self, KeySet};
+use journal::{Appended, Entry, Health, Journal};
+use json::Object;
+
+const LOCK_FILE: &str = "lock";
+
+/// What a receipt promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// In the operating system's hands: survives the end of the gateway by any signal.
+    #[default]
+    Os,
+    /// On the disk: survives loss of power. Concurrent writers share a sync.
+    Fsync,
+}
+
+#[derive(Debug, Clone)]
+pub struct RecorderConfig {
+    /// Made private (0700) if it does not exist.
+    pub data_dir: PathBuf,
+    /// The gateway's name, on every line.
+    pub gateway: String,
+    pub durability: Durability,
+}
+
+/// The open record of one gateway. Cheap to clone; every clone writes to the same files.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    journal: Mutex<Journal>,
+    /// Every event before this `seq` is on the disk.
+    synced: Mutex<u64>,
+    keys: Arc<KeySet>,
+    gateway: String,
+    durability: Durability,
+    /// Held for as long as the record is open.
+    _lock: File,
+}
+
+impl Recorder {
+    /// Takes the folder for this process, checks the master key, repairs what a crash left, and goes on from there.
+    pub fn open(config: &RecorderConfig, keys: impl Into<Arc<KeySet>>) -> Result<Self, StoreError> {
+        let keys = keys.into();
+        let data_dir = config.data_dir.as_path();
+        for folder in [data_dir.to_owned(), data_dir.join(LOG_FOLDER), data_dir.join(BLOB_FOLDER)] {
+            keys::make_private_dir(&folder)?;
+            keys::refuse_open_to_others(&folder)?;
+        }
+        let lock = lock(data_dir)?;
+        keys.check(data_dir, numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?.is_empty())?;
+        let durable = config.durability == Durability::Fsync;
+        let recovered = recovery::recover(data_dir)?;
+        let mut journal = Journal::open(data_dir, &config.gateway, recovered.position, durable)?;
+        recovery::report(&mut journal, &config.gateway, &recovered.findings)?;
+        if durable {
+            journal.take_unsynced()?.sync()?;
+            journal::sync_folders(data_dir)?;
+        }
+        let shared = Shared {
+            synced: Mutex::new(0),
+            journal: Mutex::new(journal),
+            keys,
+            gateway: config.gateway.clone(),
+            durability: config.durability,
+            _lock: lock,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Begins a session's record: makes its data key and writes `session.start`.
+    pub fn start_session(&self, start: &SessionStart<'_>) -> Result<SessionRecord, StoreError> {
+        SessionRecord::start(Arc::clone(&self.shared), start)
+    }
+
+    /// A login that ended before there was a session.
+    pub fn auth_failed(&self, failure: &AuthFailure<'_>) -> Result<(), StoreError> {
+        let mut entry = self.shared.entry("auth.fail", None, |body| {
+            body.optional("issuer", failure.issuer);
+            body.text("reason", failure.reason);
+            body.optional("subject", failure.subject);
+            body.optional("tls", failure.tls);
+            session::token(body, failure.token);
+        });
+        json::fragment(&mut entry.middle, |line| {
+            line.text("source", failure.source);
+            line.optional("target", failure.target);
+        });
+        self.shared.write(&entry).map(drop)
+    }
+
+    pub fn policy_changed(&self, change: &PolicyChange<'_>) -> Result<(), StoreError> {
+        let entry = self.shared.entry("policy.changed", Some(change.policy), |body| {
+            body.boolean("accepted", change.accepted);
+            body.text("path", change.path);
+            if let Some(previous) = change.previous {
+                body.object("previous", |object| session::policy_members(object, previous));
+            }
+            body.optional("problem", change.problem);
+        });
+        self.shared.write(&entry).map(drop)
+    }
+
+    pub fn config_changed(&self, change: &ConfigChange<'_>) -> Result<(), StoreError> {
+        let entry = self.shared.entry("config.changed", None, |body| {
+            body.text("path", change.path);
+            body.text("sha256", change.sha256);
+            body.text("what", change.what);
+        });
+        self.shared.write(&entry).map(drop)
+    }
+
+    /// A sign of life, so that silence is evidence. The caller keeps the time.
+    pub fn heartbeat(&self) -> Result<(), StoreError> {
+        let seq = self.shared.journal()?.heartbeat()?;
+        self.shared.commit(seq)
+    }
+
+    /// Whether events can be written. After a failed write it is tried with a heartbeat: a disk that has room again
+    /// makes the gateway ready again without anybody's help.
+    pub fn health(&self) -> Result<(), StoreError> {
+        let health = self.shared.journal()?.health();
+        match health {
+            Health::Good => Ok(()),
+            Health::LastWriteFailed => self.heartbeat(),
+            Health::Broken => Err(StoreError::NotDurable),
+        }
+    }
+}
+
+impl Shared {
+    fn journal(&self) -> Result<MutexGuard<'_, Journal>, StoreError> {
+        // A panic inside left the journal in a state nobody knows: no line is better than a wrong one.
+        self.journal.lock().map_err(|_| StoreError::Poisoned)
+    }
+
+    /// An entry outside any session.
+    fn entry(&self, kind: &'static str, policy: Option<PolicyRef<'_>>, body: impl FnOnce(&mut Object<'_>)) -> Entry {
+        let mut entry = Entry { kind, ..Entry::default() };
+        json::object(&mut entry.head, |line| {
+            line.object("body", body);
+            line.text("gateway", &self.gateway);
+            if let Some(policy) = policy {
+                line.object("policy", |object| session::policy_members(object, policy));
+            }
+        });
+        entry.head.pop();
+        entry
+    }
+
+    fn write(&self, entry: &Entry) -> Result<Appended, StoreError> {
+        let appended = self.journal()?.append(entry)?;
+        self.commit(appended.seq)?;
+        Ok(appended)
+    }
+
+    /// Returns once the event of this number is as durable as the configuration asks for.
+    fn commit(&self, seq: u64) -> Result<(), StoreError> {
+        match self.durability {
+            Durability::Os => return Ok(()),
+            Durability::Fsync => {}
+        }
+        let mut synced = self.synced.lock().map_err(|_| StoreError::Poisoned)?;
+        if *synced > seq {
+            // Somebody's sync covered it while we waited: that is the group in group commit.
+            return Ok(());
+        }
+        let unsynced = self.journal()?.take_unsynced()?;
+        if let Err(error) = unsynced.sync() {
+            // The kernel may have dropped what it could not write; only a restart reads what is really there.
+            self.journal()?.sync_failed();
+            return Err(error);
+        }
+        *synced = unsynced.upto;
+        Ok(())
+    }
+}
+
+fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(StoreError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { action: "lock", path, source }),
+    }
+}
