@@ -68,7 +68,9 @@ pub enum StatementKind {
     SqlExecute,
     Cursor,
     /// VACUUM, ANALYZE, CLUSTER, REINDEX, LOCK and every other utility; `name` is the node's name.
-    Utility { name: &'static str },
+    Utility {
+        name: &'static str,
+    },
 }
 
 /// Statements that act on the session only.
@@ -76,18 +78,38 @@ pub enum StatementKind {
 pub enum SessionCommand {
     Transaction(TransactionCommand),
     /// `value` is `None` when a value is not a plain literal.
-    Set { setting: String, values: Option<Vec<String>>, local: bool },
+    Set {
+        setting: String,
+        values: Option<Vec<String>>,
+        local: bool,
+    },
     /// SET x TO DEFAULT, RESET x; `None` is RESET ALL.
-    Reset { setting: Option<String> },
-    Show { setting: String },
+    Reset {
+        setting: Option<String>,
+    },
+    Show {
+        setting: String,
+    },
     SetTransaction,
     SetConstraints,
-    Discard { all: bool },
-    Deallocate { name: Option<String> },
-    CloseCursor { name: Option<String> },
-    Listen { channel: String },
-    Unlisten { channel: Option<String> },
-    Notify { channel: String },
+    Discard {
+        all: bool,
+    },
+    Deallocate {
+        name: Option<String>,
+    },
+    CloseCursor {
+        name: Option<String>,
+    },
+    Listen {
+        channel: String,
+    },
+    Unlisten {
+        channel: Option<String>,
+    },
+    Notify {
+        channel: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +164,9 @@ pub struct Lineage {
     /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets).
     pub writes: BTreeSet<Oid>,
     /// Relations reached without being named: behind views and materialized views (transitively), inheritance
-    /// or partition parents and children, foreign-key partners of a written relation. If any of them has a
-    /// sealed column the statement is treated as opaque.
+    /// or partition parents and children, relations a foreign key's ON UPDATE/DELETE action would change. If any
+    /// of them has a sealed column the statement is treated as opaque. A foreign key that only checks stands in
+    /// `uses` instead: its columns at the other side are `Key`.
     pub reaches: BTreeSet<Oid>,
     /// Output columns in order: of a SELECT, or of RETURNING. `None` for statements that return no rows.
     pub outputs: Option<Vec<Output>>,
@@ -158,6 +181,11 @@ pub struct Lineage {
     /// The statement calls a function that may change the search path or another session setting
     /// (set_config): the session re-reads its state after it.
     pub changes_settings: bool,
+    /// The (name in lower case, value) pairs of its set_config calls, in order: to be checked as SET is.
+    pub settings: Vec<(String, String)>,
+    /// It calls a size function (`\dt+` does). Sizes tell something about stored values: admission must refuse
+    /// this where any column of the target is sealed for the principal, whatever relations it names.
+    pub relation_sizes: bool,
     /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
     pub metadata_only: bool,
 }

@@ -1,9 +1,25 @@
 //! A snapshot of the part of pg_catalog that names resolve against. Built from rows of `QUERIES`, never changed.
+//! Lookups answer what the server would find; they never guess: an OID or name the snapshot lacks is `None`.
 
-use std::collections::HashMap;
+mod build;
+mod queries;
+mod session;
+mod types;
+
+use std::collections::{BTreeSet, HashMap};
+
+pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
+pub use session::SessionState;
+pub(crate) use types::{Type, UserCast, UserFunction, UserOperator};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Oid(pub u32);
+
+/// The schema pg_catalog; its OID is fixed by initdb on every version.
+pub const PG_CATALOG: Oid = Oid(11);
+
+/// FirstNormalObjectId: what initdb made is below it.
+const FIRST_USER_OID: Oid = Oid(16384);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ColumnId {
@@ -41,22 +57,163 @@ pub struct Relation {
     pub columns: Vec<Column>,
 }
 
+impl Relation {
+    /// Part of the metadata preset: made by initdb in pg_catalog or information_schema.
+    pub fn is_metadata(&self) -> bool {
+        self.oid < FIRST_USER_OID && (self.schema == PG_CATALOG || self.schema_name == "information_schema")
+    }
+}
+
+/// System columns of every stored relation, by name; their numbers are fixed by the server.
+const SYSTEM_COLUMNS: [(&str, i16); 6] =
+    [("ctid", -1), ("xmin", -2), ("cmin", -3), ("xmax", -4), ("cmax", -5), ("tableoid", -6)];
+
+pub(crate) fn system_column(name: &str) -> Option<i16> {
+    SYSTEM_COLUMNS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
     #[error("catalog query {query:?} returned a row of another shape: {problem}")]
     Shape { query: &'static str, problem: String },
+    #[error("{got} catalog results instead of {expected}")]
+    Results { got: usize, expected: usize },
+    /// The server was built with another NAMEDATALEN: names would be cut elsewhere than here.
+    #[error("the server cuts identifiers at {bytes} bytes, this gateway at 63")]
+    IdentifierLength { bytes: String },
+}
+
+/// What a relation makes the server run beside the statement itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RelationFacts {
+    pub(crate) triggers: bool,
+    pub(crate) rules: bool,
+    pub(crate) row_security: bool,
+    pub(crate) policies: bool,
+    /// A default, generated column, check or index expression calls a user's function.
+    pub(crate) calls_user_code: bool,
+}
+
+/// A foreign key: `columns` of `relation` reference `target_columns` of `target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForeignKey {
+    pub(crate) relation: Oid,
+    pub(crate) columns: Vec<i16>,
+    pub(crate) target: Oid,
+    pub(crate) target_columns: Vec<i16>,
+    /// ON UPDATE or ON DELETE changes the referencing rows instead of refusing.
+    pub(crate) update_acts: bool,
+    pub(crate) delete_acts: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct CatalogSnapshot {
+    version: u64,
+    database: Oid,
+    database_name: String,
+    encoding: String,
+    server_version: u32,
+    schemas: HashMap<Oid, String>,
+    schema_oids: HashMap<String, Oid>,
     relations: HashMap<Oid, Relation>,
+    relation_oids: HashMap<Oid, HashMap<String, Oid>>,
+    type_modifiers: HashMap<ColumnId, i32>,
+    facts: HashMap<Oid, RelationFacts>,
+    views: HashMap<Oid, String>,
+    relatives: HashMap<Oid, Vec<Oid>>,
+    foreign_keys: Vec<ForeignKey>,
+    keys_of: HashMap<Oid, Vec<usize>>,
+    keys_to: HashMap<Oid, Vec<usize>>,
+    types: HashMap<Oid, Type>,
+    type_oids: HashMap<Oid, HashMap<String, Oid>>,
+    functions: HashMap<String, Vec<UserFunction>>,
+    operators: HashMap<String, Vec<UserOperator>>,
+    casts: Vec<UserCast>,
+    default_opclass_types: Vec<Oid>,
+}
+
+impl Default for Oid {
+    /// InvalidOid, as the server uses it.
+    fn default() -> Self {
+        Self(0)
+    }
 }
 
 impl CatalogSnapshot {
+    /// The number given to `build`: part of every analysis cache key.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+    pub fn database(&self) -> Oid {
+        self.database
+    }
+    pub fn database_name(&self) -> &str {
+        &self.database_name
+    }
+    /// The database's own encoding, by PostgreSQL's name (`UTF8`).
+    pub fn encoding(&self) -> &str {
+        &self.encoding
+    }
+    /// server_version_num: 150018 is 15.18.
+    pub fn server_version(&self) -> u32 {
+        self.server_version
+    }
     pub fn relation(&self, oid: Oid) -> Option<&Relation> {
         self.relations.get(&oid)
     }
     pub fn relations(&self) -> impl Iterator<Item = &Relation> {
         self.relations.values()
+    }
+    pub fn relation_by_name(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.relation_in(self.schema_by_name(schema)?, name)
+    }
+    pub fn relation_in(&self, schema: Oid, name: &str) -> Option<&Relation> {
+        self.relations.get(self.relation_oids.get(&schema)?.get(name)?)
+    }
+    pub fn schema_name(&self, oid: Oid) -> Option<&str> {
+        self.schemas.get(&oid).map(String::as_str)
+    }
+    pub fn schema_by_name(&self, name: &str) -> Option<Oid> {
+        self.schema_oids.get(name).copied()
+    }
+    /// A live user column; system columns have a name but no entry.
+    pub fn column(&self, id: ColumnId) -> Option<&Column> {
+        self.relation(id.relation)?.columns.iter().find(|column| column.attribute == id.attribute)
+    }
+    pub fn column_name(&self, id: ColumnId) -> Option<&str> {
+        let system = SYSTEM_COLUMNS.iter().find(|(_, number)| *number == id.attribute).map(|(name, _)| *name);
+        system.or_else(|| self.column(id).map(|column| column.name.as_str()))
+    }
+    /// Every inheritance or partition parent and child of `oid`, transitively, both ways, without `oid` itself.
+    pub fn family(&self, oid: Oid) -> BTreeSet<Oid> {
+        let mut found = BTreeSet::from([oid]);
+        let mut open = vec![oid];
+        while let Some(member) = open.pop() {
+            for relative in self.relatives.get(&member).into_iter().flatten() {
+                if found.insert(*relative) {
+                    open.push(*relative);
+                }
+            }
+        }
+        found.remove(&oid);
+        found
+    }
+    /// The query behind a user's view or materialized view.
+    pub fn view_definition(&self, oid: Oid) -> Option<&str> {
+        self.views.get(&oid).map(String::as_str)
+    }
+    pub(crate) fn facts(&self, oid: Oid) -> RelationFacts {
+        self.facts.get(&oid).copied().unwrap_or_default()
+    }
+    pub(crate) fn type_modifier(&self, id: ColumnId) -> i32 {
+        self.type_modifiers.get(&id).copied().unwrap_or(-1)
+    }
+    /// Foreign keys that `oid` declares.
+    pub(crate) fn foreign_keys_of(&self, oid: Oid) -> impl Iterator<Item = &ForeignKey> {
+        self.keys_of.get(&oid).into_iter().flatten().filter_map(|index| self.foreign_keys.get(*index))
+    }
+    /// Foreign keys that reference `oid`.
+    pub(crate) fn foreign_keys_to(&self, oid: Oid) -> impl Iterator<Item = &ForeignKey> {
+        self.keys_to.get(&oid).into_iter().flatten().filter_map(|index| self.foreign_keys.get(*index))
     }
 }

@@ -3,12 +3,17 @@
 
 pub mod analysis;
 pub mod catalog;
+mod parse;
 
 pub use analysis::{
     Analysis, ColumnUse, Lineage, MessageAnalysis, Opaque, OpaqueReason, Output, ParseFailure, SessionCommand, Source,
     StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
-pub use catalog::{CatalogError, CatalogSnapshot, Column, ColumnId, Oid, Relation, RelationKind};
+pub use catalog::{
+    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Oid, PG_CATALOG, QUERIES,
+    Relation, RelationKind, SESSION_STATE_QUERY, SessionState,
+};
+pub use parse::parse_and_analyse;
 
 /// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;

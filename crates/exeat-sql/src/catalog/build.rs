@@ -1,0 +1,317 @@
+//! Rows of `QUERIES` to a snapshot. A row of another shape than asked for stops the build: a catalog that cannot
+//! be read whole is not read at all.
+
+use super::types::TypeClass;
+use super::{
+    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Oid, QUERIES, Relation,
+    RelationKind, Type, UserCast, UserFunction, UserOperator,
+};
+
+/// Identifiers are cut at NAMEDATALEN - 1 bytes, here and on every server not rebuilt with another constant.
+const IDENTIFIER_BYTES: &str = "63";
+
+type Rows = [Vec<Option<String>>];
+
+impl CatalogSnapshot {
+    /// `results[i]` holds the rows of `QUERIES[i]` as flat rows of text cells.
+    pub fn build(version: u64, results: &[Vec<Vec<Option<String>>>]) -> Result<Self, CatalogError> {
+        if results.len() != QUERIES.len() {
+            return Err(CatalogError::Results { got: results.len(), expected: QUERIES.len() });
+        }
+        let mut snapshot = CatalogSnapshot { version, ..Self::default() };
+        for (query, rows) in QUERIES.iter().zip(results) {
+            snapshot.load(query, rows)?;
+        }
+        snapshot.check_complete()?;
+        Ok(snapshot)
+    }
+
+    fn load(&mut self, query: &CatalogQuery, rows: &Rows) -> Result<(), CatalogError> {
+        for cells in rows {
+            let row = Row { query: query.name, cells };
+            match query.name {
+                "database" => self.load_database(&row)?,
+                "schemas" => self.load_schema(&row)?,
+                "relations" => self.load_relation(&row)?,
+                "columns" => self.load_column(&row)?,
+                "inheritance" => self.load_inheritance(&row)?,
+                "views" => {
+                    self.views.insert(row.oid(0)?, row.text(1)?.to_owned());
+                }
+                "triggers" => self.facts.entry(row.oid(0)?).or_default().triggers = true,
+                "rules" => self.facts.entry(row.oid(0)?).or_default().rules = true,
+                "policies" => self.facts.entry(row.oid(0)?).or_default().policies = true,
+                "code" => self.facts.entry(row.oid(0)?).or_default().calls_user_code = true,
+                "foreign keys" => self.load_foreign_key(&row)?,
+                "types" => self.load_type(&row)?,
+                "functions" => self.load_function(&row)?,
+                "operators" => self.load_operator(&row)?,
+                "casts" => self.load_cast(&row)?,
+                "operator classes" => self.default_opclass_types.push(row.oid(0)?),
+                _ => return Err(row.problem("has no reader".to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be there in every database; without it the rows came from somewhere else.
+    fn check_complete(&self) -> Result<(), CatalogError> {
+        let missing = |query, problem: &str| Err(CatalogError::Shape { query, problem: problem.to_owned() });
+        if self.database == Oid(0) {
+            return missing("database", "no row for the current database");
+        }
+        if self.schema_by_name("pg_catalog") != Some(super::PG_CATALOG) {
+            return missing("schemas", "pg_catalog is missing");
+        }
+        for view in self.relations.values().filter(|relation| relation.oid >= FIRST_USER_OID) {
+            let is_view = matches!(view.kind, RelationKind::View | RelationKind::MaterializedView);
+            if is_view && !self.views.contains_key(&view.oid) {
+                return missing("views", &format!("no definition of {}.{}", view.schema_name, view.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn load_database(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        self.database = row.oid(0)?;
+        self.database_name = row.text(1)?.to_owned();
+        self.encoding = row.text(2)?.to_owned();
+        self.server_version = row.number(3)?;
+        match row.text(4)? {
+            IDENTIFIER_BYTES => Ok(()),
+            other => Err(CatalogError::IdentifierLength { bytes: other.to_owned() }),
+        }
+    }
+
+    fn load_schema(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let (oid, name) = (row.oid(0)?, row.text(1)?);
+        self.schemas.insert(oid, name.to_owned());
+        self.schema_oids.insert(name.to_owned(), oid);
+        Ok(())
+    }
+
+    fn load_relation(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let (oid, schema, name) = (row.oid(0)?, row.oid(1)?, row.text(2)?);
+        let kind = match row.text(3)? {
+            "r" => RelationKind::Table,
+            "p" => RelationKind::PartitionedTable,
+            "v" => RelationKind::View,
+            "m" => RelationKind::MaterializedView,
+            "f" => RelationKind::ForeignTable,
+            "S" => RelationKind::Sequence,
+            "c" => RelationKind::CompositeType,
+            other => return Err(row.problem(format!("relation kind {other:?}"))),
+        };
+        if row.flag(4)? {
+            self.facts.entry(oid).or_default().row_security = true;
+        }
+        let schema_name = self.schemas.get(&schema).ok_or_else(|| row.problem(format!("schema {}", schema.0)))?.clone();
+        self.relation_oids.entry(schema).or_default().insert(name.to_owned(), oid);
+        self.relations
+            .insert(oid, Relation { oid, schema, schema_name, name: name.to_owned(), kind, columns: Vec::new() });
+        Ok(())
+    }
+
+    fn load_column(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let (relation, attribute) = (row.oid(0)?, row.number::<i16>(1)?);
+        let modifier = row.number::<i32>(4)?;
+        if modifier != -1 {
+            self.type_modifiers.insert(ColumnId { relation, attribute }, modifier);
+        }
+        let column = Column { attribute, name: row.text(2)?.to_owned(), type_oid: row.oid(3)? };
+        let owner = self.relations.get_mut(&relation);
+        owner.ok_or_else(|| row.problem(format!("relation {}", relation.0)))?.columns.push(column);
+        Ok(())
+    }
+
+    fn load_inheritance(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let (child, parent) = (row.oid(0)?, row.oid(1)?);
+        // Partitioned indexes are in pg_inherits too; they carry no columns of their own.
+        if self.relations.contains_key(&child) && self.relations.contains_key(&parent) {
+            self.relatives.entry(child).or_default().push(parent);
+            self.relatives.entry(parent).or_default().push(child);
+        }
+        Ok(())
+    }
+
+    fn load_foreign_key(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let acts = |code: &str| match code {
+            "a" | "r" => Ok(false),
+            "c" | "n" | "d" => Ok(true),
+            other => Err(row.problem(format!("foreign-key action {other:?}"))),
+        };
+        let key = ForeignKey {
+            relation: row.oid(0)?,
+            columns: row.numbers(1)?,
+            target: row.oid(2)?,
+            target_columns: row.numbers(3)?,
+            update_acts: acts(row.text(4)?)?,
+            delete_acts: acts(row.text(5)?)?,
+        };
+        let index = self.foreign_keys.len();
+        self.keys_of.entry(key.relation).or_default().push(index);
+        self.keys_to.entry(key.target).or_default().push(index);
+        self.foreign_keys.push(key);
+        Ok(())
+    }
+
+    fn load_type(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let (oid, schema, name) = (row.oid(0)?, row.oid(1)?, row.text(2)?);
+        let (element, base) = (row.oid(5)?, row.oid(6)?);
+        let class = match (row.text(3)?, row.text(4)?) {
+            // `name`, `point` and the like are subscriptable without being arrays: the category tells.
+            ("b", "A") if element != Oid(0) => TypeClass::Array { element },
+            ("b", _) => TypeClass::Base,
+            ("c", _) => TypeClass::Composite,
+            ("d", _) => TypeClass::Domain { base },
+            ("e", _) => TypeClass::Enum,
+            ("r" | "m", _) => TypeClass::Range,
+            ("p", _) => TypeClass::Pseudo,
+            (other, _) => return Err(row.problem(format!("type kind {other:?}"))),
+        };
+        self.type_oids.entry(schema).or_default().insert(name.to_owned(), oid);
+        self.types.insert(oid, Type { name: name.to_owned(), class });
+        Ok(())
+    }
+
+    fn load_function(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let arguments = row.text(2)?.split_whitespace().map(|text| row.parse(text).map(Oid));
+        let function = UserFunction { schema: row.oid(0)?, arguments: arguments.collect::<Result<_, _>>()? };
+        self.functions.entry(row.text(1)?.to_owned()).or_default().push(function);
+        Ok(())
+    }
+
+    fn load_operator(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let operator = UserOperator { schema: row.oid(0)?, left: row.oid(2)?, right: row.oid(3)? };
+        self.operators.entry(row.text(1)?.to_owned()).or_default().push(operator);
+        Ok(())
+    }
+
+    fn load_cast(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let implicit = match row.text(3)? {
+            // Assignment casts apply on their own too, in INSERT and UPDATE.
+            "i" | "a" => true,
+            "e" => false,
+            other => return Err(row.problem(format!("cast context {other:?}"))),
+        };
+        let runs_user_function = row.oid(2)? >= FIRST_USER_OID;
+        self.casts.push(UserCast { source: row.oid(0)?, target: row.oid(1)?, runs_user_function, implicit });
+        Ok(())
+    }
+}
+
+struct Row<'a> {
+    query: &'static str,
+    cells: &'a [Option<String>],
+}
+
+impl Row<'_> {
+    fn text(&self, index: usize) -> Result<&str, CatalogError> {
+        let cell = self.cells.get(index).ok_or_else(|| self.problem(format!("column {index} is missing")))?;
+        cell.as_deref().ok_or_else(|| self.problem(format!("column {index} is null")))
+    }
+    fn parse<T: std::str::FromStr>(&self, text: &str) -> Result<T, CatalogError> {
+        text.parse().map_err(|_| self.problem(format!("{text:?} is not a number")))
+    }
+    fn number<T: std::str::FromStr>(&self, index: usize) -> Result<T, CatalogError> {
+        self.parse(self.text(index)?)
+    }
+    fn oid(&self, index: usize) -> Result<Oid, CatalogError> {
+        self.number(index).map(Oid)
+    }
+    fn flag(&self, index: usize) -> Result<bool, CatalogError> {
+        match self.text(index)? {
+            "t" | "true" => Ok(true),
+            "f" | "false" => Ok(false),
+            other => Err(self.problem(format!("{other:?} is not a boolean"))),
+        }
+    }
+    /// An array of attribute numbers: `{1,2}`.
+    fn numbers(&self, index: usize) -> Result<Vec<i16>, CatalogError> {
+        let text = self.text(index)?;
+        let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let inner = inner.ok_or_else(|| self.problem(format!("{text:?} is not an array")))?;
+        inner.split(',').filter(|item| !item.is_empty()).map(|item| self.parse(item)).collect()
+    }
+    fn problem(&self, problem: String) -> CatalogError {
+        CatalogError::Shape { query: self.query, problem }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn minimal() -> HashMap<&'static str, Vec<Vec<Option<String>>>> {
+        HashMap::from([
+            ("database", vec![row(&["5", "shop", "UTF8", "150018", "63"])]),
+            ("schemas", vec![row(&["11", "pg_catalog"]), row(&["2200", "public"])]),
+            ("relations", vec![row(&["16390", "2200", "customers", "r", "false"])]),
+            ("columns", vec![row(&["16390", "1", "id", "23", "-1"]), row(&["16390", "3", "email", "1043", "68"])]),
+        ])
+    }
+    fn row(cells: &[&str]) -> Vec<Option<String>> {
+        cells.iter().map(|cell| Some((*cell).to_owned())).collect()
+    }
+    fn build(rows: &HashMap<&'static str, Vec<Vec<Option<String>>>>) -> Result<CatalogSnapshot, CatalogError> {
+        let results: Vec<_> = QUERIES.iter().map(|query| rows.get(query.name).cloned().unwrap_or_default()).collect();
+        CatalogSnapshot::build(7, &results)
+    }
+
+    #[test]
+    fn builds_relations_with_their_live_columns() {
+        let snapshot = build(&minimal()).unwrap();
+        let customers = snapshot.relation_by_name("public", "customers").unwrap();
+        let email = ColumnId { relation: customers.oid, attribute: 3 };
+        assert_eq!(snapshot.column_name(email), Some("email"));
+        assert_eq!(snapshot.type_modifier(email), 68);
+        assert_eq!(snapshot.column_name(ColumnId { attribute: 2, ..email }), None);
+        assert_eq!(snapshot.column_name(ColumnId { attribute: -6, ..email }), Some("tableoid"));
+        assert!(snapshot.relation_by_name("public", "Customers").is_none());
+    }
+
+    #[test]
+    fn family_is_closed_both_ways() {
+        let mut rows = minimal();
+        for oid in ["16391", "16392"] {
+            rows.get_mut("relations").unwrap().push(row(&[oid, "2200", oid, "r", "f"]));
+        }
+        rows.insert("inheritance", vec![row(&["16391", "16390"]), row(&["16392", "16390"]), row(&["9", "16390"])]);
+        let snapshot = build(&rows).unwrap();
+        assert_eq!(snapshot.family(Oid(16391)).into_iter().collect::<Vec<_>>(), [Oid(16390), Oid(16392)]);
+        assert!(snapshot.family(Oid(4)).is_empty());
+    }
+
+    #[test]
+    fn refuses_rows_of_another_shape() {
+        for (query, cells) in [
+            ("relations", &["16390", "2200", "customers", "z", "f"][..]),
+            ("relations", &["16390", "2201", "customers", "r", "f"]),
+            ("columns", &["16399", "1", "id", "23", "-1"]),
+            ("columns", &["16390", "70000", "id", "23", "-1"]),
+            ("foreign keys", &["1", "1,2", "2", "{1}", "a", "a"]),
+            ("types", &["1", "11", "x", "q", "U", "0", "0"]),
+            ("casts", &["1", "2", "3", "x"]),
+            ("inheritance", &["1"]),
+        ] {
+            let mut rows = minimal();
+            rows.entry(query).or_default().push(row(cells));
+            assert!(matches!(build(&rows), Err(CatalogError::Shape { .. })), "{query} {cells:?}");
+        }
+        assert!(matches!(CatalogSnapshot::build(1, &[]), Err(CatalogError::Results { .. })));
+    }
+
+    #[test]
+    fn refuses_a_server_that_cuts_names_elsewhere_and_a_view_without_definition() {
+        let mut rows = minimal();
+        rows.insert("database", vec![row(&["5", "shop", "UTF8", "150018", "127"])]);
+        assert_eq!(build(&rows).unwrap_err(), CatalogError::IdentifierLength { bytes: "127".to_owned() });
+        let mut rows = minimal();
+        rows.get_mut("relations").unwrap().push(row(&["16400", "2200", "v", "v", "f"]));
+        assert!(build(&rows).is_err());
+        rows.insert("views", vec![row(&["16400", " SELECT 1;"])]);
+        assert!(build(&rows).is_ok());
+    }
+}

@@ -1,0 +1,165 @@
+//! The SQL that reads a catalog snapshot. Every name and operator is qualified, so that neither search_path nor a
+//! planted operator can bend an answer; every column is text, so that the simple protocol carries it unchanged.
+//! Works on PostgreSQL 14 to 18. `build` depends on the order of the queries and of their columns.
+
+/// One statement of the snapshot transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CatalogQuery {
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+/// Run in this order on the catalog connection, with `search_path = ''`, in one REPEATABLE READ READ ONLY
+/// transaction; hand the rows of each to [`super::CatalogSnapshot::build`] in the same order.
+///
+/// `'16384'` is FirstNormalObjectId: what `initdb` made is below it, what a user or an extension made is not.
+pub const QUERIES: &[CatalogQuery] = &[
+    CatalogQuery {
+        name: "database",
+        sql: "SELECT d.oid::pg_catalog.text, d.datname::pg_catalog.text, \
+            pg_catalog.pg_encoding_to_char(d.encoding)::pg_catalog.text, \
+            pg_catalog.current_setting('server_version_num'), \
+            pg_catalog.current_setting('max_identifier_length') \
+            FROM pg_catalog.pg_database d \
+            WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()",
+    },
+    CatalogQuery {
+        name: "schemas",
+        sql: "SELECT n.oid::pg_catalog.text, n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n",
+    },
+    CatalogQuery {
+        name: "relations",
+        sql: "SELECT c.oid::pg_catalog.text, c.relnamespace::pg_catalog.text, c.relname::pg_catalog.text, \
+            c.relkind::pg_catalog.text, c.relrowsecurity::pg_catalog.text FROM pg_catalog.pg_class c \
+            WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r','p','v','m','f','S','c']::pg_catalog.\"char\"[])",
+    },
+    CatalogQuery {
+        name: "columns",
+        sql: "SELECT a.attrelid::pg_catalog.text, a.attnum::pg_catalog.text, a.attname::pg_catalog.text, \
+            a.atttypid::pg_catalog.text, a.atttypmod::pg_catalog.text FROM pg_catalog.pg_attribute a \
+            JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.attrelid \
+            WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['r','p','v','m','f','S','c']::pg_catalog.\"char\"[]) \
+            AND a.attnum OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 AND NOT a.attisdropped \
+            ORDER BY a.attrelid, a.attnum",
+    },
+    CatalogQuery {
+        name: "inheritance",
+        sql: "SELECT i.inhrelid::pg_catalog.text, i.inhparent::pg_catalog.text FROM pg_catalog.pg_inherits i",
+    },
+    CatalogQuery {
+        name: "views",
+        sql: "SELECT c.oid::pg_catalog.text, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class c \
+            WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog.\"char\"[]) \
+            AND c.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid",
+    },
+    CatalogQuery {
+        name: "triggers",
+        sql: "SELECT DISTINCT t.tgrelid::pg_catalog.text FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
+    },
+    CatalogQuery {
+        name: "rules",
+        sql: "SELECT DISTINCT r.ev_class::pg_catalog.text FROM pg_catalog.pg_rewrite r \
+            WHERE r.rulename OPERATOR(pg_catalog.<>) '_RETURN'::pg_catalog.name",
+    },
+    CatalogQuery { name: "policies", sql: "SELECT DISTINCT p.polrelid::pg_catalog.text FROM pg_catalog.pg_policy p" },
+    CatalogQuery {
+        // Defaults, generated columns, check constraints and index expressions that call a user's function.
+        name: "code",
+        sql: "SELECT DISTINCT x.rel::pg_catalog.text FROM (\
+            SELECT a.adrelid AS rel, p.refobjid AS fn FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend p \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) a.oid \
+            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+            UNION ALL SELECT k.conrelid, p.refobjid FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend p \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) k.oid \
+            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+            UNION ALL SELECT i.indrelid, p.refobjid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_depend p \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) i.indexrelid \
+            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass\
+            ) x WHERE x.fn OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid",
+    },
+    CatalogQuery {
+        name: "foreign keys",
+        sql: "SELECT k.conrelid::pg_catalog.text, k.conkey::pg_catalog.text, k.confrelid::pg_catalog.text, \
+            k.confkey::pg_catalog.text, k.confupdtype::pg_catalog.text, k.confdeltype::pg_catalog.text \
+            FROM pg_catalog.pg_constraint k WHERE k.contype OPERATOR(pg_catalog.=) 'f'::pg_catalog.\"char\"",
+    },
+    CatalogQuery {
+        name: "types",
+        sql: "SELECT t.oid::pg_catalog.text, t.typnamespace::pg_catalog.text, t.typname::pg_catalog.text, \
+            t.typtype::pg_catalog.text, t.typcategory::pg_catalog.text, t.typelem::pg_catalog.text, \
+            t.typbasetype::pg_catalog.text FROM pg_catalog.pg_type t",
+    },
+    CatalogQuery {
+        name: "functions",
+        sql: "SELECT p.pronamespace::pg_catalog.text, p.proname::pg_catalog.text, p.proargtypes::pg_catalog.text \
+            FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
+            OR p.pronamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
+    },
+    CatalogQuery {
+        name: "operators",
+        sql: "SELECT o.oprnamespace::pg_catalog.text, o.oprname::pg_catalog.text, o.oprleft::pg_catalog.text, \
+            o.oprright::pg_catalog.text FROM pg_catalog.pg_operator o \
+            WHERE o.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
+            OR o.oprnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
+    },
+    CatalogQuery {
+        name: "casts",
+        sql: "SELECT k.castsource::pg_catalog.text, k.casttarget::pg_catalog.text, k.castfunc::pg_catalog.text, \
+            k.castcontext::pg_catalog.text FROM pg_catalog.pg_cast k \
+            WHERE k.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid",
+    },
+    CatalogQuery {
+        // A default B-tree or hash class for a built-in type would run behind every ORDER BY, GROUP BY and UNION.
+        name: "operator classes",
+        sql: "SELECT DISTINCT k.opcintype::pg_catalog.text FROM pg_catalog.pg_opclass k \
+            JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) k.opcmethod \
+            WHERE k.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND k.opcdefault \
+            AND m.amname OPERATOR(pg_catalog.=) ANY (ARRAY['btree','hash']::pg_catalog.name[])",
+    },
+];
+
+/// One row, one text value: equal as long as no user-level catalog row that names resolve against was added,
+/// changed or removed. A new row's xmin is younger than every other, so (count, sum of xmin) cannot stay the same.
+pub const FINGERPRINT_QUERY: &str = "SELECT pg_catalog.concat_ws(';', \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_class x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_attribute x WHERE x.attrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_proc x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_operator x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_cast x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_type x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_rewrite x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_trigger x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_policy x), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_inherits x), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_namespace x), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_constraint x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_opclass x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_attrdef x))";
+
+/// One row, read on the session's own connection: [`super::SessionState::from_row`] takes it.
+pub const SESSION_STATE_QUERY: &str = "SELECT \
+    (SELECT d.oid::pg_catalog.text FROM pg_catalog.pg_database d \
+    WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()), \
+    (SELECT pg_catalog.string_agg(n.oid::pg_catalog.text, ',' ORDER BY s.place) \
+    FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS s(name, place) \
+    JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) s.name), \
+    CURRENT_USER::pg_catalog.text, SESSION_USER::pg_catalog.text, \
+    pg_catalog.current_setting('client_encoding'), \
+    pg_catalog.current_setting('standard_conforming_strings')";

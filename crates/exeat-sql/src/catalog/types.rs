@@ -1,0 +1,150 @@
+//! Types, and the user-defined functions, operators and casts that could run instead of a reviewed built-in.
+//! Answers one question: may this run code we have not read? When in doubt, yes.
+
+use super::{CatalogSnapshot, FIRST_USER_OID, Oid};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Type {
+    pub(crate) name: String,
+    pub(crate) class: TypeClass,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TypeClass {
+    Base,
+    Array { element: Oid },
+    Composite,
+    Domain { base: Oid },
+    Enum,
+    Range,
+    Pseudo,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserFunction {
+    pub(crate) schema: Oid,
+    pub(crate) arguments: Vec<Oid>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserOperator {
+    pub(crate) schema: Oid,
+    /// 0 for a prefix operator.
+    pub(crate) left: Oid,
+    pub(crate) right: Oid,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserCast {
+    pub(crate) source: Oid,
+    pub(crate) target: Oid,
+    pub(crate) runs_user_function: bool,
+    pub(crate) implicit: bool,
+}
+
+/// Chains of domains over arrays over domains end; a row that says otherwise is not believed.
+const TYPE_DEPTH_MAX: u8 = 32;
+
+impl CatalogSnapshot {
+    /// May working with a value of this type (comparing, sorting, calling a function on it) run code that did not
+    /// come with the server? Also the test for parameter types that a client declares in Parse: refuse those.
+    pub fn type_runs_code(&self, oid: Oid) -> bool {
+        self.runs_code(oid, TYPE_DEPTH_MAX)
+    }
+
+    fn runs_code(&self, oid: Oid, depth: u8) -> bool {
+        if oid < FIRST_USER_OID {
+            return false;
+        }
+        let Some(depth) = depth.checked_sub(1) else { return true };
+        match self.types.get(&oid).map(|known| known.class) {
+            Some(TypeClass::Enum) => false,
+            Some(TypeClass::Array { element }) => self.runs_code(element, depth),
+            Some(TypeClass::Domain { base }) => self.runs_code(base, depth),
+            Some(TypeClass::Base | TypeClass::Composite | TypeClass::Range | TypeClass::Pseudo) | None => true,
+        }
+    }
+
+    /// The type that the server announces for a column of this one: a domain's values go out as its base type's.
+    pub fn base_type(&self, oid: Oid) -> Oid {
+        let mut oid = oid;
+        for _ in 0..TYPE_DEPTH_MAX {
+            match self.types.get(&oid).map(|known| known.class) {
+                Some(TypeClass::Domain { base }) => oid = base,
+                Some(_) | None => break,
+            }
+        }
+        oid
+    }
+
+    /// May a cast to this type run a user's code: a domain's checks, an input function, a user's cast function?
+    pub(crate) fn cast_runs_code(&self, oid: Oid) -> bool {
+        let by_cast = self
+            .casts
+            .iter()
+            .any(|cast| cast.runs_user_function && cast.target == oid && self.enters_expressions(cast.source));
+        by_cast || self.input_runs_code(oid, TYPE_DEPTH_MAX)
+    }
+
+    fn input_runs_code(&self, oid: Oid, depth: u8) -> bool {
+        let Some(depth) = depth.checked_sub(1) else { return true };
+        match self.types.get(&oid).map(|known| known.class) {
+            Some(TypeClass::Enum) => false,
+            Some(TypeClass::Array { element }) => self.input_runs_code(element, depth),
+            Some(TypeClass::Base | TypeClass::Range | TypeClass::Domain { .. }) => oid >= FIRST_USER_OID,
+            Some(TypeClass::Composite | TypeClass::Pseudo) | None => true,
+        }
+    }
+
+    /// The first user cast that the server may apply on its own between types every statement uses.
+    pub(crate) fn has_hidden_casts(&self) -> bool {
+        self.casts.iter().any(|cast| {
+            cast.runs_user_function
+                && cast.implicit
+                && self.enters_expressions(cast.source)
+                && self.enters_expressions(cast.target)
+        })
+    }
+
+    /// Does a user's default operator class stand behind sorting or grouping of a type that enters expressions?
+    pub(crate) fn has_hidden_opclass(&self) -> bool {
+        self.default_opclass_types.iter().any(|oid| *oid < FIRST_USER_OID)
+    }
+
+    /// Can a value of this type be an operand? Values of types that run code cannot: using such a column makes
+    /// the statement opaque before any candidate is chosen, unless a built-in value turns into one by itself.
+    fn enters_expressions(&self, oid: Oid) -> bool {
+        !self.type_runs_code(oid)
+            || self.casts.iter().any(|cast| cast.implicit && cast.target == oid && !self.type_runs_code(cast.source))
+    }
+
+    /// May a call of `name` by a session that searches `schemas` run a user's function?
+    pub(crate) fn user_function_visible(&self, schemas: &[Oid], name: &str) -> bool {
+        self.functions.get(name).into_iter().flatten().any(|function| {
+            schemas.contains(&function.schema) && function.arguments.iter().all(|oid| self.enters_expressions(*oid))
+        })
+    }
+
+    pub(crate) fn user_operator_visible(&self, schemas: &[Oid], name: &str) -> bool {
+        self.operators.get(name).into_iter().flatten().any(|operator| {
+            let left = operator.left == Oid(0) || self.enters_expressions(operator.left);
+            schemas.contains(&operator.schema) && left && self.enters_expressions(operator.right)
+        })
+    }
+
+    pub(crate) fn type_in(&self, schema: Oid, name: &str) -> Option<Oid> {
+        self.type_oids.get(&schema)?.get(name).copied()
+    }
+
+    pub fn type_name(&self, oid: Oid) -> Option<&str> {
+        self.types.get(&oid).map(|known| known.name.as_str())
+    }
+
+    /// A user's type of this name would turn a one-argument call into a cast to it.
+    pub(crate) fn call_may_be_cast(&self, schemas: &[Oid], name: &str) -> bool {
+        schemas.iter().filter_map(|schema| self.type_in(*schema, name)).any(|oid| {
+            let composite = matches!(self.types.get(&oid).map(|known| known.class), Some(TypeClass::Composite));
+            oid >= FIRST_USER_OID && !composite && self.input_runs_code(oid, TYPE_DEPTH_MAX)
+        })
+    }
+}
