@@ -7,25 +7,24 @@ use std::collections::BTreeMap;
 use crate::decision::Capability;
 use crate::document::{Diagnostics, Span, closest};
 use crate::label::Label;
-use crate::load::POLICY_RULES_MAX;
-use crate::policy::{Policy, PolicyContext};
+use crate::load::{Draft, MaskMention, POLICY_RULES_MAX};
+use crate::policy::Policy;
 use crate::rule::{Effects, LabelMask, Rule};
 use crate::selftest;
 use crate::who::Who;
 
-pub(crate) fn check(policy: &Policy, context: &PolicyContext, diags: &mut Diagnostics) {
-    if let Some(rule) = policy.rules.get(POLICY_RULES_MAX) {
-        let message = format!("{} rules exceed the limit of {POLICY_RULES_MAX}", policy.rules.len());
-        diags.error(&rule.place, message);
+pub(crate) fn check(draft: &Draft<'_>, diags: &mut Diagnostics) {
+    let policy = &draft.policy;
+    if let Some((_, place)) = draft.ids.get(POLICY_RULES_MAX) {
+        diags.error(place, format!("{} rules exceed the limit of {POLICY_RULES_MAX}", draft.ids.len()));
         return;
     }
-    check_ids(&policy.rules, diags);
-    check_targets(policy, context, diags);
+    check_ids(&draft.ids, diags);
     for rule in &policy.rules {
         check_reachable(rule, diags);
-        for entry in masks(rule) {
-            check_mask(rule, entry, &policy.labels, diags);
-        }
+    }
+    for mention in &draft.masks {
+        check_masks(mention, &policy.labels, diags);
     }
     for test in &policy.tests {
         selftest::check(test, &policy.labels, diags);
@@ -57,33 +56,16 @@ fn masks(rule: &Rule) -> &[LabelMask] {
     }
 }
 
-fn check_ids(rules: &[Rule], diags: &mut Diagnostics) {
+fn check_ids(ids: &[(String, Span)], diags: &mut Diagnostics) {
     let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
-    for rule in rules {
-        if let Some(first) = seen.insert(&rule.id, &rule.place) {
+    for (id, place) in ids {
+        if let Some(first) = seen.get(id.as_str()) {
             diags
-                .error(&rule.place, format!("rule id `{}` is already used at {first}", rule.id))
+                .error(place, format!("rule id `{id}` is already used at {first}"))
                 .help("ids stand in refusals and records: give each rule its own");
+        } else {
+            seen.insert(id, place);
         }
-    }
-}
-
-/// A rule for a target that does not exist protects nothing.
-fn check_targets(policy: &Policy, context: &PolicyContext, diags: &mut Diagnostics) {
-    let Some(known) = &context.targets else { return };
-    let of_rules =
-        policy.rules.iter().flat_map(|rule| rule.targets.iter().flatten().map(move |target| (target, &rule.place)));
-    let of_labels = policy.labels.iter().filter_map(|(target, labels)| Some((target, &labels.first()?.place)));
-    let of_tests = policy.tests.iter().map(|test| (&test.target, &test.place));
-    for (target, place) in of_rules.chain(of_labels).chain(of_tests) {
-        if known.contains(target) {
-            continue;
-        }
-        let help = match closest(target, known.iter().map(String::as_str)) {
-            Some(close) => format!("did you mean `{close}`?"),
-            None => format!("configured: {}", known.join(", ")),
-        };
-        diags.error(place, format!("target `{target}` is not configured")).help(help);
     }
 }
 
@@ -107,28 +89,29 @@ fn contains_all(excepted: &[String], named: Option<&[String]>) -> bool {
     named.is_some_and(|named| named.iter().all(|name| excepted.contains(name)))
 }
 
-fn check_mask(rule: &Rule, entry: &LabelMask, labels: &BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
-    let of_targets: Vec<&Label> =
-        labels.iter().filter(|(target, _)| rule.is_for(target)).flat_map(|(_, labels)| labels).collect();
-    let named: Vec<&&Label> = of_targets.iter().filter(|label| label.name == entry.label).collect();
-    if named.is_empty() {
-        let help = match closest(&entry.label, of_targets.iter().map(|label| label.name.as_str())) {
-            Some(close) => format!("did you mean `{close}`?"),
-            None => "define it under `labels` for a target of this rule".to_owned(),
-        };
-        diags
-            .error(&entry.place, format!("there is no label `{}` at the targets of this rule", entry.label))
-            .help(help);
-        return;
-    }
-    let Some(relations) = &rule.relations else { return };
-    let acts = named
-        .iter()
-        .flat_map(|label| &label.patterns)
-        .any(|pattern| relations.iter().any(|relation| relation.overlaps(pattern.relation())));
-    if !acts {
-        let message = format!("the mask of label `{}` never acts: no column of it is in `relations`", entry.label);
-        diags.error(&entry.place, message);
+fn check_masks(mention: &MaskMention, labels: &BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
+    let is_for = |target: &String| mention.targets.as_ref().is_none_or(|targets| targets.contains(target));
+    let known: Vec<&Label> =
+        labels.iter().filter(|(target, _)| is_for(target)).flat_map(|(_, labels)| labels).collect();
+    for entry in &mention.masks {
+        let mut named = known.iter().filter(|label| label.name == entry.label).peekable();
+        if named.peek().is_none() {
+            let help = match closest(&entry.label, known.iter().map(|label| label.name.as_str())) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => "define it under `labels` for a target of this rule".to_owned(),
+            };
+            let message = format!("there is no label `{}` at the targets of this rule", entry.label);
+            diags.error(&entry.place, message).help(help);
+            continue;
+        }
+        let Some(relations) = &mention.relations else { continue };
+        let acts = named
+            .flat_map(|label| &label.patterns)
+            .any(|pattern| relations.iter().any(|relation| relation.overlaps(pattern.relation())));
+        if !acts {
+            let message = format!("the mask of label `{}` never acts: no column of it is in `relations`", entry.label);
+            diags.error(&entry.place, message);
+        }
     }
 }
 

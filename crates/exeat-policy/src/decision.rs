@@ -88,6 +88,26 @@ impl Capability {
         }
     }
 
+    /// What a statement needing this can touch besides the relations its access names.
+    pub fn reach(self) -> Reach {
+        match self {
+            Capability::Read
+            | Capability::Insert
+            | Capability::Update
+            | Capability::Delete
+            | Capability::Merge
+            | Capability::CopyIn => Reach::Relations,
+            Capability::Ddl | Capability::DdlLabelled | Capability::Admin => Reach::Server,
+            Capability::Call
+            | Capability::Code
+            | Capability::Reader
+            | Capability::Files
+            | Capability::Replication
+            | Capability::FunctionCall
+            | Capability::Opaque => Reach::Unknown,
+        }
+    }
+
     /// Does it reach around the masks, so that giving it to a principal with masks deserves a warning?
     pub fn by_name_only(self) -> bool {
         match self {
@@ -109,6 +129,17 @@ impl Capability {
             | Capability::Code => false,
         }
     }
+}
+
+/// What an access without a relation may still touch. Decides how it meets rules that are limited to relations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The relations named, so none: `SELECT 1`.
+    Relations,
+    /// Things that are no relations: a limited allow does not extend to them, a limited deny does not mean them.
+    Server,
+    /// Any data: a limited allow does not extend to it, and a deny of any relation may be about it.
+    Unknown,
 }
 
 /// A relation by name, as policy patterns match it.

@@ -14,7 +14,7 @@ pub mod selftest;
 mod who;
 
 pub use decision::{
-    Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Mask, Preset, Reason, RelationName,
+    Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Mask, Preset, Reach, Reason, RelationName,
 };
 pub use label::Label;
 pub use policy::{Policy, PolicyContext};

@@ -12,7 +12,7 @@ use crate::pattern::{ColumnPattern, PatternError, RelationPattern};
 use crate::policy::{Policy, PolicyContext};
 use crate::principal::PrincipalKind;
 use crate::rule::{Effects, LabelMask, Rule};
-use crate::selftest::{self, PolicyTest};
+use crate::selftest;
 use crate::who::{Actors, Conditions, Who};
 
 /// Most files of one policy folder.
@@ -44,36 +44,49 @@ const RULE_KEYS_UNSUPPORTED: &[&str] = &[
     "mode",
     "hide",
 ];
+const MASKS_UNSUPPORTED: &[&str] = &["token", "hash", "generalize"];
 const MASK_KEYS_UNSUPPORTED: &[&str] = &["lookup", "nulls", "restore"];
+
+/// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
+/// not kept, but its id and masks are still checked.
+pub(crate) struct Draft<'a> {
+    pub(crate) context: &'a PolicyContext,
+    pub(crate) policy: Policy,
+    pub(crate) ids: Vec<(String, Span)>,
+    pub(crate) masks: Vec<MaskMention>,
+}
+
+/// The masks of a rule and where it applies.
+pub(crate) struct MaskMention {
+    pub(crate) masks: Vec<LabelMask>,
+    pub(crate) targets: Option<Vec<String>>,
+    pub(crate) relations: Option<Vec<RelationPattern>>,
+}
 
 impl Policy {
     /// Reads and checks all files of a policy, given as (name, text). The name is used in messages only.
     pub fn load(files: &[(String, String)], context: &PolicyContext) -> Result<Policy, Diagnostics> {
         let mut diags = Diagnostics::new();
-        let mut policy = Policy {
-            rules: Vec::new(),
-            labels: BTreeMap::new(),
-            tests: Vec::new(),
-            default_issuer: context.default_issuer.clone().unwrap_or_default(),
-            warnings: Diagnostics::new(),
-        };
         if files.is_empty() {
             diags
                 .file_error("policy", "there is no policy file")
-                .help("an empty policy refuses everything; write one with `version: 1`");
+                .help("write one: `version: 1` alone is a policy that refuses everything");
+            return Err(diags);
         }
         if files.len() > POLICY_FILES_MAX {
             let message = format!("{} policy files exceed the limit of {POLICY_FILES_MAX}", files.len());
             diags.file_error("policy", message);
             return Err(diags);
         }
+        let mut draft = Draft::new(context);
         for (name, text) in files {
             match Document::parse(name, text) {
-                Ok(root) => read_file(&root, &mut policy, &mut diags),
+                Ok(root) => read_file(&root, &mut draft, &mut diags),
                 Err(broken) => diags.extend(broken),
             }
         }
-        check::check(&policy, context, &mut diags);
+        check::check(&draft, &mut diags);
+        let mut policy = draft.policy;
         if !diags.has_errors() {
             policy.warnings = check::warn(&policy);
             policy.warnings.sort();
@@ -82,23 +95,50 @@ impl Policy {
     }
 }
 
-fn read_file(root: &Node, policy: &mut Policy, diags: &mut Diagnostics) {
+impl<'a> Draft<'a> {
+    fn new(context: &'a PolicyContext) -> Self {
+        let policy = Policy {
+            rules: Vec::new(),
+            labels: BTreeMap::new(),
+            tests: Vec::new(),
+            default_issuer: context.default_issuer.clone().unwrap_or_default(),
+            warnings: Diagnostics::new(),
+        };
+        Draft { context, policy, ids: Vec::new(), masks: Vec::new() }
+    }
+
+    /// A rule or label for a target that does not exist protects nothing.
+    pub(crate) fn check_target(&self, target: &str, span: &Span, diags: &mut Diagnostics) {
+        let Some(known) = &self.context.targets else { return };
+        if known.iter().any(|name| name == target) {
+            return;
+        }
+        let help = match closest(target, known.iter().map(String::as_str)) {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("configured: {}", known.join(", ")),
+        };
+        diags.error(span, format!("target `{target}` is not configured")).help(help);
+    }
+}
+
+fn read_file(root: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) {
     let Some(mut reader) = root.mapping(diags) else { return };
     if let Some(version) = reader.required("version", diags) {
         read_version(version, diags);
     }
     if let Some(labels) = reader.optional("labels") {
-        read_labels(labels, &mut policy.labels, diags);
+        read_labels(labels, draft, diags);
     }
     let rules = reader.optional("rules").and_then(|node| node.as_list(diags));
-    for rule in rules.into_iter().flatten().filter_map(|node| read_rule(node, diags)).collect::<Vec<_>>() {
-        policy.rules.push(rule);
+    for node in rules.into_iter().flatten() {
+        let rule = read_rule(node, draft, diags);
+        draft.policy.rules.extend(rule);
     }
     let tests = reader.optional("tests").and_then(|node| node.as_list(diags));
-    let default_issuer = policy.default_issuer.clone();
-    let tests: Vec<PolicyTest> =
-        tests.into_iter().flatten().filter_map(|node| selftest::read(node, &default_issuer, diags)).collect();
-    policy.tests.extend(tests);
+    for node in tests.into_iter().flatten() {
+        let test = selftest::read(node, draft, diags);
+        draft.policy.tests.extend(test);
+    }
     reader.finish(diags);
 }
 
@@ -110,14 +150,14 @@ fn read_version(node: &Node, diags: &mut Diagnostics) {
     }
 }
 
-fn read_labels(node: &Node, labels: &mut BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
+fn read_labels(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) {
     for target in node.entries(diags).into_iter().flatten() {
+        draft.check_target(&target.key, &target.key_span, diags);
         let Some(entries) = target.value.entries(diags) else { continue };
-        let known = labels.entry(target.key.clone()).or_default();
+        let known = draft.policy.labels.entry(target.key.clone()).or_default();
         for entry in entries {
-            if let Some(label) = read_label(entry, known, diags) {
-                known.push(label);
-            }
+            let label = read_label(entry, known, diags);
+            known.extend(label);
         }
     }
 }
@@ -171,28 +211,29 @@ fn check_name(kind: &str, name: &str, span: &Span, diags: &mut Diagnostics) -> O
     None
 }
 
-fn read_rule(node: &Node, diags: &mut Diagnostics) -> Option<Rule> {
+fn read_rule(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) -> Option<Rule> {
     let mut reader = node.mapping(diags)?;
-    let id = reader.required("id", diags).and_then(|node| {
-        let id = node.as_string(diags)?;
-        check_name("rule id", id, &node.span, diags)?;
-        Some((id.to_owned(), node.span.clone()))
-    });
-    let who = reader.optional("who").map(|node| read_who(node, diags));
-    let targets = reader.optional("target").map(|node| read_targets(node, diags));
-    let relations = reader.optional("relations").map(|node| read_relations(node, diags));
-    let effects = read_effects(&mut reader, diags);
+    let id = reader.required("id", diags).and_then(|node| read_id(node, draft, diags));
+    let who = all_or_nothing(reader.optional("who").map(|node| read_who(node, diags)));
+    let targets = all_or_nothing(reader.optional("target").map(|node| read_targets(node, draft, diags)));
+    let relations = all_or_nothing(reader.optional("relations").map(|node| read_relations(node, diags)));
+    let masks = all_or_nothing(reader.optional("mask").map(|node| read_masks(node, diags)));
+    let effects = read_effects(&mut reader, &masks, diags);
     reader.unsupported(RULE_KEYS_UNSUPPORTED, diags);
     reader.finish(diags);
+    if let (Some(targets), Some(relations), Some(Some(masks))) = (&targets, &relations, &masks) {
+        let (masks, targets, relations) = (masks.clone(), targets.clone(), relations.clone());
+        draft.masks.push(MaskMention { masks, targets, relations });
+    }
     let (id, place) = id?;
-    Some(Rule {
-        id,
-        place,
-        who: all_or_nothing(who)?,
-        targets: all_or_nothing(targets)?,
-        relations: all_or_nothing(relations)?,
-        effects: effects?,
-    })
+    Some(Rule { id, place, who: who?, targets: targets?, relations: relations?, effects: effects? })
+}
+
+fn read_id(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) -> Option<(String, Span)> {
+    let id = node.as_string(diags)?;
+    check_name("rule id", id, &node.span, diags)?;
+    draft.ids.push((id.to_owned(), node.span.clone()));
+    Some((id.to_owned(), node.span.clone()))
 }
 
 /// A condition that is written but not understood must not turn into "no condition".
@@ -204,11 +245,19 @@ fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
     }
 }
 
-fn read_targets(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
-    match &node.value {
-        Value::Sequence(_) => node.as_strings(diags),
-        _ => Some(vec![node.as_string(diags)?.to_owned()]),
+fn read_targets(node: &Node, draft: &Draft<'_>, diags: &mut Diagnostics) -> Option<Vec<String>> {
+    let nodes = match &node.value {
+        Value::Sequence(items) => items.as_slice(),
+        _ => std::slice::from_ref(node),
+    };
+    let targets = match &node.value {
+        Value::Sequence(_) => node.as_strings(diags)?,
+        _ => vec![node.as_string(diags)?.to_owned()],
+    };
+    for (node, target) in nodes.iter().zip(&targets) {
+        draft.check_target(target, &node.span, diags);
     }
+    Some(targets)
 }
 
 fn read_relations(node: &Node, diags: &mut Diagnostics) -> Option<Vec<RelationPattern>> {
@@ -229,28 +278,52 @@ fn read_relations(node: &Node, diags: &mut Diagnostics) -> Option<Vec<RelationPa
     parsed.into_iter().collect()
 }
 
-fn read_effects(reader: &mut MappingReader<'_>, diags: &mut Diagnostics) -> Option<Effects> {
+/// `masks` has been read already: `None` is a broken `mask`, `Some(None)` no `mask` at all.
+fn read_effects(
+    reader: &mut MappingReader<'_>,
+    masks: &Option<Option<Vec<LabelMask>>>,
+    diags: &mut Diagnostics,
+) -> Option<Effects> {
     let allow = reader.optional_entry("allow");
     let mask = reader.optional_entry("mask");
     let deny = reader.optional_entry("deny");
     let reason = reader.optional_entry("reason");
-    let Some(deny) = deny else {
-        if let Some(reason) = reason {
-            diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
-        }
-        return read_grants(reader, allow, mask, diags);
-    };
-    for entry in [allow, mask].into_iter().flatten() {
+    if let Some(deny) = deny {
+        return read_deny(deny, reason, [allow, mask], diags);
+    }
+    if let Some(reason) = reason {
+        diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
+        return None;
+    }
+    if allow.is_none() && mask.is_none() {
+        diags.error(&reader.node().span, "the rule does nothing").help("give it `allow`, `deny: true` or `mask`");
+        return None;
+    }
+    let allow = all_or_nothing(allow.map(|entry| read_allow(&entry.value, diags)))?;
+    Some(Effects::Grant { allow: allow.unwrap_or_default(), masks: masks.clone()?.unwrap_or_default() })
+}
+
+fn read_deny(
+    deny: &Entry,
+    reason: Option<&Entry>,
+    others: [Option<&Entry>; 2],
+    diags: &mut Diagnostics,
+) -> Option<Effects> {
+    let mut alone = true;
+    for entry in others.into_iter().flatten() {
+        alone = false;
         diags
             .error(&entry.key_span, format!("a rule that denies takes no `{}`", entry.key))
             .help("write two rules: deny wins wherever both match");
     }
-    if deny.value.as_bool(diags)? {
-        let reason = all_or_nothing(reason.map(|reason| read_reason(&reason.value, diags)))?;
-        return (allow.is_none() && mask.is_none()).then_some(Effects::Deny { reason });
+    if !deny.value.as_bool(diags)? {
+        diags
+            .error(&deny.value.span, "`deny: false` forbids nothing")
+            .help("leave `deny` out; only an `allow` permits");
+        return None;
     }
-    diags.error(&deny.value.span, "`deny: false` forbids nothing").help("leave `deny` out; only an `allow` permits");
-    None
+    let reason = all_or_nothing(reason.map(|reason| read_reason(&reason.value, diags)))?;
+    alone.then_some(Effects::Deny { reason })
 }
 
 fn read_reason(node: &Node, diags: &mut Diagnostics) -> Option<String> {
@@ -261,22 +334,6 @@ fn read_reason(node: &Node, diags: &mut Diagnostics) -> Option<String> {
         return None;
     }
     Some(reason.to_owned())
-}
-
-fn read_grants(
-    reader: &MappingReader<'_>,
-    allow: Option<&Entry>,
-    mask: Option<&Entry>,
-    diags: &mut Diagnostics,
-) -> Option<Effects> {
-    if allow.is_none() && mask.is_none() {
-        diags.error(&reader.node().span, "the rule does nothing").help("give it `allow`, `deny: true` or `mask`");
-        return None;
-    }
-    let allow = allow.map(|entry| read_allow(&entry.value, diags));
-    let masks = mask.map(|entry| read_masks(&entry.value, diags));
-    let (allow, masks) = (all_or_nothing(allow)?, all_or_nothing(masks)?);
-    Some(Effects::Grant { allow: allow.unwrap_or_default(), masks: masks.unwrap_or_default() })
 }
 
 fn read_allow(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Capability>> {
@@ -327,20 +384,12 @@ fn read_masks(node: &Node, diags: &mut Diagnostics) -> Option<Vec<LabelMask>> {
 }
 
 fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<Mask> {
-    #[derive(Clone, Copy)]
-    enum Strategy {
-        Partial,
-        Whole(Mask),
-        Later,
-    }
-    const STRATEGIES: &[(&str, Strategy)] = &[
-        ("redact", Strategy::Whole(Mask::Redact)),
-        ("nullify", Strategy::Whole(Mask::Nullify)),
-        ("refuse", Strategy::Whole(Mask::Refuse)),
-        ("partial", Strategy::Partial),
-        ("token", Strategy::Later),
-        ("hash", Strategy::Later),
-        ("generalize", Strategy::Later),
+    // `None`: partial, which takes parameters.
+    const STRATEGIES: &[(&str, Option<Mask>)] = &[
+        ("redact", Some(Mask::Redact)),
+        ("nullify", Some(Mask::Nullify)),
+        ("partial", None),
+        ("refuse", Some(Mask::Refuse)),
     ];
     let mut reader = node.mapping(diags)?;
     let with = reader.required("with", diags);
@@ -348,21 +397,19 @@ fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<Mask> {
     reader.unsupported(MASK_KEYS_UNSUPPORTED, diags);
     reader.finish(diags);
     let with = with?;
-    match with.one_of(STRATEGIES, diags)? {
-        Strategy::Partial => read_partial(node, ends, diags),
-        Strategy::Whole(mask) => {
-            for entry in ends.into_iter().flatten() {
-                diags.error(&entry.key_span, format!("`{}` belongs to `with: partial`", entry.key));
-            }
-            Some(mask)
-        }
-        Strategy::Later => {
-            diags
-                .error(&with.span, "this mask is not supported by this version")
-                .help("use redact, nullify, partial or refuse");
-            None
-        }
+    if let Value::String(name) = &with.value
+        && MASKS_UNSUPPORTED.contains(&name.as_str())
+    {
+        diags
+            .error(&with.span, format!("mask `{name}` is not supported by this version"))
+            .help("use redact, nullify, partial or refuse");
+        return None;
     }
+    let Some(mask) = with.one_of(STRATEGIES, diags)? else { return read_partial(node, ends, diags) };
+    for entry in ends.into_iter().flatten() {
+        diags.error(&entry.key_span, format!("`{}` belongs to `with: partial`", entry.key));
+    }
+    Some(mask)
 }
 
 fn read_partial(node: &Node, ends: [Option<&Entry>; 2], diags: &mut Diagnostics) -> Option<Mask> {
@@ -396,11 +443,14 @@ fn read_who(node: &Node, diags: &mut Diagnostics) -> Option<Who> {
 }
 
 fn refuse_empty(conditions: &Conditions, node: &Node, what: &str, diags: &mut Diagnostics) -> Option<Conditions> {
-    if *conditions == Conditions::default() {
-        diags.error(&node.span, format!("{} {what}", node.subject())).help("leave it out to mean everyone");
-        return None;
+    if *conditions != Conditions::default() {
+        return Some(conditions.clone());
     }
-    Some(conditions.clone())
+    // Where only unknown keys stand, those are the mistake and already reported.
+    if matches!(&node.value, Value::Mapping(entries) if entries.is_empty()) {
+        diags.error(&node.span, format!("{} {what}", node.subject())).help("leave it out to mean everyone");
+    }
+    None
 }
 
 fn read_conditions(reader: &mut MappingReader<'_>, diags: &mut Diagnostics) -> Option<Conditions> {

@@ -1,6 +1,6 @@
 //! One rule as loaded, and whether it speaks of a request. Deciding between rules is the policy's.
 
-use crate::decision::{Access, Capability, Mask, RelationName};
+use crate::decision::{Access, Capability, Mask, Reach, RelationName};
 use crate::document::Span;
 use crate::pattern::RelationPattern;
 use crate::principal::Principal;
@@ -88,16 +88,19 @@ impl Rule {
         self.relations.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(relation)))
     }
 
-    /// For allows: what concerns no relation needs no relation covered.
+    /// For allows. Limited to relations, one covers what names no relation only where that means it touches none.
     pub(crate) fn covers(&self, access: &Access) -> bool {
-        access.relation.as_ref().is_none_or(|relation| self.covers_relation(relation))
+        match &access.relation {
+            Some(relation) => self.covers_relation(relation),
+            None => self.relations.is_none() || access.capability.reach() == Reach::Relations,
+        }
     }
 
-    /// For denies: one limited to relations says nothing of what concerns none.
+    /// For denies. Limited to relations, one also forbids what may touch them unseen.
     pub(crate) fn forbids(&self, access: &Access) -> bool {
         match &access.relation {
             Some(relation) => self.covers_relation(relation),
-            None => self.relations.is_none(),
+            None => self.relations.is_none() || access.capability.reach() == Reach::Unknown,
         }
     }
 }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
-use crate::document::{Diagnostics, MappingReader, Node, Span};
+use crate::document::{Diagnostics, Entry, MappingReader, Node, Span, Value};
 use crate::label::Label;
-use crate::load::parse_kind;
+use crate::load::{Draft, parse_kind};
 use crate::principal::{Principal, PrincipalKind};
 
 /// The closed list of refusal codes.
@@ -65,11 +65,16 @@ pub enum Expectation {
     },
 }
 
-/// Reads one test. `default_issuer` stands in where `as` names none.
-pub(crate) fn read(node: &Node, default_issuer: &str, diags: &mut Diagnostics) -> Option<PolicyTest> {
+/// Reads one test. The default issuer stands in where `as` names none.
+pub(crate) fn read(node: &Node, draft: &Draft<'_>, diags: &mut Diagnostics) -> Option<PolicyTest> {
     let mut reader = node.mapping(diags)?;
-    let principal = reader.required("as", diags).and_then(|node| read_principal(node, default_issuer, diags));
-    let target = reader.required("target", diags).and_then(|node| node.as_string(diags));
+    let issuer = &draft.policy.default_issuer;
+    let principal = reader.required("as", diags).and_then(|node| read_principal(node, issuer, diags));
+    let target = reader.required("target", diags).and_then(|node| {
+        let target = node.as_string(diags)?;
+        draft.check_target(target, &node.span, diags);
+        Some(target)
+    });
     let statement = reader.required("statement", diags).and_then(|node| node.as_text(diags));
     let expect = reader.required("expect", diags).and_then(|node| read_expectation(node, diags));
     reader.finish(diags);
@@ -124,46 +129,42 @@ fn read_groups(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
     if node.as_list(diags)?.is_empty() { Some(Vec::new()) } else { node.as_strings(diags) }
 }
 
-fn read_claims(node: &Node, diags: &mut Diagnostics) -> Option<Map<String, Value>> {
+fn read_claims(node: &Node, diags: &mut Diagnostics) -> Option<Map<String, serde_json::Value>> {
     let entries = node.entries(diags)?;
     Some(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
 }
 
 fn read_expectation(node: &Node, diags: &mut Diagnostics) -> Option<Expectation> {
-    #[derive(Clone, Copy)]
-    enum Word {
-        Allow,
-        Deny,
-        Hold,
-    }
     let mut reader = node.mapping(diags)?;
-    let decision = reader.required("decision", diags)?;
-    let words = [("allow", Word::Allow), ("deny", Word::Deny), ("hold", Word::Hold)];
+    let decision = reader.required("decision", diags);
     let masked = reader.optional_entry("masked");
     let code = reader.optional_entry("code");
     reader.finish(diags);
-    match (decision.one_of(&words, diags)?, masked, code) {
-        (Word::Allow, masked, None) => {
-            let Some(masked) = masked else { return Some(Expectation::Allow { masked: None }) };
-            Some(Expectation::Allow { masked: Some(read_masked(&masked.value, diags)?) })
-        }
-        (Word::Deny, None, None) => Some(Expectation::Deny { code: None }),
-        (Word::Deny, None, Some(code)) => {
-            let codes: Vec<(&str, &str)> = CODES.iter().map(|code| (*code, *code)).collect();
-            Some(Expectation::Deny { code: Some(code.value.one_of(&codes, diags)?.to_owned()) })
-        }
-        (Word::Allow, _, Some(code)) => {
-            diags.error(&code.key_span, "an allowed statement has no refusal `code`");
-            None
-        }
-        (Word::Deny, Some(masked), _) => {
-            diags.error(&masked.key_span, "a refused statement has no `masked` columns");
-            None
-        }
-        (Word::Hold, _, _) => {
-            diags.error(&decision.span, "decision `hold` is not supported by this version");
-            None
-        }
+    let decision = decision?;
+    if decision.value == Value::String("hold".to_owned()) {
+        diags.error(&decision.span, "decision `hold` is not supported by this version");
+        return None;
+    }
+    if decision.one_of(&[("allow", true), ("deny", false)], diags)? {
+        return expect_allow(masked, code, diags);
+    }
+    if let Some(masked) = masked {
+        diags.error(&masked.key_span, "a refused statement has no `masked` columns");
+        return None;
+    }
+    let Some(code) = code else { return Some(Expectation::Deny { code: None }) };
+    let codes: Vec<(&str, &str)> = CODES.iter().map(|code| (*code, *code)).collect();
+    Some(Expectation::Deny { code: Some(code.value.one_of(&codes, diags)?.to_owned()) })
+}
+
+fn expect_allow(masked: Option<&Entry>, code: Option<&Entry>, diags: &mut Diagnostics) -> Option<Expectation> {
+    if let Some(code) = code {
+        diags.error(&code.key_span, "an allowed statement has no refusal `code`");
+        return None;
+    }
+    match masked {
+        None => Some(Expectation::Allow { masked: None }),
+        Some(masked) => Some(Expectation::Allow { masked: Some(read_masked(&masked.value, diags)?) }),
     }
 }
 

@@ -163,9 +163,11 @@ impl Node {
 
     /// The object of a message: the key this value stands under.
     pub fn subject(&self) -> String {
-        match &self.key {
-            Some(key) => format!("`{key}`"),
-            None => "the value".to_owned(),
+        match (&self.key, self.item) {
+            (Some(key), false) => format!("`{key}`"),
+            (Some(key), true) => format!("an item of `{key}`"),
+            (None, false) => "the file".to_owned(),
+            (None, true) => "an item of the file".to_owned(),
         }
     }
 
@@ -213,7 +215,7 @@ impl<'a> MappingReader<'a> {
     pub fn required(&mut self, key: &'static str, diags: &mut Diagnostics) -> Option<&'a Node> {
         let found = self.optional(key);
         if found.is_none() {
-            diags.error(&self.node.span, format!("{} lacks the key `{key}`", self.place()));
+            diags.error(&self.node.span, format!("{} lacks the key `{key}`", self.node.subject()));
         }
         found
     }
@@ -224,7 +226,9 @@ impl<'a> MappingReader<'a> {
 
     /// Like [`MappingReader::optional`], with the place of the key.
     pub fn optional_entry(&mut self, key: &'static str) -> Option<&'a Entry> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.entries.iter().find(|entry| entry.key == key)
     }
 
@@ -246,14 +250,7 @@ impl<'a> MappingReader<'a> {
                 Some(name) => format!("did you mean `{name}`?"),
                 None => format!("known here: {}", self.known.join(", ")),
             };
-            diags.error(&entry.key_span, format!("unknown key `{}` in {}", entry.key, self.place())).help(help);
-        }
-    }
-
-    fn place(&self) -> String {
-        match &self.node.key {
-            Some(key) => format!("`{key}`"),
-            None => "the file".to_owned(),
+            diags.error(&entry.key_span, format!("unknown key `{}` in {}", entry.key, self.node.subject())).help(help);
         }
     }
 }

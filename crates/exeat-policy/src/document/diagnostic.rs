@@ -8,6 +8,9 @@ use super::Span;
 /// Characters of a line shown before and after the place: long lines are cut, and cutting bounds the memory.
 const EXCERPT_CHARS_MAX: usize = 100;
 
+/// Longest message or help: both quote what the file says, and a file may say a megabyte.
+const TEXT_CHARS_MAX: usize = 400;
+
 /// Mistakes shown in full; a file with more has one cause, and a terminal has an end.
 const SHOWN_MAX: usize = 100;
 
@@ -36,7 +39,7 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Adds what to do about it.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
-        self.help = Some(help.into());
+        self.help = Some(shown(&help.into()));
         self
     }
 
@@ -99,11 +102,11 @@ impl Diagnostics {
     pub fn file_error(&mut self, file: &str, message: impl Into<String>) -> &mut Diagnostic {
         self.items.push_mut(Diagnostic {
             severity: Severity::Error,
-            file: file.to_owned(),
+            file: shown(file),
             line: 0,
             column: 0,
             length: 0,
-            message: message.into(),
+            message: shown(&message.into()),
             help: None,
             excerpt: None,
         })
@@ -129,7 +132,7 @@ impl Diagnostics {
         self.items.iter()
     }
 
-    /// Orders by file, line and column. Files keep the order in which they were first spoken of by name.
+    /// Orders by file name, line and column.
     pub fn sort(&mut self) {
         self.items.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     }
@@ -147,11 +150,11 @@ impl Diagnostics {
     fn push(&mut self, severity: Severity, span: &Span, message: String) -> &mut Diagnostic {
         self.items.push_mut(Diagnostic {
             severity,
-            file: span.file().to_owned(),
+            file: shown(span.file()),
             line: span.line,
             column: span.column,
             length: span.length,
-            message,
+            message: shown(&message),
             help: None,
             excerpt: excerpt(span),
         })
@@ -175,8 +178,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The line of the place, cut to a window around it, safe to print: control characters would let a hostile
-/// policy draft repaint the terminal of the one who reviews it.
+/// The line of the place, cut to a window around it.
 fn excerpt(span: &Span) -> Option<(String, usize)> {
     let is_break = |c: char| c == '\n' || c == '\r';
     let (before, after) = span.source.text.split_at_checked(span.offset)?;
@@ -188,8 +190,17 @@ fn excerpt(span: &Span) -> Option<(String, usize)> {
     Some((text, start))
 }
 
+fn shown(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut shown: String = chars.by_ref().take(TEXT_CHARS_MAX).map(visible).collect();
+    if chars.next().is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Control and direction characters would let a hostile policy draft repaint the terminal of whoever reviews it.
 fn visible(c: char) -> char {
-    let repaints =
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if repaints { char::REPLACEMENT_CHARACTER } else { c }
+    let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if turns || c.is_control() { char::REPLACEMENT_CHARACTER } else { c }
 }

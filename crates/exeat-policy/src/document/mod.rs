@@ -44,6 +44,8 @@ pub struct Node {
     pub span: Span,
     /// The mapping key this value (or the list it is an item of) stands under: the object messages name.
     pub key: Option<Arc<str>>,
+    /// Is it an item of a list?
+    pub item: bool,
     pub value: Value,
 }
 

@@ -56,6 +56,7 @@ enum Step {
 struct Frame {
     span: Span,
     key: Option<Arc<str>>,
+    item: bool,
     anchor: usize,
     open: Open,
 }
@@ -111,15 +112,15 @@ impl Builder {
             Event::DocumentStart(..) => self.document(&span),
             Event::Alias(anchor) => self.alias(anchor, span),
             Event::Scalar(text, style, anchor, tag) => {
-                self.refuse_tag(tag.is_some(), &span);
+                self.refuse_tag(tag.is_some(), at);
                 self.scalar(text.into_owned(), style, anchor, span)
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.refuse_tag(tag.is_some(), &span);
+                self.refuse_tag(tag.is_some(), at);
                 self.open(span, anchor, Open::Sequence(Vec::new()))
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.refuse_tag(tag.is_some(), &span);
+                self.refuse_tag(tag.is_some(), at);
                 self.open(span, anchor, Open::Mapping(OpenMapping::default()))
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -161,7 +162,8 @@ impl Builder {
                 Value::String(text)
             }
         };
-        let node = Node { span, key: self.current_key(), value };
+        let (key, item) = self.context();
+        let node = Node { span, key, item, value };
         self.remember(anchor, &node, 1, 1);
         self.place(node);
         Step::Continue
@@ -192,10 +194,10 @@ impl Builder {
         if !self.pay(nodes, &span) || !self.fits(depth, &span) {
             return Step::Stop;
         }
-        let key = self.current_key();
+        let (key, item) = self.context();
         let copy = self.anchors.get(&anchor).map(|anchored| anchored.node.value.clone());
         if let Some(value) = copy {
-            self.place(Node { span, key, value });
+            self.place(Node { span, key, item, value });
         }
         Step::Continue
     }
@@ -207,8 +209,8 @@ impl Builder {
         if !self.pay(1, &span) || !self.fits(1, &span) {
             return Step::Stop;
         }
-        let key = self.current_key();
-        self.stack.push(Frame { span, key, anchor, open });
+        let (key, item) = self.context();
+        self.stack.push(Frame { span, key, item, anchor, open });
         Step::Continue
     }
 
@@ -218,7 +220,7 @@ impl Builder {
             Open::Sequence(items) => Value::Sequence(items),
             Open::Mapping(mapping) => Value::Mapping(mapping.entries),
         };
-        let node = Node { span: frame.span, key: frame.key, value };
+        let node = Node { span: frame.span, key: frame.key, item: frame.item, value };
         if frame.anchor != 0 {
             let (nodes, depth) = size(&node);
             self.remember(frame.anchor, &node, nodes, depth);
@@ -257,11 +259,14 @@ impl Builder {
         }
     }
 
-    fn current_key(&self) -> Option<Arc<str>> {
-        let frame = self.stack.last()?;
-        match &frame.open {
-            Open::Sequence(_) => frame.key.clone(),
-            Open::Mapping(mapping) => mapping.pending.as_ref().map(|(key, _)| Arc::from(key.as_str())),
+    /// The key the next value stands under, and whether it is an item of a list there.
+    fn context(&self) -> (Option<Arc<str>>, bool) {
+        match self.stack.last() {
+            None => (None, false),
+            Some(Frame { key, open: Open::Sequence(_), .. }) => (key.clone(), true),
+            Some(Frame { open: Open::Mapping(mapping), .. }) => {
+                (mapping.pending.as_ref().map(|(key, _)| Arc::from(key.as_str())), false)
+            }
         }
     }
 
@@ -270,9 +275,11 @@ impl Builder {
         Step::Stop
     }
 
-    fn refuse_tag(&mut self, tagged: bool, span: &Span) {
+    fn refuse_tag(&mut self, tagged: bool, at: &granit_parser::Span) {
         if tagged {
-            self.diags.error(span, "YAML tags (`!…`) are not supported").help("quote the value to make it text");
+            let tag = at.tag_span().unwrap_or(*at);
+            let span = self.span(&tag.start, &tag.end);
+            self.diags.error(&span, "YAML tags (`!…`) are not supported").help("quote the value to make it text");
         }
     }
 
