@@ -34,7 +34,7 @@ pub struct Policy {
 impl Policy {
     /// May this be done?
     pub fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let denials = self.denials(request);
+        let denials = self.denials(request, Rule::forbids);
         if !denials.is_empty() {
             return decision(Effect::Deny, denials);
         }
@@ -57,6 +57,11 @@ impl Policy {
         }
         if !missing.is_empty() {
             return decision(Effect::Deny, missing);
+        }
+        // Last, so that whoever lacks the capability is told that, not of a rule about relations never named.
+        let unseen = self.denials(request, Rule::may_forbid);
+        if !unseen.is_empty() {
+            return decision(Effect::Deny, unseen);
         }
         if request.accesses.is_empty() {
             // Presets and the empty statement come with any allow.
@@ -152,21 +157,21 @@ impl Policy {
     }
 
     /// One reason per deny rule and access it forbids. A deny of a whole target forbids presets too.
-    fn denials(&self, request: &AccessRequest<'_>) -> Vec<Reason> {
+    fn denials(&self, request: &AccessRequest<'_>, forbids: fn(&Rule, &Access) -> bool) -> Vec<Reason> {
         let anything = Access { capability: Capability::Read, relation: None };
         let accesses = if request.accesses.is_empty() { std::slice::from_ref(&anything) } else { &request.accesses };
-        let rules =
-            self.rules.iter().filter(|rule| rule.denies(request.principal, request.target, &self.default_issuer));
-        let denial = |rule: &Rule, access: &Access| Reason::Denied {
-            rule: rule.id.clone(),
-            text: rule.reason().map(str::to_owned),
-            access: access.clone(),
-        };
-        rules
-            .flat_map(|rule| {
-                accesses.iter().filter(|access| rule.forbids(access)).map(move |access| denial(rule, access))
-            })
-            .collect()
+        let mut reasons = Vec::new();
+        for rule in &self.rules {
+            if !rule.denies(request.principal, request.target, &self.default_issuer) {
+                continue;
+            }
+            reasons.extend(accesses.iter().filter(|access| forbids(rule, access)).map(|access| Reason::Denied {
+                rule: rule.id.clone(),
+                text: rule.reason().map(str::to_owned),
+                access: access.clone(),
+            }));
+        }
+        reasons
     }
 }
 

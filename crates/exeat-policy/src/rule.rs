@@ -96,11 +96,16 @@ impl Rule {
         }
     }
 
-    /// For denies. Limited to relations, one also forbids what may touch them unseen.
+    /// For denies. Limited to relations, one does not speak of what names none.
     pub(crate) fn forbids(&self, access: &Access) -> bool {
         match &access.relation {
             Some(relation) => self.covers_relation(relation),
-            None => self.relations.is_none() || access.capability.reach() == Reach::Unknown,
+            None => self.relations.is_none(),
         }
+    }
+
+    /// For denies. May the access touch, unseen, a relation this one is limited to?
+    pub(crate) fn may_forbid(&self, access: &Access) -> bool {
+        access.relation.is_none() && self.relations.is_some() && access.capability.reach() == Reach::Unknown
     }
 }
