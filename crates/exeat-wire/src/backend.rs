@@ -10,7 +10,8 @@ use crate::error::{DecodeError, Peer, Tag};
 use crate::fields::Fields;
 use crate::frame::Frame;
 use crate::reader::Reader;
-use crate::row::{COLUMNS_MAX, DataRow, RowDescription};
+use crate::row::COLUMNS_MAX;
+pub use crate::row::{CellAction, DataRow, Field, RowDescription};
 use crate::startup::cancel_key;
 use crate::text::{Format, Hidden, WireStr};
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::error::{DecodeError, Peer, Tag};
 use crate::frame::Frame;
 use crate::reader::Reader;
-use crate::text::{Format, Hidden, WireStr};
+pub use crate::text::Format;
+use crate::text::{Hidden, WireStr};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FrontendMessage {

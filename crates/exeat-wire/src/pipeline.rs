@@ -261,7 +261,7 @@ impl<T> Pipeline<T> {
     }
 
     /// The server reads what stands behind the front request in place of COPY data: it ignores Syncs, and the
-    /// first other message fails the COPY and is lost with it. What comes after that is read as usual again.
+    /// first other message fails the COPY and is lost with it (in current versions a FATAL error follows).
     fn begin_copy_in(&mut self) -> Vec<(Request, T)> {
         self.phase = Phase::CopyIn;
         let mut swallowed = Vec::new();
