@@ -1,1 +1,58 @@
-fn main() {}
+//! Exeat: the gateway's command line, configuration and wiring. No logic of its own: what a statement reads, who
+//! may do what and what leaves the gateway is decided in the crates below.
+
+mod catalog;
+mod cli;
+mod commands;
+mod config;
+#[cfg(feature = "demo")]
+mod demo;
+mod exit;
+mod gateway;
+mod logging;
+mod policy_file;
+mod policy_tests;
+mod pool;
+mod readiness;
+mod reload;
+mod render;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, PolicyCommand};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            exit::report(error.as_ref());
+            Exit::Error.into()
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<Exit, Box<dyn Error>> {
+    logging::install(cli.log_format)?;
+    // Before anything makes an HTTPS client, which looks for the process's provider.
+    exeat_proxy::tls::install_ring_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(run(cli.command));
+    // A resolver or a file read that hangs must not keep a finished command from ending.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
+    match command {
+        Command::Serve(args) => Ok(commands::serve::run(args).await?),
+        Command::Check(args) => Ok(commands::check::run(args).await?),
+        Command::Policy(PolicyCommand::Test(args)) => Ok(commands::policy::test(args).await?),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => Ok(demo::run(args).await?),
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line as typed: commands, options and their help. Decides nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "exeat",
+    version,
+    about = "A gateway between AI agents and PostgreSQL: every statement as someone, within policy, masked, on record"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// How messages on stderr are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the gateway
+    Serve(ServeArgs),
+    /// Check the configuration and the policy, print them resolved, secrets hidden
+    Check(CheckArgs),
+    /// Work with policy files
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// See it work: a sample database, identities, a policy and the gateway in one process
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Also connect to every target with every login, and run the policy's tests against its catalog
+    #[arg(long)]
+    pub(crate) connect: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Run the tests written in the policy files against the targets' catalogs
+    Test(PolicyTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyTestArgs {
+    /// The configuration file: it names the policy and the targets
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Test this policy file or folder instead of the one the configuration names
+    #[arg(long, value_name = "PATH")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Run the sample statements as both identities, show both answers side by side and the record, then exit
+    #[arg(long = "try")]
+    pub(crate) try_out: bool,
+    /// Use this PostgreSQL instead of a throw-away one (postgres://user:password@host:port/database); the role
+    /// must be allowed to create roles and databases
+    #[arg(long, value_name = "URL", env = "EXEAT_DEMO_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
+    /// Port of the gateway on 127.0.0.1; without it 6432, or a free one when that is taken
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_without_a_configuration_is_a_usage_error() {
+        let error = Cli::try_parse_from(["exeat", "check", "--json"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+}

@@ -1,0 +1,5 @@
+//! One module per command: reads its arguments, calls what does the work, prints the answer.
+
+pub(crate) mod check;
+pub(crate) mod policy;
+pub(crate) mod serve;

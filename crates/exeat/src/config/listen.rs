@@ -1,0 +1,149 @@
+//! `listen:` — the data plane's address, its TLS and limits, and the console's address.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use exeat_policy::document::{MappingReader, Node, Value, closest};
+use exeat_proxy::config::{ConnectionLimits, Listen, ListenTls, Target};
+
+use super::Reading;
+
+const LISTEN_KEYS_UNSUPPORTED: &[&str] = &["http"];
+const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["auth"];
+
+/// Upper bound of configurable connection counts: beyond it file descriptors and memory give out first.
+const CONNECTIONS_MAX: i64 = 100_000;
+const FAILED_LOGINS_MAX: u32 = 100_000;
+
+impl Reading<'_> {
+    pub(super) fn listen(
+        &mut self,
+        node: &Node,
+        targets: Option<&BTreeMap<String, Target>>,
+    ) -> Option<(Listen, Option<SocketAddr>)> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let postgres =
+            reader.required("postgres", &mut self.diags).and_then(|node| self.listen_postgres(node, targets));
+        let console = reader.optional("console").map(|node| self.listen_console(node));
+        reader.unsupported(LISTEN_KEYS_UNSUPPORTED, &mut self.diags);
+        reader.finish(&mut self.diags);
+        match console {
+            None => Some((postgres?, None)),
+            Some(console) => Some((postgres?, Some(console?))),
+        }
+    }
+
+    fn listen_console(&mut self, node: &Node) -> Option<SocketAddr> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let address = reader.required("address", &mut self.diags).and_then(|node| self.address(node));
+        reader.finish(&mut self.diags);
+        address
+    }
+
+    fn listen_postgres(&mut self, node: &Node, targets: Option<&BTreeMap<String, Target>>) -> Option<Listen> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let address = reader.required("address", &mut self.diags).and_then(|node| self.address(node));
+        let tls = reader.required("tls", &mut self.diags).and_then(|node| self.listen_tls(node, address));
+        let default_target = self.default_target(&mut reader, targets);
+        let limits = match reader.optional("limits") {
+            None => Some(ConnectionLimits::default()),
+            Some(node) => self.limits(node),
+        };
+        reader.unsupported(POSTGRES_KEYS_UNSUPPORTED, &mut self.diags);
+        reader.finish(&mut self.diags);
+        Some(Listen { address: address?, tls: tls?, default_target: default_target?, limits: limits? })
+    }
+
+    /// `{cert, key}`, or `off` where the listener is out of reach of others.
+    fn listen_tls(&mut self, node: &Node, address: Option<SocketAddr>) -> Option<ListenTls> {
+        match &node.value {
+            Value::String(text) if text == "off" => {
+                // An address that could not be read has been reported already.
+                if address.is_some_and(|address| !address.ip().is_loopback()) {
+                    self.diags
+                        .error(&node.span, "`tls: off` is for loopback addresses only")
+                        .help("tokens would cross the network in clear; give tls: {cert: FILE, key: FILE}, or listen on 127.0.0.1");
+                    return None;
+                }
+                Some(ListenTls::Off)
+            }
+            Value::Mapping(_) => {
+                let mut reader = node.mapping(&mut self.diags)?;
+                let cert = reader.required("cert", &mut self.diags).and_then(|node| self.path(node));
+                let key = reader.required("key", &mut self.diags).and_then(|node| self.path(node));
+                reader.finish(&mut self.diags);
+                Some(ListenTls::Files { cert: cert?, key: key? })
+            }
+            _ => node.expected("{cert: FILE, key: FILE} or off", &mut self.diags),
+        }
+    }
+
+    fn default_target(
+        &mut self,
+        reader: &mut MappingReader<'_>,
+        targets: Option<&BTreeMap<String, Target>>,
+    ) -> Option<Option<String>> {
+        let Some(node) = reader.optional("default_target") else { return Some(None) };
+        let name = node.as_string(&mut self.diags)?;
+        // Targets that could not be read have been reported already; only their names are missing here.
+        let Some(targets) = targets else { return None };
+        if targets.contains_key(name) {
+            return Some(Some(name.to_owned()));
+        }
+        let help = match closest(name, targets.keys().map(String::as_str)) {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => "name a key of `targets`".to_owned(),
+        };
+        self.diags.error(&node.span, format!("`default_target` names no target `{name}`")).help(help);
+        None
+    }
+
+    fn limits(&mut self, node: &Node) -> Option<ConnectionLimits> {
+        let default = ConnectionLimits::default();
+        let mut reader = node.mapping(&mut self.diags)?;
+        let connections = self.count(&mut reader, "connections", default.connections);
+        let per_principal = self.count(&mut reader, "per_principal", default.per_principal);
+        let per_source = self.count(&mut reader, "per_source", default.per_source);
+        let failed_logins = match reader.optional("failed_logins") {
+            None => Some(default.failed_logins_per_minute),
+            Some(node) => self.per_minute(node),
+        };
+        reader.finish(&mut self.diags);
+        Some(ConnectionLimits {
+            connections: connections?,
+            per_principal: per_principal?,
+            per_source: per_source?,
+            failed_logins_per_minute: failed_logins?,
+        })
+    }
+
+    fn count(&mut self, reader: &mut MappingReader<'_>, key: &'static str, default: usize) -> Option<usize> {
+        match reader.optional(key) {
+            None => Some(default),
+            Some(node) => node.as_integer(1..=CONNECTIONS_MAX, &mut self.diags).and_then(|n| n.try_into().ok()),
+        }
+    }
+
+    /// `20/min`.
+    fn per_minute(&mut self, node: &Node) -> Option<u32> {
+        let count = match &node.value {
+            Value::String(text) => text.strip_suffix("/min").and_then(|digits| digits.trim_end().parse().ok()),
+            _ => None,
+        };
+        match count {
+            Some(count @ 1..=FAILED_LOGINS_MAX) => Some(count),
+            Some(_) | None => {
+                node.expected(&format!("a rate from 1/min to {FAILED_LOGINS_MAX}/min, such as 20/min"), &mut self.diags)
+            }
+        }
+    }
+
+    /// An IP address and a port. Names are not resolved here: what is bound must not depend on a resolver.
+    fn address(&mut self, node: &Node) -> Option<SocketAddr> {
+        let text = node.as_string(&mut self.diags)?;
+        match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => node.expected("an IP address and a port, such as 127.0.0.1:6432 or [::1]:6432", &mut self.diags),
+        }
+    }
+}

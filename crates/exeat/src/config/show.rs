@@ -1,0 +1,126 @@
+//! The resolved configuration as a person or a program reads it: everything said, every default filled in, and of
+//! a secret only where it is.
+
+use std::path::Path;
+
+use exeat_proxy::config::{Listen, ListenTls, Target};
+use exeat_proxy::identity::{Algorithm, IssuerConfig, JwksSource};
+use exeat_proxy::upstream::LoginConfig;
+use exeat_store::keys::KeySource;
+use exeat_store::record::Durability;
+use exeat_store::secret::SecretSource;
+use serde_json::{Map, Value, json};
+
+use super::Config;
+
+/// The whole configuration. Secrets appear as their source.
+pub(crate) fn show(config: &Config) -> Value {
+    let targets: Map<String, Value> =
+        config.proxy.targets.iter().map(|(name, target)| (name.clone(), show_target(target))).collect();
+    json!({
+        "name": config.name,
+        "data_dir": path(&config.data_dir),
+        "keys": match &config.keys {
+            KeySource::Folder(folder) => path(folder),
+            KeySource::Master(source) => json!({"master": secret(source)}),
+        },
+        "listen": {
+            "postgres": show_listen(&config.proxy.listen),
+            "console": config.console.map(|address| json!({"address": address.to_string()})),
+        },
+        "identity": config.identity.iter().map(show_issuer).collect::<Vec<_>>(),
+        "targets": targets,
+        "policy": {"path": path(&config.policy)},
+        "audit": {"durability": match config.durability {
+            Durability::Os => "os",
+            Durability::Fsync => "fsync",
+        }},
+    })
+}
+
+fn show_listen(listen: &Listen) -> Value {
+    let limits = listen.limits;
+    json!({
+        "address": listen.address.to_string(),
+        "tls": match &listen.tls {
+            ListenTls::Off => json!("off"),
+            ListenTls::Files { cert, key } => json!({"cert": path(cert), "key": path(key)}),
+        },
+        "default_target": listen.default_target,
+        "limits": {
+            "connections": limits.connections,
+            "per_principal": limits.per_principal,
+            "per_source": limits.per_source,
+            "failed_logins": format!("{}/min", limits.failed_logins_per_minute),
+        },
+    })
+}
+
+fn show_issuer(issuer: &IssuerConfig) -> Value {
+    json!({
+        "issuer": issuer.issuer,
+        "audience": issuer.audience,
+        "groups": issuer.groups.to_string(),
+        "keys": match &issuer.jwks {
+            JwksSource::Discovery => json!("discovery"),
+            JwksSource::File(file) => json!({"jwks_file": path(file)}),
+        },
+        "kind": issuer.kind.map(|kind| match kind {
+            exeat_policy::PrincipalKind::Human => "human",
+            exeat_policy::PrincipalKind::Workload => "workload",
+        }),
+        "algorithms": issuer.algorithms.iter().map(|algorithm| Algorithm::name(*algorithm)).collect::<Vec<_>>(),
+        "ca": issuer.ca.as_deref().map(path),
+        "max_stale": seconds(issuer.max_stale),
+        "session_max": issuer.session_max.map(seconds),
+        "allow_id_tokens": issuer.allow_id_tokens,
+    })
+}
+
+fn show_target(target: &Target) -> Value {
+    let upstream = &target.upstream;
+    json!({"postgres": {
+        "host": upstream.host(),
+        "port": upstream.port(),
+        "database": upstream.database(),
+        "tls": upstream.mode().to_string(),
+        "logins": target.logins.iter().map(show_login).collect::<Vec<_>>(),
+        "catalog": {"bounded": format!("{}ms", target.catalog_bound.as_millis())},
+        "allow_newer_server": target.allow_newer_server,
+        "allow_privileged_login": target.allow_privileged_login,
+        "channels": target.channels,
+    }})
+}
+
+fn show_login(login: &LoginConfig) -> Value {
+    let mut shown = Map::new();
+    if !login.groups.is_empty() {
+        shown.insert("groups".to_owned(), json!(login.groups));
+    }
+    if !login.claims.is_empty() {
+        shown.insert("claims".to_owned(), json!(login.claims));
+    }
+    shown.insert("user".to_owned(), json!(login.user));
+    if let Some(role) = &login.role {
+        shown.insert("role".to_owned(), json!(role));
+    }
+    shown.insert("password".to_owned(), secret(&login.password));
+    Value::Object(shown)
+}
+
+/// Where a secret is. A command's arguments may hold what should not be shown: its program only.
+fn secret(source: &SecretSource) -> Value {
+    match source {
+        SecretSource::Env(name) => json!({"env": name}),
+        SecretSource::File(file) => json!({"file": path(file)}),
+        SecretSource::Command(argv) => json!({"command": [argv.first().map_or("", String::as_str), "…"]}),
+    }
+}
+
+fn path(path: &Path) -> Value {
+    json!(path.display().to_string())
+}
+
+fn seconds(duration: std::time::Duration) -> Value {
+    json!(format!("{}s", duration.as_secs()))
+}

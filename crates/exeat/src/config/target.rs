@@ -1,0 +1,203 @@
+//! `targets:` — the databases behind the gateway and the roles it logs in as.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use exeat_policy::document::{Entry, MappingReader, Node, Value};
+use exeat_proxy::config::Target;
+use exeat_proxy::upstream::{LoginConfig, TlsMode, UpstreamConfig, UpstreamConfigError};
+
+use super::Reading;
+use super::identity::optional;
+
+const TARGET_KEYS_UNSUPPORTED: &[&str] = &["http"];
+const POSTGRES_KEYS_UNSUPPORTED: &[&str] =
+    &["held_max", "mode", "unclassified", "trust", "declassify", "hide", "sealed_originals"];
+
+const TLS_MODES: &[(&str, TlsMode)] =
+    &[("verify-full", TlsMode::VerifyFull), ("require", TlsMode::Require), ("off", TlsMode::Off)];
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// How old the knowledge of a catalog may be, unless configured.
+const CATALOG_BOUND_DEFAULT: Duration = Duration::from_secs(1);
+const CATALOG_BOUND_MIN: Duration = Duration::from_millis(100);
+/// Beyond a minute a renamed column would go unnoticed for longer than an agent needs.
+const CATALOG_BOUND_MAX: Duration = Duration::from_secs(60);
+
+/// Longest name of a target: it is a database name on the client's side, which PostgreSQL cuts at 63 bytes.
+const TARGET_NAME_BYTES_MAX: usize = 63;
+
+impl Reading<'_> {
+    pub(super) fn targets(&mut self, node: &Node) -> Option<BTreeMap<String, Target>> {
+        let entries = node.entries(&mut self.diags)?;
+        if entries.is_empty() {
+            self.diags.error(&node.span, "`targets` is empty").help("add a database under a name of your choice");
+            return None;
+        }
+        let read: Vec<Option<Target>> = entries.iter().map(|entry| self.target(entry)).collect();
+        read.into_iter().map(|target| target.map(|target| (target.name.clone(), target))).collect()
+    }
+
+    fn target(&mut self, entry: &Entry) -> Option<Target> {
+        let name = &entry.key;
+        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if !plain || name.len() > TARGET_NAME_BYTES_MAX {
+            let message = format!("`{name}` is no name for a target");
+            let rule = format!("letters, digits, `_` and `-`, at most {TARGET_NAME_BYTES_MAX}");
+            self.diags.error(&entry.key_span, message).help(rule);
+            return None;
+        }
+        let mut reader = entry.value.mapping(&mut self.diags)?;
+        reader.unsupported(TARGET_KEYS_UNSUPPORTED, &mut self.diags);
+        let postgres = reader.required("postgres", &mut self.diags).and_then(|node| self.postgres(name, node));
+        reader.finish(&mut self.diags);
+        postgres
+    }
+
+    fn postgres(&mut self, name: &str, node: &Node) -> Option<Target> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let upstream = self.upstream(&mut reader);
+        let logins = reader.required("logins", &mut self.diags).and_then(|node| self.logins(node));
+        let catalog_bound = match reader.optional("catalog") {
+            None => Some(CATALOG_BOUND_DEFAULT),
+            Some(node) => self.catalog(node),
+        };
+        let allow_newer_server = self.switch(&mut reader, "allow_newer_server");
+        let allow_privileged_login = self.switch(&mut reader, "allow_privileged_login");
+        let channels = match reader.optional("channels") {
+            None => Some(Vec::new()),
+            Some(node) => node.as_strings(&mut self.diags),
+        };
+        reader.unsupported(POSTGRES_KEYS_UNSUPPORTED, &mut self.diags);
+        reader.finish(&mut self.diags);
+        Some(Target {
+            name: name.to_owned(),
+            upstream: upstream?,
+            logins: logins?,
+            catalog_bound: catalog_bound?,
+            allow_newer_server: allow_newer_server?,
+            allow_privileged_login: allow_privileged_login?,
+            channels: channels?,
+        })
+    }
+
+    fn upstream(&mut self, reader: &mut MappingReader<'_>) -> Option<UpstreamConfig> {
+        let place = reader.node();
+        let host_node = reader.required("host", &mut self.diags);
+        let host = host_node.and_then(|node| self.owned(node));
+        let port = match reader.optional("port") {
+            None => Some(DEFAULT_PORT),
+            Some(node) => node.as_integer(1..=65535, &mut self.diags).and_then(|port| port.try_into().ok()),
+        };
+        let database = reader.required("database", &mut self.diags).and_then(|node| self.database(node));
+        let ca_node = reader.optional("ca");
+        let ca = match ca_node {
+            None => Some(None),
+            Some(node) => self.path(node).map(Some),
+        };
+        let tls_node = reader.optional("tls");
+        let tls = match tls_node {
+            None => Some(TlsMode::VerifyFull),
+            Some(node) => node.one_of(TLS_MODES, &mut self.diags),
+        };
+        match UpstreamConfig::new(host?, port?, database?, tls?, ca?) {
+            Ok(upstream) => Some(upstream),
+            Err(error) => {
+                let wrong = match &error {
+                    UpstreamConfigError::Host { .. } | UpstreamConfigError::NoDatabase => host_node,
+                    UpstreamConfigError::PlainText { .. } => tls_node,
+                    UpstreamConfigError::UnusedCa { .. } | UpstreamConfigError::Tls(_) => ca_node,
+                };
+                self.diags.error(&wrong.unwrap_or(place).span, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn database(&mut self, node: &Node) -> Option<String> {
+        let database = node.as_string(&mut self.diags)?;
+        if database == "*" {
+            self.diags
+                .error(&node.span, "`database: \"*\"` is not supported by this version")
+                .help("write one target for each database");
+            return None;
+        }
+        Some(database.to_owned())
+    }
+
+    fn catalog(&mut self, node: &Node) -> Option<Duration> {
+        if matches!(&node.value, Value::String(text) if text == "strict") {
+            self.diags
+                .error(&node.span, "`catalog: strict` is not supported by this version")
+                .help("use catalog: {bounded: 1s}");
+            return None;
+        }
+        let mut reader = node.mapping(&mut self.diags)?;
+        let bounded = reader.required("bounded", &mut self.diags);
+        reader.finish(&mut self.diags);
+        let node = bounded?;
+        let bound = node.as_duration(&mut self.diags)?;
+        if (CATALOG_BOUND_MIN..=CATALOG_BOUND_MAX).contains(&bound) {
+            return Some(bound);
+        }
+        self.diags.error(
+            &node.span,
+            format!("`bounded` is {bound:?}, it must be from {CATALOG_BOUND_MIN:?} to {CATALOG_BOUND_MAX:?}"),
+        );
+        None
+    }
+
+    fn switch(&mut self, reader: &mut MappingReader<'_>, key: &'static str) -> Option<bool> {
+        match reader.optional(key) {
+            None => Some(false),
+            Some(node) => node.as_bool(&mut self.diags),
+        }
+    }
+
+    fn logins(&mut self, node: &Node) -> Option<Vec<LoginConfig>> {
+        let items = node.as_list(&mut self.diags)?;
+        if items.is_empty() {
+            self.diags.error(&node.span, "`logins` is empty: nobody could reach this target").help("add a login");
+            return None;
+        }
+        let read: Vec<Option<LoginConfig>> = items.iter().map(|item| self.login(item)).collect();
+        let logins: Vec<LoginConfig> = read.into_iter().collect::<Option<_>>()?;
+        // First match wins: what stands behind a login for everyone is never reached.
+        let everyone = logins.iter().position(|login| login.groups.is_empty() && login.claims.is_empty());
+        if let Some(shadowed) = everyone.and_then(|index| items.get(index + 1)) {
+            self.diags
+                .error(&shadowed.span, "this login is never reached: one before it matches everyone")
+                .hide_source()
+                .help("put the login without `groups` and `claims` last");
+            return None;
+        }
+        Some(logins)
+    }
+
+    fn login(&mut self, node: &Node) -> Option<LoginConfig> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let groups = match reader.optional("groups") {
+            None => Some(Vec::new()),
+            Some(node) => node.as_strings(&mut self.diags),
+        };
+        let claims = match reader.optional("claims") {
+            None => Some(serde_json::Map::new()),
+            Some(node) => self.claims(node),
+        };
+        let user = reader.required("user", &mut self.diags).and_then(|node| self.owned(node));
+        let role = optional(&mut reader, "role", |node| self.owned(node));
+        let password = reader.required("password", &mut self.diags).and_then(|node| self.secret(node));
+        reader.finish(&mut self.diags);
+        Some(LoginConfig { groups: groups?, claims: claims?, user: user?, role: role?, password: password? })
+    }
+
+    fn claims(&mut self, node: &Node) -> Option<serde_json::Map<String, serde_json::Value>> {
+        let entries = node.entries(&mut self.diags)?;
+        Some(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
+    }
+
+    fn owned(&mut self, node: &Node) -> Option<String> {
+        node.as_string(&mut self.diags).map(str::to_owned)
+    }
+}

@@ -1,0 +1,182 @@
+//! The wiring: from a resolved configuration to a running gateway and back to nothing.
+//!
+//! Order matters at both ends. At start everything that can fail without a client noticing comes before the
+//! listener; at the end the listener closes first, sessions drain, and the record is the last thing to go.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use exeat_console::{ConsoleError, StatusFn};
+use exeat_proxy::config::{Analyser, Dependencies, LoadedPolicy};
+use exeat_proxy::identity::{IssuerConfigError, Verifier};
+use exeat_proxy::server::{ServeError, Server};
+use exeat_store::StoreError;
+use exeat_store::keys::KeySet;
+use exeat_store::record::{PolicyChange, Recorder, RecorderConfig};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::policy_file::{PolicyFileError, PolicyText};
+use crate::policy_tests::{self, Catalogs, Summary};
+use crate::pool::{self, PoolError};
+use crate::readiness::Health;
+use crate::reload::{Reloader, reference};
+
+/// A sign of life in the record.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Policy(#[from] PolicyFileError),
+    #[error("the policy's tests fail: {0}")]
+    PolicyTests(String),
+    #[error("identity is not configured rightly: {}", list(.0))]
+    Identity(Vec<IssuerConfigError>),
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("could not listen on {address} (listen.console): {source}; choose another address or stop what holds it")]
+    Console { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+fn list(errors: &[IssuerConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A running gateway.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) console: Option<SocketAddr>,
+    pub(crate) health: Arc<Health>,
+    server: Arc<Server>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
+        let analyser = pool::start()?;
+        let loaded = load_policy(&config, &analyser).await?;
+        let keys = KeySet::open(&config.keys, &config.data_dir)?;
+        let recorder_config = RecorderConfig {
+            data_dir: config.data_dir.clone(),
+            gateway: config.name.clone(),
+            durability: config.durability,
+        };
+        let recorder = Arc::new(Recorder::open(&recorder_config, keys)?);
+        record_start(&recorder, &loaded, &config.policy)?;
+        let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
+        let console = bind_console(config.console).await?;
+
+        let (stop, shutdown) = watch::channel(false);
+        let policy = Arc::new(ArcSwap::from_pointee(loaded));
+        let dependencies = Dependencies {
+            policy: Arc::clone(&policy),
+            recorder: Arc::clone(&recorder),
+            analyser: Arc::clone(&analyser),
+            verifier: Arc::clone(&verifier),
+            shutdown: shutdown.clone(),
+        };
+        let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);
+        let reloader = Reloader {
+            path: config.policy.clone(),
+            context: config.policy_context(),
+            proxy: config.proxy,
+            analyser,
+            recorder: Arc::clone(&recorder),
+            current: policy,
+            problem: Arc::default(),
+        };
+        let health = Arc::new(Health::new(Arc::clone(&verifier), Arc::clone(&reloader.problem)));
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
+        tasks.spawn(reloader.run(shutdown.clone()));
+        tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), shutdown.clone()));
+        tasks.spawn(heartbeat(recorder, shutdown.clone()));
+        let console = console.map(|(listener, address)| {
+            tasks.spawn(serve_console(listener, Arc::clone(&health), shutdown));
+            address
+        });
+        Ok(Self { address: server.address, console, health, server, stop, tasks })
+    }
+
+    /// Stops accepting, lets sessions drain within the data plane's deadline, ends every task.
+    pub(crate) async fn stop(mut self) {
+        self.health.stopping();
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+        // Every task that shared the server has ended.
+        if let Some(server) = Arc::into_inner(self.server) {
+            server.join().await;
+        }
+    }
+}
+
+/// Loads the policy and runs its tests where the target can be reached. A target that is down is no reason not to
+/// start: nothing flows there either, and the log says which tests are owed.
+async fn load_policy(config: &Config, analyser: &Analyser) -> Result<LoadedPolicy, StartError> {
+    let text = PolicyText::read(&config.policy)?;
+    let policy = text.load(&config.policy_context())?;
+    for warning in policy.warnings().iter() {
+        tracing::warn!("policy:\n{warning}");
+    }
+    let catalogs = Catalogs::read(&policy, &config.proxy.targets).await;
+    let reports = policy_tests::run(&policy, &catalogs, analyser).await;
+    match policy_tests::summarise(&reports) {
+        Summary::Passed => {}
+        Summary::Failed(problem) => return Err(StartError::PolicyTests(problem)),
+        Summary::NotRun(problem) => tracing::warn!("the policy's tests were not run: {problem}"),
+    }
+    Ok(LoadedPolicy { policy, generation: 1, sha256: text.sha256().to_owned() })
+}
+
+fn record_start(recorder: &Recorder, loaded: &LoadedPolicy, path: &PathBuf) -> Result<(), StoreError> {
+    recorder.policy_changed(&PolicyChange {
+        policy: reference(loaded),
+        previous: None,
+        path: &path.display().to_string(),
+        accepted: true,
+        problem: None,
+    })
+}
+
+async fn bind_console(address: Option<SocketAddr>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    let error = |source| StartError::Console { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let bound = listener.local_addr().map_err(error)?;
+    Ok(Some((listener, bound)))
+}
+
+async fn serve_console(listener: TcpListener, health: Arc<Health>, mut shutdown: watch::Receiver<bool>) {
+    let status: StatusFn = Arc::new(move || health.readiness());
+    let stopped = async move {
+        // A dropped sender means the same as a true value.
+        let _stopped = shutdown.wait_for(|stop| *stop).await.is_ok();
+    };
+    if let Err(ConsoleError::Serve(error)) = exeat_console::serve(listener, status, stopped).await {
+        tracing::error!(%error, "the console listener ended");
+    }
+}
+
+async fn heartbeat(recorder: Arc<Recorder>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
+        }
+        if let Err(error) = recorder.heartbeat() {
+            tracing::error!(%error, "heartbeat could not be recorded");
+        }
+    }
+}

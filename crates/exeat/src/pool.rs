@@ -1,0 +1,80 @@
+//! The parser pool: threads with stacks deep enough for PostgreSQL's grammar, fed by a bounded queue.
+//!
+//! Parsing and walking a statement recurse as deep as the statement nests, deeper than an async worker's stack
+//! allows; and they take CPU time that must not hold up other sessions' bytes. A full queue, a dead thread or a
+//! panic while parsing all look the same to the session: no answer, and the statement is refused.
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use exeat_proxy::config::{AnalyseRequest, AnalyseResult, Analyser};
+use exeat_sql::PARSER_STACK_BYTES;
+use tokio::sync::oneshot;
+
+/// Statements waiting for a parser: as many as sessions may be open by default. More are refused, not queued.
+const PARSER_QUEUE_MAX: usize = 1024;
+
+/// Threads, at most: each reserves [`PARSER_STACK_BYTES`] of address space, and parsing is a small part of the work.
+const PARSER_THREADS_MAX: usize = 8;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PoolError {
+    #[error(
+        "could not start a parser thread with a stack of {PARSER_STACK_BYTES} bytes; raise the memory limit of the process"
+    )]
+    Thread(#[source] std::io::Error),
+}
+
+struct Job {
+    request: AnalyseRequest,
+    reply: oneshot::Sender<AnalyseResult>,
+}
+
+/// Starts the threads and returns the pool as a function value. They end when the last clone of it is dropped.
+pub(crate) fn start() -> Result<Analyser, PoolError> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    start_sized(cores.clamp(1, PARSER_THREADS_MAX), PARSER_QUEUE_MAX)
+}
+
+fn start_sized(threads: usize, queue: usize) -> Result<Analyser, PoolError> {
+    let (sender, receiver) = sync_channel::<Job>(queue);
+    let receiver = Arc::new(Mutex::new(receiver));
+    for number in 0..threads {
+        let jobs = Arc::clone(&receiver);
+        std::thread::Builder::new()
+            .name(format!("parser-{number}"))
+            .stack_size(PARSER_STACK_BYTES)
+            .spawn(move || work(&jobs))
+            .map_err(PoolError::Thread)?;
+    }
+    Ok(Arc::new(move |request| submit(&sender, request)))
+}
+
+fn submit(queue: &SyncSender<Job>, request: AnalyseRequest) -> oneshot::Receiver<AnalyseResult> {
+    let (reply, answer) = oneshot::channel();
+    if queue.try_send(Job { request, reply }).is_err() {
+        // The job is dropped with its reply, and a closed channel is how the session learns of it.
+        tracing::warn!(queue = PARSER_QUEUE_MAX, "the parser queue is full: a statement is refused");
+    }
+    answer
+}
+
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Job { request, reply }) = next else { return };
+        if reply.is_closed() {
+            continue;
+        }
+        let analysed = catch_unwind(AssertUnwindSafe(|| {
+            exeat_sql::parse_and_analyse(&request.sql, &request.snapshot, &request.scope).map(Arc::new)
+        }));
+        match analysed {
+            // A session that went away meanwhile needs no answer.
+            Ok(result) => drop(reply.send(result)),
+            Err(_panic) => tracing::error!("a parser panicked: the statement is refused"),
+        }
+    }
+}
