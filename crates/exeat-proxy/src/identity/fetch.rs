@@ -42,18 +42,19 @@ impl Fetcher {
         let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let discovery = https_or_loopback(&address)
             .map_err(|reason| IssuerConfigError::IssuerUrl { issuer: issuer.clone(), reason })?;
-        let roots = config.ca.clone().map_or(Roots::System, Roots::File);
+        let is_https = discovery.scheme() == "https";
+        // The system's trust store is not needed, and may not exist, where everything is plain http on loopback.
+        let roots = if is_https { config.ca.clone().map_or(Roots::System, Roots::File) } else { Roots::Nobody };
+        let tls = client_config(&Trust::Full(roots), &[b"http/1.1"])
+            .map_err(|source| IssuerConfigError::Tls { issuer: issuer.clone(), source: Box::new(source) })?;
         let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls.as_ref().clone())
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(FETCH_TIMEOUT)
-            .user_agent("exeat");
-        // The system's trust store is not needed, and may not exist, where everything is plain http on loopback.
-        if discovery.scheme() == "https" {
-            let tls = client_config(&Trust::Full(roots), &[b"http/1.1"])
-                .map_err(|source| IssuerConfigError::Tls { issuer: issuer.clone(), source: Box::new(source) })?;
-            builder = builder.https_only(true).tls_backend_preconfigured(tls.as_ref().clone());
-        } else {
+            .user_agent("exeat")
+            .https_only(is_https);
+        if !is_https {
             builder = builder.no_proxy();
         }
         let client =
@@ -72,7 +73,7 @@ impl Fetcher {
             return Err(content(&self.discovery, reason));
         }
         let jwks_uri = text("jwks_uri").ok_or_else(|| content(&self.discovery, "it has no jwks_uri".to_owned()))?;
-        let jwks_url = https_or_loopback_of(jwks_uri, &self.discovery)
+        let jwks_url = key_set_url(jwks_uri, &self.discovery)
             .map_err(|reason| content(&self.discovery, format!("its jwks_uri {reason}")))?;
         KeySet::parse(&self.get(&jwks_url).await?).map_err(|reason| content(&jwks_url, reason))
     }
@@ -95,15 +96,17 @@ impl Fetcher {
     }
 }
 
-/// An issuer reached by https may not send us to plain http, not even on loopback: that is our own machine.
-fn https_or_loopback_of(text: &str, discovery: &Url) -> Result<Url, String> {
-    // Query strings are common in key set addresses, unlike in issuers.
+/// The same scheme as discovery: an issuer on https may not send us to plain http, not even on loopback (that is our
+/// own machine), and a loopback one stays there. Queries are common in key set addresses, unlike in issuers.
+fn key_set_url(text: &str, discovery: &Url) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
-    match (discovery.scheme(), url.scheme()) {
-        (_, "https") => Ok(url),
-        ("http", "http") if is_loopback(&url) => Ok(url),
-        _ => Err("is neither https nor, for an issuer on loopback, http on loopback".to_owned()),
+    if url.scheme() != discovery.scheme() {
+        return Err(format!("uses the scheme \"{}\" and discovery \"{}\"", url.scheme(), discovery.scheme()));
     }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        return Err("uses http to a host that is not loopback".to_owned());
+    }
+    Ok(url)
 }
 
 /// The HTTP client says "error sending request" and hides the reason among its sources.

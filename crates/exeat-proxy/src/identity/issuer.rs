@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::config::{IssuerConfig, IssuerConfigError, JwksSource};
 use super::error::IdentityError;
@@ -54,9 +54,10 @@ pub(super) struct Issuer {
     source: Source,
     timing: Timing,
     state: ArcSwap<KeyState>,
-    flight: Mutex<Flight>,
-    wanted: Notify,
-    /// Number of the last extra fetch that has ended.
+    /// When a login last asked for an extra fetch.
+    asked: Mutex<Option<Instant>>,
+    /// Number of extra fetches asked for, and of the last one that has ended.
+    wanted: watch::Sender<u64>,
     ended: watch::Sender<u64>,
     /// Shared by all issuers: counts changes of any key set.
     generation: Arc<AtomicU64>,
@@ -75,13 +76,6 @@ pub(super) struct KeyState {
     confirmed: Option<Instant>,
     /// Why the last look failed.
     pub(super) failure: Option<String>,
-}
-
-/// Extra fetches asked for by logins.
-#[derive(Debug, Default)]
-struct Flight {
-    number: u64,
-    started: Option<Instant>,
 }
 
 /// Where a key is, or why it is not there.
@@ -112,8 +106,8 @@ impl Issuer {
             source,
             timing,
             state: ArcSwap::from_pointee(state),
-            flight: Mutex::default(),
-            wanted: Notify::new(),
+            asked: Mutex::new(None),
+            wanted: watch::Sender::new(0),
             ended: watch::Sender::new(0),
             generation,
         })
@@ -156,8 +150,9 @@ impl Issuer {
 
     /// Keeps the keys current until `shutdown` turns true. Runs once per issuer.
     pub(super) async fn follow(&self, mut shutdown: watch::Receiver<bool>) {
+        let mut wanted = self.wanted.subscribe();
         loop {
-            let number = self.flight().number;
+            let number = *wanted.borrow_and_update();
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 () = self.refresh() => {}
@@ -170,7 +165,7 @@ impl Issuer {
             };
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
-                () = self.wanted.notified() => {}
+                _ = wanted.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -189,14 +184,13 @@ impl Issuer {
     async fn refetch(&self) {
         let mut ended = self.ended.subscribe();
         let number = {
-            let mut flight = self.flight();
-            let recent = flight.started.is_some_and(|at| at.elapsed() < self.timing.refetch_after);
-            if !recent {
-                flight.started = Some(Instant::now());
-                flight.number += 1;
-                self.wanted.notify_one();
+            // Nothing panics while it is held; a poisoned time is still a time.
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            if asked.is_none_or(|at| at.elapsed() >= self.timing.refetch_after) {
+                *asked = Some(Instant::now());
+                self.wanted.send_modify(|number| *number += 1);
             }
-            flight.number
+            *self.wanted.borrow()
         };
         // Time-out and a missing task both leave the keys as they are: the caller's second look decides.
         let _ = tokio::time::timeout(self.timing.answer_within, ended.wait_for(|last| *last >= number)).await;
@@ -236,11 +230,6 @@ impl Issuer {
         } else if before.failure.is_some() {
             tracing::info!(issuer = self.config.issuer, keys = count, "issuer keys available again");
         }
-    }
-
-    fn flight(&self) -> MutexGuard<'_, Flight> {
-        // Nothing panics while it is held; a poisoned counter is still a counter.
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Roots {
     System,
     /// Only the certificates of this PEM file.
     File(PathBuf),
+    /// Every certificate is refused: for a client that speaks plain text on loopback and must do nothing else.
+    Nobody,
 }
 
 /// What is checked of the server's certificate.
@@ -51,6 +53,7 @@ pub fn client_config(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>,
 fn root_store(roots: &Roots) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
     match roots {
+        Roots::Nobody => {}
         Roots::File(path) => {
             for certificate in parse_certificates("CA", path, &read_bounded("CA", path)?)? {
                 store.add(certificate).map_err(|source| TlsError::BadRoot { path: path.clone(), source })?;

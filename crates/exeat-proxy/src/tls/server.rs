@@ -37,8 +37,14 @@ pub enum Reload {
 }
 
 impl ServerTls {
-    /// Loads certificate chain and key, and checks that they belong together.
+    /// Loads certificate chain and key, checks that they belong together, and speaks PostgreSQL.
     pub fn load(cert_path: &Path, key_path: &Path) -> Result<Self, TlsError> {
+        Self::load_with_alpn(cert_path, key_path, &[ALPN_POSTGRESQL])
+    }
+
+    /// The same for a listener of other protocols. A client that asks for none is served, one that asks for others
+    /// only is refused in the handshake.
+    pub fn load_with_alpn(cert_path: &Path, key_path: &Path, alpn: &[&[u8]]) -> Result<Self, TlsError> {
         let provider = provider();
         let resolver = Arc::new(HotCertificate { current: ArcSwap::from_pointee(load_pair(cert_path, key_path)?) });
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -46,8 +52,7 @@ impl ServerTls {
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
-        // A client that asks for another protocol is refused in the handshake, one that asks for none is served.
-        config.alpn_protocols = vec![ALPN_POSTGRESQL.to_vec()];
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(Self { cert_path: cert_path.to_owned(), key_path: key_path.to_owned(), resolver, config: Arc::new(config) })
     }
 
