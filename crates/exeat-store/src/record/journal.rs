@@ -405,3 +405,42 @@ pub(crate) fn numbered(folder: &Path, ending: &str) -> Result<Vec<u64>, StoreErr
     numbers.sort_unstable();
     Ok(numbers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_fails_every_write_and_moves_no_end() {
+        let mut file = AppendFile::open(PathBuf::from("/dev/full")).unwrap();
+        let first = file.append(b"line\n").unwrap_err();
+        assert!(matches!(first, StoreError::Io { action: "append to", .. }), "{first}");
+        assert_eq!(file.len(), 0);
+        // A device cannot be cut back, so nothing may be written after what may lie there.
+        let second = file.append(b"line\n").unwrap_err();
+        assert!(matches!(second, StoreError::Io { action: "cut back", .. }), "{second}");
+    }
+
+    #[test]
+    fn cutting_back_undoes_what_was_appended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = AppendFile::open(path.clone()).unwrap();
+        assert_eq!(file.append(b"one\n").unwrap(), 0);
+        let second = file.append(b"two\n").unwrap();
+        file.cut_to(second).unwrap();
+        assert_eq!(file.append(b"three\n").unwrap(), 4);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\n");
+        assert_eq!(AppendFile::open(path).unwrap().len(), 10);
+    }
+
+    #[test]
+    fn numbers_come_from_file_names_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["00000000000000000010.jsonl", "00000000000000000009.jsonl", "x.jsonl", "7.seg", "notes"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(numbered(folder.path(), ".jsonl").unwrap(), [9, 10]);
+        assert!(numbered(&folder.path().join("none"), ".jsonl").is_err());
+    }
+}
