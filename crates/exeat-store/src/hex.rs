@@ -3,10 +3,10 @@
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 pub(crate) fn push(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.reserve(bytes.len() * 2);
     for byte in bytes {
-        for nibble in [byte >> 4, byte & 0x0f] {
-            out.extend(DIGITS.get(usize::from(nibble)));
-        }
+        let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
+        out.extend_from_slice(&[digit(byte >> 4), digit(byte & 0x0f)]);
     }
 }
 

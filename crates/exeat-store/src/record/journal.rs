@@ -320,10 +320,10 @@ impl Journal {
         }
         line.extend_from_slice(rest);
         line.extend_from_slice(b",\"seq\":");
-        json::number(line, i128::from(appended.seq));
+        json::number(line, appended.seq);
         line.extend_from_slice(&entry.middle);
         // Writing to a vector does not fail.
-        let _ = write!(line, ",\"time\":\"{:.6}\",\"type\":\"{}\",\"v\":1}}\n", jiff::Timestamp::now(), entry.kind);
+        let _ = writeln!(line, ",\"time\":\"{:.6}\",\"type\":\"{}\",\"v\":1}}", jiff::Timestamp::now(), entry.kind);
     }
 
     /// What has to reach the disk for everything before `next_seq` to be durable.
@@ -366,9 +366,9 @@ impl Unsynced {
 /// `"offset":…,"segment":…`, two neighbours in the order of keys.
 pub(crate) fn position(out: &mut Vec<u8>, segment: u64, offset: u64) {
     out.extend_from_slice(b"\"offset\":");
-    json::number(out, i128::from(offset));
+    json::number(out, offset);
     out.extend_from_slice(b",\"segment\":");
-    json::number(out, i128::from(segment));
+    json::number(out, segment);
 }
 
 pub(crate) fn log_path(data_dir: &Path, first_seq: u64) -> PathBuf {

@@ -1,6 +1,9 @@
 //! JSON into a reused buffer: keys in the order they are given (callers give them sorted), strings escaped exactly
 //! as serde_json does, so that a line parsed and written again is the same line.
 
+use std::fmt::Display;
+use std::io::Write;
+
 /// Longest single text in a clear line. Names are 63 bytes in PostgreSQL; what is longer is cut and marked.
 pub(crate) const TEXT_BYTES_MAX: usize = 512;
 
@@ -44,8 +47,8 @@ impl Object<'_> {
         }
     }
 
-    pub(crate) fn number(&mut self, key: &str, value: impl Into<i128>) {
-        number(self.key(key), value.into());
+    pub(crate) fn number(&mut self, key: &str, value: impl Display) {
+        number(self.key(key), value);
     }
 
     pub(crate) fn boolean(&mut self, key: &str, value: bool) {
@@ -74,8 +77,8 @@ pub(crate) fn list<T>(out: &mut Vec<u8>, values: impl IntoIterator<Item = T>, wr
     out.push(b']');
 }
 
-pub(crate) fn number(out: &mut Vec<u8>, value: i128) {
-    use std::io::Write as _;
+/// For integers: everything else spells itself in more than one way.
+pub(crate) fn number(out: &mut Vec<u8>, value: impl Display) {
     // Writing to a vector does not fail.
     let _ = write!(out, "{value}");
 }

@@ -461,7 +461,7 @@ fn render_parameters(parameters: &[Parameter<'_>]) -> Vec<u8> {
 fn write_blob(object: &mut Object<'_>, key: &str, stored: &Stored, holes: &mut Vec<Hole>) {
     let out = object.key(key);
     out.extend_from_slice(b"{\"bytes\":");
-    json::number(out, i128::from(stored.bytes));
+    json::number(out, stored.bytes);
     out.push(b',');
     match stored.place {
         Place::File { segment, offset } => position(out, segment, offset),

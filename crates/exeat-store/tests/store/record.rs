@@ -354,7 +354,8 @@ fn eight_threads_write_one_order() {
             let session = event.session().unwrap();
             let sql = log.unseal(session, &event.blob(BlobKind::Sql).unwrap(), &keys).unwrap();
             let request = event.body("request_id").unwrap().as_str().unwrap();
-            let (number, thread) = (sql.strip_prefix("select ").unwrap().split(' ').next().unwrap(), &session[1..]);
+            let (number, thread) =
+                (sql.strip_prefix("select ").unwrap().split(' ').next().unwrap(), session.strip_prefix('s').unwrap());
             assert_eq!(request, format!("req_{thread}_{number}"));
         }
     }
