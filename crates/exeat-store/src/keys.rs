@@ -240,9 +240,17 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<(), StoreError> {
 }
 
 pub(crate) fn refuse_open_to_others(path: &Path) -> Result<(), StoreError> {
+    refuse_mode(path, 0o077)
+}
+
+pub(crate) fn refuse_writable_by_others(path: &Path) -> Result<(), StoreError> {
+    refuse_mode(path, 0o002)
+}
+
+fn refuse_mode(path: &Path, refused: u32) -> Result<(), StoreError> {
     let metadata = fs::metadata(path).map_err(StoreError::io("look at", path))?;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & refused != 0 {
         return Err(StoreError::Permissions { path: path.to_owned(), mode });
     }
     Ok(())

@@ -20,7 +20,7 @@ pub use event::{
 };
 pub use journal::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
-pub use session::{OutcomeReceipt, RecordReceipt, SessionRecord};
+pub use session::{OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord};
 
 use crate::StoreError;
 use crate::keys::{self, KeySet};
@@ -71,7 +71,10 @@ impl Recorder {
     pub fn open(config: &RecorderConfig, keys: impl Into<Arc<KeySet>>) -> Result<Self, StoreError> {
         let keys = keys.into();
         let data_dir = config.data_dir.as_path();
-        for folder in [data_dir.to_owned(), data_dir.join(LOG_FOLDER), data_dir.join(BLOB_FOLDER)] {
+        keys::make_private_dir(data_dir)?;
+        // A mounted volume has the permissions its platform gives it; ours are the folders inside.
+        keys::refuse_writable_by_others(data_dir)?;
+        for folder in [data_dir.join(LOG_FOLDER), data_dir.join(BLOB_FOLDER)] {
             keys::make_private_dir(&folder)?;
             keys::refuse_open_to_others(&folder)?;
         }

@@ -22,6 +22,10 @@ use crate::{StoreError, read};
 /// Groups in the envelope of every line; a principal of hundreds has the whole list sealed at its start.
 const GROUPS_BYTES_MAX: usize = 2048;
 
+/// Intents of one session that wait for their last outcome. A client that binds portals and never runs them cannot
+/// make the gateway remember more; the oldest is then no longer waited for.
+pub const OPEN_INTENTS_MAX: usize = 4096;
+
 /// Room for the envelope's policy and the names of its members.
 const ENVELOPE_BYTES: usize = 512;
 
@@ -145,6 +149,9 @@ impl SessionRecord {
         };
         let receipt = self.write_statement("statement.intent", statement, opens)?;
         if opens {
+            if self.open.len() >= OPEN_INTENTS_MAX {
+                self.open.remove(0);
+            }
             self.open.push((statement.request_id.to_owned(), receipt.seq));
         }
         Ok(receipt)
@@ -152,7 +159,7 @@ impl SessionRecord {
 
     /// How a statement ended, before the client hears of it.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) -> Result<OutcomeReceipt, StoreError> {
-        let closed = self.open.iter().position(|(request, _)| request == outcome.request_id).filter(|_| outcome.last);
+        let closed = self.open.iter().rposition(|(request, _)| request == outcome.request_id).filter(|_| outcome.last);
         self.begin("statement.outcome");
         self.entry.closes.extend(closed.and_then(|index| self.open.get(index)).map(|(_, seq)| *seq));
         json::object(&mut self.entry.head, |line| {
@@ -171,7 +178,7 @@ impl SessionRecord {
         });
         let appended = self.finish(Some(outcome.policy))?;
         if let Some(index) = closed {
-            self.open.swap_remove(index);
+            self.open.remove(index);
         }
         Ok(OutcomeReceipt { seq: appended.seq })
     }
@@ -255,6 +262,8 @@ impl SessionRecord {
     ) -> Result<RecordReceipt, StoreError> {
         self.begin(kind);
         self.entry.opens = opens;
+        let forgotten = if opens && self.open.len() >= OPEN_INTENTS_MAX { self.open.first() } else { None };
+        self.entry.closes.extend(forgotten.map(|(_, seq)| *seq));
         let tag = self.shared.keys.digest(statement.sql.as_bytes());
         let mut text_digest = [0; SHA256_OUTPUT_LEN];
         text_digest.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);

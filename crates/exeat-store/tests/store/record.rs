@@ -1,14 +1,15 @@
 //! The record as written and read: shape of lines, what is sealed, what people see.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use crate::common::{POLICY, Place, allowed, done, principal, start};
 use exeat_store::StoreError;
 use exeat_store::keys::{KeySet, KeySource};
 use exeat_store::read::{BlobKind, Event, describe, open_log};
 use exeat_store::record::{
-    AuthFailure, ConfigChange, Decision, Durability, LINE_BYTES_MAX, MaskedColumn, OutcomeResult, Parameter,
-    PolicyChange, PolicyRef, Protocol, Statement, TokenRef,
+    AuthFailure, ConfigChange, Decision, Durability, LINE_BYTES_MAX, MaskedColumn, OPEN_INTENTS_MAX, OutcomeResult,
+    Parameter, PolicyChange, PolicyRef, Protocol, Statement, TokenRef,
 };
 use exeat_store::secret::SecretSource;
 use serde_json::{Value, json};
@@ -216,8 +217,37 @@ fn files_are_private() {
     for file in place.data_files() {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
-    std::fs::set_permissions(place.data(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    assert!(matches!(place.try_open(Durability::Os), Err(StoreError::Permissions { .. })));
+    let chmod = |path: PathBuf, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for (folder, refused, passes) in [("", 0o777, 0o755), ("log", 0o750, 0o700), ("blobs", 0o701, 0o700)] {
+        chmod(place.data().join(folder), refused);
+        assert!(matches!(place.try_open(Durability::Os), Err(StoreError::Permissions { .. })), "{folder}");
+        chmod(place.data().join(folder), passes);
+        place.open();
+    }
+}
+
+#[test]
+fn portals_that_are_bound_and_never_run_are_not_remembered_without_end() {
+    let place = Place::new();
+    let recorder = place.open();
+    let principal = principal();
+    let mut session = recorder.start_session(&start("s1", &principal)).unwrap();
+    let open = |expected: usize| {
+        recorder.heartbeat().unwrap();
+        let heartbeat = place.of_kind("heartbeat").pop().unwrap();
+        assert_eq!(heartbeat.body("open"), Some(&json!(expected)));
+    };
+    for number in 0..OPEN_INTENTS_MAX + 5 {
+        let _ = session.intent(&allowed(&format!("req_{number}"), "select 1")).unwrap();
+    }
+    open(OPEN_INTENTS_MAX);
+    // A late answer to a forgotten one is still put on record.
+    let _ = session.outcome(&done("req_0")).unwrap();
+    open(OPEN_INTENTS_MAX);
+    let _ = session.outcome(&done("req_100")).unwrap();
+    open(OPEN_INTENTS_MAX - 1);
+    session.end("terminated").unwrap();
+    open(0);
 }
 
 #[test]
