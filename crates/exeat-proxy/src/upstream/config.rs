@@ -167,3 +167,79 @@ fn has_claim(principal: &Principal, name: &str, wanted: &Value) -> bool {
 pub fn choose_login<'a>(logins: &'a [LoginConfig], principal: &Principal) -> Option<&'a LoginConfig> {
     logins.iter().find(|login| login.is_for(principal))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn principal(groups: &[&str], claims: Value) -> Principal {
+        Principal {
+            issuer: "https://idp.example.com".to_owned(),
+            subject: "u".to_owned(),
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            claims: claims.as_object().unwrap().clone(),
+            actor: None,
+            kind: exeat_policy::PrincipalKind::Human,
+            token_id: None,
+            instance: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn login(user: &str, groups: &[&str], claims: Value) -> LoginConfig {
+        LoginConfig {
+            groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+            claims: claims.as_object().unwrap().clone(),
+            user: user.to_owned(),
+            role: None,
+            password: SecretSource::Env("UNUSED".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_first_login_whose_conditions_all_hold_is_taken() {
+        let logins = [
+            login("dpo", &["dpo", "audit"], json!({})),
+            login("payments", &["agents"], json!({"team": "payments", "level": 2})),
+            login("reader", &["agents"], json!({})),
+        ];
+        let user = |groups: &[&str], claims| choose_login(&logins, &principal(groups, claims)).map(|l| l.user.clone());
+        assert_eq!(user(&["agents", "audit"], json!({})).as_deref(), Some("dpo"));
+        let payments = json!({"team": ["core", "payments"], "level": 2});
+        assert_eq!(user(&["agents"], payments.clone()).as_deref(), Some("payments"));
+        assert_eq!(user(&["agents"], json!({"team": "payments"})).as_deref(), Some("reader"));
+        assert_eq!(user(&["agents"], json!({"team": "payments2", "level": 2})).as_deref(), Some("reader"));
+        assert_eq!(user(&["agents"], json!({"team": "payments", "level": "2"})).as_deref(), Some("reader"));
+        assert_eq!(user(&["Agents"], payments), None);
+        assert_eq!(user(&[], json!({})), None);
+        let for_all = [login("all", &[], json!({}))];
+        assert_eq!(choose_login(&for_all, &principal(&[], json!({}))).map(|l| l.user.as_str()), Some("all"));
+        assert!(choose_login(&[], &principal(&["dpo"], json!({}))).is_none());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_or_would_not_protect_are_refused() {
+        let new =
+            |host: &str, mode, ca: Option<&str>| UpstreamConfig::new(host, 5432, "shop", mode, ca.map(PathBuf::from));
+        for host in ["localhost", "127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(new(host, TlsMode::Off, None).is_ok(), "{host}");
+        }
+        for host in ["db.internal", "192.0.2.1", "localhost.example.com", "::ffff:192.0.2.1", "0.0.0.0"] {
+            let error = new(host, TlsMode::Off, None).unwrap_err().to_string();
+            assert!(error.contains(host) && error.contains("loopback"), "{error}");
+        }
+        assert!(new("db.internal", TlsMode::Require, None).is_ok());
+        assert!(matches!(
+            new("db.internal", TlsMode::Require, Some("ca.pem")),
+            Err(UpstreamConfigError::UnusedCa { .. })
+        ));
+        assert!(matches!(new("/run/postgresql", TlsMode::Require, None), Err(UpstreamConfigError::Host { .. })));
+        assert!(matches!(new("", TlsMode::VerifyFull, None), Err(UpstreamConfigError::Host { .. })));
+        let error = new("db.internal", TlsMode::VerifyFull, Some("/nowhere/ca.pem")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/ca.pem"), "{error}");
+        assert!(matches!(
+            UpstreamConfig::new("localhost", 5432, "", TlsMode::Off, None),
+            Err(UpstreamConfigError::NoDatabase)
+        ));
+    }
+}

@@ -300,6 +300,14 @@ fn version_number(version: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_server_that_never_answers_costs_one_bounded_wait() {
+        let limit = Duration::from_millis(1);
+        let waited = within(limit, LOGGING_IN, std::future::pending::<Result<(), Problem>>()).await;
+        assert!(matches!(waited, Err(Problem::Deadline { stage: LOGGING_IN, .. })));
+        assert!(within(limit, LOGGING_IN, async { Ok(()) }).await.is_ok());
+    }
+
     #[test]
     fn versions_read_like_server_version_num() {
         for (text, number) in [

@@ -1,0 +1,561 @@
+//! The gateway's side of PostgreSQL logins, against real servers started for the test with TLS and SCRAM.
+//! Needs the server's programs (package postgresql-15); says so when they are missing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::Write as _;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use exeat_proxy::tls::ServerTls;
+use exeat_proxy::upstream::{
+    CatalogConnection, Connected, LoginConfig, Problem, TlsMode, UpstreamConfig, UpstreamError, cancel, connect,
+};
+use exeat_store::secret::SecretSource;
+use exeat_wire::{BackendMessage, encode, split_backend};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+
+// ---- a server
+
+struct Server {
+    process: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+const PASSWORDS: [(&str, &str); 5] = [
+    ("admin", "admin-secret"),
+    ("reader", "pässwörd-of-reader"),
+    ("cleartext", "clear-secret"),
+    ("hashed", "hashed-secret"),
+    ("trusting", "unused-secret"),
+];
+
+const HBA: &str = "\
+local all all trust
+host all trusting all trust
+host all cleartext all password
+host all hashed all md5
+host all all all scram-sha-256
+";
+
+const SETUP: [&str; 6] = [
+    "CREATE ROLE reader LOGIN PASSWORD 'pässwörd-of-reader'",
+    "CREATE ROLE cleartext LOGIN PASSWORD 'clear-secret'",
+    "CREATE ROLE trusting LOGIN",
+    "CREATE ROLE payments_ro",
+    "GRANT payments_ro TO reader",
+    "SET password_encryption = 'md5'; CREATE ROLE hashed LOGIN PASSWORD 'hashed-secret'",
+];
+
+impl Server {
+    fn start(with_tls: bool) -> Self {
+        let programs = find_programs();
+        let folder = tempfile::Builder::new().prefix("exeat-upstream-").tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let owner = Owner::current();
+        owner.give(&data);
+        write_certificates(folder.path(), &owner);
+        let password_file = folder.path().join("admin.password");
+        std::fs::write(&password_file, "admin-secret").unwrap();
+        owner.give(&password_file);
+
+        let initdb = owner
+            .command(&programs.join("initdb"))
+            .args(["--no-sync", "--username=admin", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256"])
+            .arg(format!("--pwfile={}", password_file.display()))
+            .arg(format!("--pgdata={}", data.display()))
+            .output()
+            .unwrap();
+        assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
+        std::fs::write(data.join("pg_hba.conf"), HBA).unwrap();
+
+        // The port is free now and taken in a moment: another process may be faster, so try again.
+        for _ in 0..5 {
+            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut process = start_postgres(&programs, &folder, &owner, port, with_tls);
+            if wait_until_ready(&programs, folder.path(), port, &mut process) {
+                let server = Self { process, port, folder };
+                for statement in SETUP {
+                    let output = psql(&programs, server.folder.path(), port, statement);
+                    assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
+                }
+                return server;
+            }
+        }
+        panic!("the server did not start: {}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default());
+    }
+
+    /// One server for the tests that run at the same time; stops with the last of them.
+    fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let server = Arc::new(Self::start(true));
+            *shared = Arc::downgrade(&server);
+            server
+        })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, host: &str, mode: TlsMode) -> UpstreamConfig {
+        let ca = (mode == TlsMode::VerifyFull).then(|| self.file("ca.pem"));
+        UpstreamConfig::new(host, self.port, "postgres", mode, ca).unwrap()
+    }
+
+    fn login(&self, user: &str) -> LoginConfig {
+        let password =
+            PASSWORDS.iter().find(|(name, _)| *name == user).map_or("no such user", |(_, password)| password);
+        self.login_with(user, password)
+    }
+
+    fn login_with(&self, user: &str, password: &str) -> LoginConfig {
+        let mut file = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap();
+        writeln!(file, "{password}").unwrap();
+        let (_, path) = file.keep().unwrap();
+        LoginConfig {
+            groups: vec![],
+            claims: serde_json::Map::new(),
+            user: user.to_owned(),
+            role: None,
+            password: SecretSource::File(path),
+        }
+    }
+
+    async fn connect(&self, host: &str, mode: TlsMode, user: &str) -> Result<Connected, UpstreamError> {
+        connect(&self.config(host, mode), &self.login(user), &[]).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGINT is PostgreSQL's fast shutdown; a kill would leave shared memory behind.
+        let _ = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status();
+        let _ = self.process.wait();
+    }
+}
+
+/// PostgreSQL refuses to run as root.
+struct Owner {
+    unprivileged: Option<(u32, u32)>,
+}
+
+impl Owner {
+    fn current() -> Self {
+        let id = |flag: &str, name: Option<&str>| -> u32 {
+            let output = Command::new("id").arg(flag).args(name).output().unwrap();
+            String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+        };
+        let is_root = id("-u", None) == 0;
+        Self { unprivileged: is_root.then(|| (id("-u", Some("nobody")), id("-g", Some("nobody")))) }
+    }
+
+    fn give(&self, path: &Path) {
+        if let Some((user, group)) = self.unprivileged {
+            chown(path, Some(user), Some(group)).unwrap();
+        }
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("LC_ALL", "C.UTF-8").env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).current_dir("/");
+        if let Some((user, group)) = self.unprivileged {
+            command.uid(user).gid(group);
+        }
+        command
+    }
+}
+
+fn find_programs() -> PathBuf {
+    let debian =
+        std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let mut found: Vec<PathBuf> = debian.filter(|folder| folder.join("initdb").exists()).collect();
+    found.sort();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    found.extend(std::env::split_paths(&path).filter(|folder| folder.join("initdb").exists()));
+    found.into_iter().next().expect(
+        "this test needs the PostgreSQL server programs (initdb, postgres) under /usr/lib/postgresql/*/bin or in PATH: \
+         install the package postgresql-15",
+    )
+}
+
+fn start_postgres(programs: &Path, folder: &tempfile::TempDir, owner: &Owner, port: u16, with_tls: bool) -> Child {
+    let folder = folder.path();
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    let mut command = owner.command(&programs.join("postgres"));
+    command.arg("-D").arg(folder.join("data")).arg("-p").arg(port.to_string());
+    for setting in [
+        "listen_addresses=*".to_owned(),
+        format!("unix_socket_directories={}", folder.join("data").display()),
+        "fsync=off".to_owned(),
+        "shared_buffers=8MB".to_owned(),
+        "max_connections=30".to_owned(),
+        format!("ssl={}", if with_tls { "on" } else { "off" }),
+        format!("ssl_cert_file={}", folder.join("server.pem").display()),
+        format!("ssl_key_file={}", folder.join("server.key").display()),
+    ] {
+        command.arg("-c").arg(setting);
+    }
+    command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+fn psql(programs: &Path, folder: &Path, port: u16, sql: &str) -> std::process::Output {
+    Command::new(programs.join("psql"))
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "admin", "-d", "postgres", "-c", sql])
+        .arg("-h")
+        .arg(folder.join("data"))
+        .arg("-p")
+        .arg(port.to_string())
+        .env("LC_ALL", "C.UTF-8")
+        .env("PGCLIENTENCODING", "UTF8")
+        .output()
+        .unwrap()
+}
+
+fn wait_until_ready(programs: &Path, folder: &Path, port: u16, process: &mut Child) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while process.try_wait().unwrap().is_none() {
+        if psql(programs, folder, port, "SELECT 1").status.success() {
+            return true;
+        }
+        assert!(Instant::now() < deadline, "the server was not ready in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// `ca.pem` signs `server.pem` for localhost (and no address); `other-ca.pem` signs nothing; `relay.*` is a man in
+/// the middle with a certificate of his own for localhost.
+fn write_certificates(folder: &Path, owner: &Owner) {
+    let authority = |name: &str| {
+        let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        (rcgen::Issuer::new(params, key), pem)
+    };
+    let (issuer, ca) = authority("exeat test authority");
+    let (_, other_ca) = authority("another authority");
+    std::fs::write(folder.join("ca.pem"), ca).unwrap();
+    std::fs::write(folder.join("other-ca.pem"), other_ca).unwrap();
+    for name in ["server", "relay"] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        let key_path = folder.join(format!("{name}.key"));
+        std::fs::write(&key_path, key.serialize_pem()).unwrap();
+        std::fs::set_permissions(&key_path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if name == "server" {
+            owner.give(&key_path);
+        }
+    }
+}
+
+// ---- asking
+
+/// Rows of one query over a connection a session would own.
+async fn ask(connected: &mut Connected, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+    let mut out = BytesMut::new();
+    encode::query(&mut out, sql).unwrap();
+    connected.stream.write_all(&out).await.unwrap();
+    connected.stream.flush().await.unwrap();
+    let (mut rows, mut error) = (Vec::new(), None);
+    loop {
+        while let Some(frame) = split_backend(&mut connected.buffer).unwrap() {
+            match exeat_wire::backend::decode(frame).unwrap() {
+                BackendMessage::DataRow(row) => rows.push(
+                    row.cells()
+                        .map(|cell| cell.unwrap().map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()))
+                        .collect(),
+                ),
+                BackendMessage::ErrorResponse(fields) => error = Some(fields.sqlstate().unwrap().into_owned()),
+                BackendMessage::ReadyForQuery(_) => return error.map_or(Ok(rows), Err),
+                _ => {}
+            }
+        }
+        assert!(connected.stream.read_buf(&mut connected.buffer).await.unwrap() > 0, "the server closed");
+    }
+}
+
+async fn single(connected: &mut Connected, sql: &str) -> String {
+    ask(connected, sql).await.unwrap()[0][0].clone().unwrap()
+}
+
+fn problem(result: Result<Connected, UpstreamError>) -> Problem {
+    match result {
+        Ok(_) => panic!("connected"),
+        Err(error) => error.problem,
+    }
+}
+
+// ---- tests
+
+#[tokio::test]
+async fn the_right_password_logs_in_over_verified_tls() {
+    let server = Server::shared();
+    let mut connected = server.connect("localhost", TlsMode::VerifyFull, "reader").await.unwrap();
+    assert!(connected.stream.is_tls());
+    assert!(connected.server_version_num >= 150_000, "{}", connected.server_version_num);
+    assert!(connected.buffer.is_empty());
+    assert!(!connected.cancel_secret.is_empty());
+    let parameter =
+        |name: &str| connected.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!(parameter("client_encoding"), Some("UTF8"));
+    assert_eq!(single(&mut connected, "SELECT current_user").await, "reader");
+    assert_eq!(single(&mut connected, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").await, "t");
+    assert_eq!(single(&mut connected, "SELECT pg_backend_pid()").await, connected.backend_pid.to_string());
+    assert_eq!(single(&mut connected, "SHOW server_version_num").await, connected.server_version_num.to_string());
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_not_shown() {
+    let server = Server::shared();
+    for user in ["reader", "nobody-there"] {
+        let login = server.login_with(user, "hunter2-wrong");
+        let error = connect(&server.config("localhost", TlsMode::VerifyFull), &login, &[]).await.unwrap_err();
+        assert!(matches!(&error.problem, Problem::Refused { sqlstate, .. } if sqlstate == "28P01"), "{error}");
+        let shown = format!("{error} {error:?} {login:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(error.to_string().contains(&format!("localhost:{}/postgres as \"{user}\"", server.port)), "{error}");
+        assert_eq!(error.client_message("shop"), "target \"shop\" cannot be reached");
+    }
+}
+
+#[tokio::test]
+async fn verify_full_checks_name_and_authority() {
+    let server = Server::shared();
+    let by_address = server.connect("127.0.0.1", TlsMode::VerifyFull, "reader").await;
+    assert!(matches!(problem(by_address), Problem::Handshake { .. }));
+    let other_ca = Some(server.file("other-ca.pem"));
+    let config = UpstreamConfig::new("localhost", server.port, "postgres", TlsMode::VerifyFull, other_ca).unwrap();
+    let error = connect(&config, &server.login("reader"), &[]).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::Handshake { .. }), "{error}");
+    assert!(error.to_string().contains("ca file"), "{error}");
+    // `require` does not look at either.
+    assert!(server.connect("127.0.0.1", TlsMode::Require, "reader").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_refused_unless_tls_is_off() {
+    let server = Server::start(false);
+    for mode in [TlsMode::VerifyFull, TlsMode::Require] {
+        assert!(matches!(problem(server.connect("localhost", mode, "reader").await), Problem::TlsNotOffered));
+    }
+    let mut connected = server.connect("localhost", TlsMode::Off, "reader").await.unwrap();
+    assert!(!connected.stream.is_tls());
+    assert_eq!(single(&mut connected, "SELECT current_user").await, "reader");
+}
+
+#[tokio::test]
+async fn weaker_ways_to_log_in_are_refused() {
+    let server = Server::shared();
+    for (user, method) in [("cleartext", "clear-text"), ("hashed", "MD5")] {
+        for mode in [TlsMode::VerifyFull, TlsMode::Require, TlsMode::Off] {
+            let problem = problem(server.connect("localhost", mode, user).await);
+            let text = problem.to_string();
+            assert!(matches!(problem, Problem::AuthenticationMethod { .. }) && text.contains(method), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_login_without_authentication_is_accepted_on_loopback_only() {
+    let server = Server::shared();
+    assert!(server.connect("localhost", TlsMode::Off, "trusting").await.is_ok());
+    let Some(address) = own_address() else {
+        eprintln!("not checked: this machine has no address besides loopback");
+        return;
+    };
+    let refused = server.connect(&address.to_string(), TlsMode::Require, "trusting").await;
+    assert!(matches!(problem(refused), Problem::TrustRefused));
+    assert!(server.connect(&address.to_string(), TlsMode::Require, "reader").await.is_ok());
+}
+
+/// The address this machine would use towards the network; nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
+}
+
+#[tokio::test]
+async fn settings_role_and_identity_arrive_and_survive_a_reset() {
+    let server = Server::shared();
+    let config = server.config("localhost", TlsMode::VerifyFull);
+    let login = LoginConfig { role: Some("payments_ro".to_owned()), ..server.login("reader") };
+    let parameters = [("application_name", "psql"), ("exeat.session", "s-1"), ("exeat.subject", "dana \"x\" 'y' ü")];
+    let mut connected = connect(&config, &login, &parameters).await.unwrap();
+    for statement in ["SELECT 1", "RESET ALL", "DISCARD ALL"] {
+        ask(&mut connected, statement).await.unwrap();
+        assert_eq!(single(&mut connected, "SELECT current_user").await, "payments_ro", "after {statement}");
+        assert_eq!(single(&mut connected, "SHOW application_name").await, "psql");
+        assert_eq!(single(&mut connected, "SHOW exeat.session").await, "s-1");
+        assert_eq!(single(&mut connected, "SHOW exeat.subject").await, "dana \"x\" 'y' ü");
+    }
+    let missing = LoginConfig { role: Some("nowhere".to_owned()), ..server.login("reader") };
+    assert!(matches!(problem(connect(&config, &missing, &[]).await), Problem::Refused { .. }));
+}
+
+#[tokio::test]
+async fn parameters_that_would_change_who_we_are_are_refused() {
+    let server = Server::shared();
+    let config = server.config("localhost", TlsMode::VerifyFull);
+    for name in ["user", "database", "replication", "options", "role", "ROLE", "client_encoding"] {
+        let result = connect(&config, &server.login("reader"), &[(name, "admin")]).await;
+        assert!(matches!(problem(result), Problem::ReservedParameter { .. }), "{name}");
+    }
+    let nul = connect(&config, &server.login("reader"), &[("exeat.subject", "a\0user\0admin")]).await;
+    assert!(matches!(problem(nul), Problem::Encode(_)));
+}
+
+#[tokio::test]
+async fn what_the_server_says_about_a_missing_database_reaches_the_log_text() {
+    let server = Server::shared();
+    let ca = Some(server.file("ca.pem"));
+    let config = UpstreamConfig::new("localhost", server.port, "nowhere", TlsMode::VerifyFull, ca).unwrap();
+    let error = connect(&config, &server.login("reader"), &[]).await.unwrap_err().to_string();
+    assert!(error.contains("nowhere") && error.contains("3D000") && error.contains("create the database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_port_nobody_listens_on_is_named() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = Server::shared();
+    let config = UpstreamConfig::new("127.0.0.1", port, "postgres", TlsMode::Off, None).unwrap();
+    let error = connect(&config, &server.login("reader"), &[]).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::Connect { .. }), "{error}");
+    assert!(error.to_string().contains(&port.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn an_unreadable_password_stops_the_login_before_the_network() {
+    let config = UpstreamConfig::new("127.0.0.1", 1, "postgres", TlsMode::Off, None).unwrap();
+    let server = Server::shared();
+    let login = LoginConfig { password: SecretSource::File("/nowhere/password".into()), ..server.login("reader") };
+    let error = connect(&config, &login, &[]).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::Password { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_in_its_own_way_is_not_postgresql() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let peer = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    });
+    let server = Server::shared();
+    let config = UpstreamConfig::new("localhost", port, "postgres", TlsMode::Require, None).unwrap();
+    let result = connect(&config, &server.login("reader"), &[]).await;
+    assert!(matches!(problem(result), Problem::NotPostgres { byte: b'H' }));
+    peer.await.unwrap();
+}
+
+/// Stands between gateway and server with a TLS certificate of his own, as an attacker on the network would.
+/// `strike_out`: he also removes SCRAM-SHA-256-PLUS from the server's offer.
+async fn man_in_the_middle(server: &Server, strike_out: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = ServerTls::load(&server.file("relay.pem"), &server.file("relay.key")).unwrap().acceptor();
+    let (server_port, ca) = (server.port, server.file("ca.pem"));
+    tokio::spawn(async move {
+        let (mut victim, _) = listener.accept().await.unwrap();
+        victim.read_exact(&mut [0; 8]).await.unwrap();
+        victim.write_all(b"S").await.unwrap();
+        let mut victim = acceptor.accept(victim).await.unwrap();
+
+        let mut real = TcpStream::connect(("127.0.0.1", server_port)).await.unwrap();
+        let mut request = BytesMut::new();
+        encode::ssl_request(&mut request);
+        real.write_all(&request).await.unwrap();
+        real.read_exact(&mut [0; 1]).await.unwrap();
+        let trust = exeat_proxy::tls::Trust::Full(exeat_proxy::tls::Roots::File(ca));
+        let connector = TlsConnector::from(exeat_proxy::tls::client_config(&trust, &[]).unwrap());
+        let mut real = connector.connect("localhost".try_into().unwrap(), real).await.unwrap();
+
+        if strike_out {
+            let mut startup = BytesMut::new();
+            victim.read_buf(&mut startup).await.unwrap();
+            real.write_all(&startup).await.unwrap();
+            let mut offer = BytesMut::new();
+            while split_backend(&mut offer.clone()).unwrap().is_none() {
+                real.read_buf(&mut offer).await.unwrap();
+            }
+            assert!(offer.windows(4).any(|window| window == b"PLUS"), "the server offers no channel binding");
+            offer.clear();
+            encode::authentication_sasl(&mut offer, &["SCRAM-SHA-256"]).unwrap();
+            victim.write_all(&offer).await.unwrap();
+            victim.flush().await.unwrap();
+        }
+        let _ = copy_bidirectional(&mut victim, &mut real).await;
+    });
+    port
+}
+
+#[tokio::test]
+async fn channel_binding_stops_a_man_in_the_middle_with_a_certificate_we_trust() {
+    let server = Server::shared();
+    for (mode, ca) in [(TlsMode::VerifyFull, Some(server.file("ca.pem"))), (TlsMode::Require, None)] {
+        for strike_out in [false, true] {
+            let port = man_in_the_middle(&server, strike_out).await;
+            let config = UpstreamConfig::new("localhost", port, "postgres", mode, ca.clone()).unwrap();
+            let problem = problem(connect(&config, &server.login("reader"), &[]).await);
+            let Problem::Refused { sqlstate, .. } = &problem else { panic!("{mode} {strike_out}: {problem}") };
+            assert_eq!(sqlstate, "28000", "{problem}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_request_stops_the_statement_it_names_and_no_other() {
+    let server = Server::shared();
+    let config = server.config("localhost", TlsMode::VerifyFull);
+    let mut connected = server.connect("localhost", TlsMode::VerifyFull, "reader").await.unwrap();
+    let (pid, secret) = (connected.backend_pid, connected.cancel_secret.clone());
+    let mut watcher = CatalogConnection::connect(&config, &server.login("admin")).await.unwrap();
+    let running = tokio::spawn(async move { ask(&mut connected, "SELECT pg_sleep(600)").await });
+    let query = format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'");
+    while watcher.query(&query).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // The server answers neither; only the right secret does anything.
+    cancel(&config, pid, &[0, 0, 0, 0]).await.unwrap();
+    assert_eq!(watcher.query(&query).await.unwrap().len(), 1);
+    cancel(&config, pid, &secret).await.unwrap();
+    assert_eq!(running.await.unwrap(), Err("57014".to_owned()));
+}
+
+#[tokio::test]
+async fn the_catalog_connection_reads_and_only_reads() {
+    let server = Server::shared();
+    let config = server.config("localhost", TlsMode::VerifyFull);
+    let mut catalog = CatalogConnection::connect(&config, &server.login("admin")).await.unwrap();
+    let rows = catalog.query("SELECT 'ä', NULL, 42 UNION ALL SELECT '', 'x', 0 ORDER BY 3 DESC").await.unwrap();
+    let text = |value: &str| Some(value.to_owned());
+    assert_eq!(rows, [vec![text("ä"), None, text("42")], vec![text(""), text("x"), text("0")]]);
+    assert_eq!(catalog.query("BEGIN; SELECT 1; SELECT 2; COMMIT").await.unwrap(), [[text("2")]]);
+    assert!(catalog.query("").await.unwrap().is_empty());
+
+    let error = catalog.query("CREATE TABLE t ()").await.unwrap_err();
+    assert!(matches!(&error.problem, Problem::Refused { sqlstate, .. } if sqlstate == "25006"), "{error}");
+    assert_eq!(catalog.query("SHOW search_path").await.unwrap(), [[text("pg_catalog")]]);
+
+    let copy = catalog.query("COPY (SELECT 1) TO STDOUT").await.unwrap_err();
+    assert!(matches!(copy.problem, Problem::Unexpected { .. }), "{copy}");
+    assert!(matches!(catalog.query("SELECT 1").await.unwrap_err().problem, Problem::Unfinished));
+}
