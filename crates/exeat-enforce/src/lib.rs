@@ -1,8 +1,14 @@
 //! Composes wire, sql and policy: admits a request, plans and applies masking, scrubs what else leaves.
 //! Pure: no I/O, and no clock, key or randomness that is not passed in.
 
+pub mod admit;
 pub mod builtin;
+pub mod evaluate;
 pub mod mask;
+pub mod plan;
+pub mod record;
 pub mod refusal;
+pub mod release;
 pub mod scrub;
+pub mod seal;
 pub mod settings;

@@ -266,7 +266,15 @@ impl Refusal {
 
     /// The ErrorResponse a PostgreSQL client gets.
     pub fn to_fields(&self, request_id: &str) -> Fields {
-        let severity = if self.fatal() { "FATAL" } else { "ERROR" };
+        self.fields(if self.fatal() { "FATAL" } else { "ERROR" }, request_id)
+    }
+
+    /// The same for a connection that is refused before its session began.
+    pub fn to_fatal_fields(&self, request_id: &str) -> Fields {
+        self.fields("FATAL", request_id)
+    }
+
+    fn fields(&self, severity: &str, request_id: &str) -> Fields {
         let mut fields =
             Fields::new(severity, self.sqlstate(), &one_line(&self.reason)).with(b'D', &self.payload_json(request_id));
         if let Some(suggestion) = &self.suggestion {

@@ -115,6 +115,11 @@ pub fn refuse_command(command: &SessionCommand) -> Option<SettingRefused> {
     }
 }
 
+/// Whether the gateway alone says this setting's value, in every session.
+pub fn is_own(name: &str) -> bool {
+    name.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
+}
+
 /// For SET, set_config and startup options. `values` is `None` where a value is not a plain literal.
 pub fn refuse_setting(name: &str, values: Option<&[String]>) -> Option<SettingRefused> {
     let rule = match rule_of(name) {

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod identity;
+mod postgres;
 pub mod server;
 pub mod tls;
 pub mod upstream;

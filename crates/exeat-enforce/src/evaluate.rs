@@ -1,0 +1,498 @@
+//! Evaluation: what a message's statements need in policy's words, what policy says, and what each statement's
+//! answer must look like. Knows no bytes; the result is shared by every message of the session with the same
+//! text until the policy, the catalog or the search path changes.
+
+use std::sync::Arc;
+
+use exeat_policy::{
+    Access, AccessRequest, Capability, Decision, Effect, Mask, Policy, Preset, Principal, Reason, RelationName,
+};
+use exeat_sql::{
+    Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, SessionCommand, Source,
+    StatementAnalysis, StatementKind, Use,
+};
+
+use crate::plan::{Outputs, PlannedColumn, StateEffect, StatementPlan};
+use crate::record::{self, RecordFacts};
+use crate::refusal::{Object, Refusal, RefusalCode};
+use crate::scrub::Taint;
+use crate::seal::SealPlan;
+use crate::settings;
+
+/// What the session is, for decisions. Rebuilt whole when policy or catalog change; never edited.
+#[derive(Debug, Clone)]
+pub struct SessionFacts {
+    pub principal: Arc<Principal>,
+    pub target: String,
+    pub snapshot: Arc<CatalogSnapshot>,
+    pub seals: Arc<SealPlan>,
+    /// Nothing can apply to this principal here: statements pass without analysis of what they read.
+    pub unrestricted: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Evaluation {
+    Permit(Arc<Permit>),
+    Refuse {
+        refusal: Refusal,
+        facts: RecordFacts,
+    },
+    /// The first statement that does not resolve: the server's own answer comes first.
+    Probe {
+        statement: std::ops::Range<usize>,
+        refusal: Refusal,
+    },
+}
+
+/// Proof that policy permits this text for this session. One per text, not per message.
+#[derive(Debug)]
+pub struct Permit {
+    sql: Arc<str>,
+    pub plans: Vec<StatementPlan>,
+    pub facts: RecordFacts,
+}
+
+impl Permit {
+    /// The text this permit speaks of; admission compares it with the message's.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The worst any statement of the message carries.
+    pub fn worst_taint(&self) -> Taint {
+        self.plans.iter().map(|plan| plan.taint).max().unwrap_or(Taint::Clean)
+    }
+
+    /// Whether deferred constraints and triggers of the whole transaction may speak up in it.
+    pub fn ends_transaction(&self) -> bool {
+        self.plans.iter().any(|plan| plan.effect.transaction.is_some())
+    }
+}
+
+pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &MessageAnalysis) -> Evaluation {
+    let mut plans = Vec::with_capacity(analysis.statements.len());
+    let mut record = record::facts(facts, analysis);
+    for statement in &analysis.statements {
+        match evaluate_statement(facts, policy, statement) {
+            Step::Permit { plan, decision } => {
+                record.add(&decision);
+                plans.push(plan);
+            }
+            Step::Refuse { refusal, decision } => {
+                if let Some(decision) = decision {
+                    record.add(&decision);
+                }
+                return Evaluation::Refuse { refusal, facts: record };
+            }
+            Step::Probe(refusal) => return Evaluation::Probe { statement: statement.text.clone(), refusal },
+        }
+    }
+    Evaluation::Permit(Arc::new(Permit { sql: Arc::from(sql), plans, facts: record }))
+}
+
+/// A text our grammar does not parse, in a session that nothing restricts: the server decides.
+pub fn permit_unparsed(sql: &str) -> Arc<Permit> {
+    let facts = RecordFacts { kinds: vec!["unparsed"], ..RecordFacts::default() };
+    Arc::new(Permit { sql: Arc::from(sql), plans: Vec::new(), facts })
+}
+
+enum Step {
+    Permit { plan: StatementPlan, decision: Decision },
+    Refuse { refusal: Refusal, decision: Option<Decision> },
+    Probe(Refusal),
+}
+
+fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis) -> Step {
+    if let Some(refusal) = refused_in_this_version(facts, &statement.kind) {
+        return Step::Refuse { refusal, decision: None };
+    }
+    if facts.unrestricted {
+        // Who the session is to the database stays the gateway's to say, whatever else the principal may do.
+        if let Some(refusal) = settings_refusal(facts, &statement.kind, None).filter(|_| sets_own(&statement.kind)) {
+            return Step::Refuse { refusal, decision: None };
+        }
+        let decision = policy.decide(&request(facts, &statement.kind, &Needs::default()));
+        let plan = StatementPlan {
+            outputs: Outputs::Unchecked,
+            taint: Taint::Clean,
+            effect: StateEffect::of(&statement.kind, true),
+        };
+        return conclude(facts, plan, decision);
+    }
+    match &statement.analysis {
+        Analysis::Unresolved { name, at } => Step::Probe(unresolved(facts, name, *at)),
+        Analysis::Opaque(opaque) => evaluate_opaque(facts, policy, statement, opaque),
+        Analysis::Known(lineage) => evaluate_known(facts, policy, statement, lineage),
+    }
+}
+
+fn unresolved(facts: &SessionFacts, name: &str, at: Option<usize>) -> Refusal {
+    Refusal::new(RefusalCode::UnresolvedName, format!("{name:?} does not resolve against the catalog"))
+        .object(Object::at(&facts.target, at))
+        .suggestion("check the spelling, or write the name with its schema")
+}
+
+/// COPY, whatever the session: its data would pass uncounted and unmasked until it is modelled.
+fn refused_in_this_version(facts: &SessionFacts, kind: &StatementKind) -> Option<Refusal> {
+    match kind {
+        StatementKind::CopyOut | StatementKind::CopyIn | StatementKind::CopyFile => Some(
+            Refusal::new(RefusalCode::OpaqueStatement, "COPY is not supported by this version")
+                .object(Object::at(&facts.target, None))
+                .suggestion("use SELECT or INSERT instead of COPY"),
+        ),
+        StatementKind::Select
+        | StatementKind::Insert
+        | StatementKind::Update
+        | StatementKind::Delete
+        | StatementKind::Merge
+        | StatementKind::Ddl
+        | StatementKind::Call
+        | StatementKind::Code
+        | StatementKind::Admin
+        | StatementKind::Session(_)
+        | StatementKind::Explain
+        | StatementKind::SqlPrepare
+        | StatementKind::SqlExecute
+        | StatementKind::Cursor
+        | StatementKind::Utility { .. } => None,
+    }
+}
+
+/// What a statement asks of policy.
+#[derive(Default)]
+struct Needs {
+    accesses: Vec<Access>,
+    presets: Vec<Preset>,
+}
+
+fn request<'a>(facts: &'a SessionFacts, kind: &StatementKind, needs: &Needs) -> AccessRequest<'a> {
+    let mut accesses = needs.accesses.clone();
+    if accesses.is_empty() && needs.presets.is_empty() {
+        accesses.push(Access { capability: capability(kind), relation: None });
+    }
+    AccessRequest { principal: &facts.principal, target: &facts.target, accesses, presets: needs.presets.clone() }
+}
+
+/// The capability a statement of this kind needs where it names no relation we know.
+fn capability(kind: &StatementKind) -> Capability {
+    match kind {
+        StatementKind::Select | StatementKind::Session(_) | StatementKind::Explain | StatementKind::Cursor => {
+            Capability::Read
+        }
+        StatementKind::Insert => Capability::Insert,
+        StatementKind::Update => Capability::Update,
+        StatementKind::Delete => Capability::Delete,
+        StatementKind::Merge => Capability::Merge,
+        StatementKind::Ddl => Capability::Ddl,
+        StatementKind::Call => Capability::Call,
+        StatementKind::Code => Capability::Code,
+        StatementKind::CopyOut => Capability::Read,
+        StatementKind::CopyIn => Capability::CopyIn,
+        StatementKind::CopyFile => Capability::Files,
+        StatementKind::Admin => Capability::Admin,
+        StatementKind::SqlPrepare | StatementKind::SqlExecute | StatementKind::Utility { .. } => Capability::Opaque,
+    }
+}
+
+fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, opaque: &Opaque) -> Step {
+    let mut accesses = vec![
+        Access { capability: capability(&statement.kind), relation: None },
+        Access { capability: Capability::Opaque, relation: None },
+    ];
+    accesses.dedup();
+    let decision = policy.decide(&request(facts, &statement.kind, &Needs { accesses, presets: Vec::new() }));
+    match decision.effect {
+        Effect::Permit => {
+            let plan = StatementPlan {
+                // The operator named `opaque`: what the server says a column is still gets its mask.
+                outputs: if facts.seals.is_empty() { Outputs::Unchecked } else { Outputs::ByOrigin },
+                taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
+                effect: StateEffect::of(&statement.kind, true),
+            };
+            Step::Permit { plan, decision }
+        }
+        Effect::Deny => {
+            let refusal =
+                match decision.reasons.iter().find(|reason| matches!(reason, Reason::NoRule | Reason::Denied { .. })) {
+                    Some(_) => policy_refusal(facts, &decision),
+                    None => opaque_refusal(facts, opaque),
+                };
+            Step::Refuse { refusal, decision: Some(decision) }
+        }
+    }
+}
+
+fn opaque_refusal(facts: &SessionFacts, opaque: &Opaque) -> Refusal {
+    let code = match opaque.reason {
+        OpaqueReason::Function { .. } => RefusalCode::OpaqueFunction,
+        OpaqueReason::Operator { .. }
+        | OpaqueReason::Type { .. }
+        | OpaqueReason::Construct { .. }
+        | OpaqueReason::Relation { .. } => RefusalCode::OpaqueStatement,
+    };
+    Refusal::new(code, format!("the gateway cannot tell what this statement reads: {}", opaque.reason))
+        .object(Object::at(&facts.target, opaque.at))
+        .suggestion("use plain SELECT, INSERT, UPDATE or DELETE with built-in functions")
+}
+
+fn evaluate_known(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, lineage: &Lineage) -> Step {
+    // A relation without a name in the snapshot cannot be held against any rule.
+    let mut touched = lineage.reads.iter().chain(&lineage.writes).chain(&lineage.reaches);
+    if touched.any(|oid| facts.snapshot.relation(*oid).is_none()) {
+        return Step::Refuse { refusal: Refusal::catalog_drift(), decision: None };
+    }
+    let needs = needs_of(facts, &statement.kind, lineage);
+    let decision = policy.decide(&request(facts, &statement.kind, &needs));
+    if decision.effect == Effect::Deny {
+        return Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) };
+    }
+    if let Some(refusal) = denied_behind(facts, policy, lineage) {
+        return Step::Refuse { refusal, decision: Some(decision) };
+    }
+    let refusal = settings_refusal(facts, &statement.kind, Some(lineage)).or_else(|| seal_refusal(facts, lineage));
+    if let Some(refusal) = refusal {
+        return Step::Refuse { refusal, decision: Some(decision) };
+    }
+    let plan = StatementPlan {
+        outputs: outputs_of(facts, lineage),
+        taint: taint_of(facts, lineage),
+        effect: StateEffect::of(&statement.kind, lineage.changes_settings),
+    };
+    Step::Permit { plan, decision }
+}
+
+fn conclude(facts: &SessionFacts, plan: StatementPlan, decision: Decision) -> Step {
+    match decision.effect {
+        Effect::Permit => Step::Permit { plan, decision },
+        Effect::Deny => Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) },
+    }
+}
+
+fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Needs {
+    let mut needs = Needs::default();
+    if let StatementKind::Session(_) = kind {
+        needs.presets.push(Preset::Session);
+        return needs;
+    }
+    let mut ask = |capability, oid: &Oid| match relation_name(&facts.snapshot, *oid) {
+        Some(name) if is_system_schema(&name.schema) && capability == Capability::Read => {
+            needs.presets.push(Preset::Metadata);
+        }
+        relation => needs.accesses.push(Access { capability, relation }),
+    };
+    for oid in &lineage.reads {
+        ask(Capability::Read, oid);
+        if lineage.locks_rows {
+            ask(Capability::Update, oid);
+        }
+    }
+    for oid in &lineage.writes {
+        ask(capability(kind), oid);
+    }
+    if lineage.metadata_only {
+        needs.presets.push(Preset::Metadata);
+    }
+    needs.presets.dedup();
+    needs
+}
+
+/// A view does not launder a `deny`: a rule that denies what stands behind it denies the statement.
+fn denied_behind(facts: &SessionFacts, policy: &Policy, lineage: &Lineage) -> Option<Refusal> {
+    if lineage.reaches.is_empty() {
+        return None;
+    }
+    let accesses = lineage
+        .reaches
+        .iter()
+        .map(|oid| Access { capability: Capability::Read, relation: relation_name(&facts.snapshot, *oid) })
+        .collect();
+    let behind = policy.decide(&AccessRequest {
+        principal: &facts.principal,
+        target: &facts.target,
+        accesses,
+        presets: Vec::new(),
+    });
+    behind.reasons.iter().find_map(|reason| match reason {
+        Reason::Denied { rule, text, .. } => Some(
+            Refusal::new(
+                RefusalCode::Denied,
+                text.clone().unwrap_or_else(|| "what this statement reaches is denied to you".to_owned()),
+            )
+            .rule(rule)
+            .object(Object::at(&facts.target, None))
+            .suggestion("read another relation"),
+        ),
+        Reason::Allowed { .. } | Reason::NoRule | Reason::CapabilityMissing { .. } => None,
+    })
+}
+
+fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
+    let denied = decision.reasons.iter().find(|reason| matches!(reason, Reason::Denied { .. }));
+    let missing = decision.reasons.iter().find(|reason| matches!(reason, Reason::CapabilityMissing { .. }));
+    match denied.or(missing) {
+        Some(Reason::Denied { rule, text, access }) => Refusal::new(
+            RefusalCode::Denied,
+            text.clone().unwrap_or_else(|| format!("{} is denied to you", describe(access))),
+        )
+        .rule(rule)
+        .object(Object::relation(&facts.target, access.relation.as_ref()))
+        .suggestion("leave this relation out of the statement"),
+        Some(Reason::CapabilityMissing { access }) => {
+            Refusal::new(RefusalCode::CapabilityMissing, format!("no rule allows you to {}", describe(access)))
+                .object(Object::relation(&facts.target, access.relation.as_ref()))
+                .suggestion("ask the policy's owner for a rule that allows it, or leave it out of the statement")
+        }
+        Some(Reason::Allowed { .. } | Reason::NoRule) | None => {
+            Refusal::new(RefusalCode::NoRule, format!("no rule speaks of you at target {:?}", facts.target))
+                .object(Object::at(&facts.target, None))
+                .suggestion("ask the policy's owner for a rule that names one of your groups")
+        }
+    }
+}
+
+fn describe(access: &Access) -> String {
+    let verb = crate::record::capability_name(access.capability);
+    match &access.relation {
+        Some(name) => format!("{verb} {}.{}", name.schema, name.name),
+        None => format!("run statements of kind {verb}"),
+    }
+}
+
+fn sets_own(kind: &StatementKind) -> bool {
+    match kind {
+        StatementKind::Session(
+            SessionCommand::Set { setting, .. } | SessionCommand::Reset { setting: Some(setting) },
+        ) => settings::is_own(setting),
+        _ => false,
+    }
+}
+
+fn settings_refusal(facts: &SessionFacts, kind: &StatementKind, lineage: Option<&Lineage>) -> Option<Refusal> {
+    let problem = match kind {
+        StatementKind::Session(command) => settings::refuse_command(command),
+        _ => None,
+    };
+    let problem = problem.or_else(|| {
+        lineage?
+            .settings
+            .iter()
+            .find_map(|(name, value)| settings::refuse_setting(name, Some(std::slice::from_ref(value))))
+    });
+    problem.map(|refused| refused.into_refusal().object(Object::at(&facts.target, None)))
+}
+
+/// Section 3 for this version: a sealed column may be projected bare; every other use of it is refused, and so is
+/// whatever reaches or writes its relation in another way.
+fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
+    if facts.seals.is_empty() {
+        return None;
+    }
+    if lineage.reaches.iter().any(|oid| facts.seals.relation(*oid).is_some()) {
+        return Some(
+            Refusal::new(
+                RefusalCode::OpaqueStatement,
+                "this statement reaches a relation with sealed columns through a view, partition, parent or foreign key",
+            )
+            .object(Object::at(&facts.target, None))
+            .suggestion("select from the base table by name"),
+        );
+    }
+    let touched = lineage.writes.iter().chain(lineage.reads.iter().filter(|_| lineage.locks_rows));
+    if let Some(seal) = touched.filter_map(|oid| facts.seals.relation(*oid)).next() {
+        return Some(
+            Refusal::new(
+                RefusalCode::MaskedColumnInWrite,
+                "writing to or locking a relation with sealed columns is not supported by this version",
+            )
+            .object(Object::relation(&facts.target, Some(&seal.name)))
+            .suggestion("read it instead, or write to a relation without sealed columns"),
+        );
+    }
+    lineage.uses.iter().find_map(|used| use_refusal(facts, used))
+}
+
+fn use_refusal(facts: &SessionFacts, used: &ColumnUse) -> Option<Refusal> {
+    let seal = facts.seals.relation(used.column.relation)?;
+    let column = facts.snapshot.column_name(used.column);
+    let object = || Object::column(&facts.target, &seal.name, column, used.at);
+    if used.column.attribute <= 0 {
+        return Some(
+            Refusal::new(
+                RefusalCode::OpaqueStatement,
+                "system columns and whole rows of a relation with sealed columns are not available",
+            )
+            .object(object())
+            .suggestion("name the columns you need"),
+        );
+    }
+    let mask = facts.seals.column(used.column)?;
+    let shown = column.unwrap_or("column");
+    let (code, reason) = match used.how {
+        Use::Projected if mask.mask == Mask::Refuse => {
+            (RefusalCode::Denied, format!("{shown} is sealed for you and may not be selected"))
+        }
+        Use::Projected => return None,
+        Use::Expression => (
+            RefusalCode::MaskedColumnInExpression,
+            format!("{shown} is sealed for you; it may be selected (masked) but not computed with"),
+        ),
+        Use::Predicate => (
+            RefusalCode::MaskedColumnInPredicate,
+            format!("{shown} is sealed for you; it may be selected (masked) but not compared"),
+        ),
+        Use::Key => (
+            RefusalCode::MaskedColumnInKey,
+            format!(
+                "{shown} is sealed for you; it may be selected (masked) but not grouped, sorted, joined or deduplicated by"
+            ),
+        ),
+        Use::Written => (
+            RefusalCode::MaskedColumnInWrite,
+            format!("{shown} is sealed for you; its values may not be written anywhere"),
+        ),
+    };
+    let refusal = Refusal::new(code, reason).rule(&mask.rule).object(object());
+    Some(if mask.mask == Mask::Refuse {
+        refusal.suggestion(format!("leave {shown} out of the statement"))
+    } else {
+        refusal
+            .allowed(format!("select {shown} (masked)"))
+            .suggestion(format!("use {shown} as a plain output column only"))
+    })
+}
+
+fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
+    let Some(outputs) = &lineage.outputs else { return Outputs::None };
+    Outputs::Columns(
+        outputs
+            .iter()
+            .map(|output| match output.source {
+                Source::Column(id) => {
+                    PlannedColumn { origin: Some(id), name: output.name.clone(), mask: facts.seals.column(id).cloned() }
+                }
+                Source::Computed => PlannedColumn { origin: None, name: output.name.clone(), mask: None },
+            })
+            .collect(),
+    )
+}
+
+fn taint_of(facts: &SessionFacts, lineage: &Lineage) -> Taint {
+    if facts.seals.is_empty() {
+        return Taint::Clean;
+    }
+    if lineage.user_code {
+        return Taint::UserCode;
+    }
+    let sealed = lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some());
+    if sealed { Taint::Sealed } else { Taint::Clean }
+}
+
+pub(crate) fn relation_name(snapshot: &CatalogSnapshot, oid: Oid) -> Option<RelationName> {
+    snapshot
+        .relation(oid)
+        .map(|relation| RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() })
+}
+
+fn is_system_schema(schema: &str) -> bool {
+    schema == "pg_catalog" || schema == "information_schema"
+}

@@ -1,0 +1,98 @@
+//! What the answer to one statement must look like, and what the statement does to the session.
+
+use exeat_policy::ColumnMask;
+use exeat_sql::{ColumnId, SessionCommand, StatementKind, TransactionCommand};
+
+use crate::scrub::Taint;
+
+#[derive(Debug, Clone)]
+pub struct StatementPlan {
+    pub outputs: Outputs,
+    pub taint: Taint,
+    pub effect: StateEffect,
+}
+
+/// The prediction that the server's RowDescription is held against.
+#[derive(Debug, Clone)]
+pub enum Outputs {
+    /// Returns no rows; a row would be a lie of the server or a mistake of ours.
+    None,
+    Columns(Vec<PlannedColumn>),
+    /// Named capability `opaque`: masked by the origin the server announces.
+    ByOrigin,
+    /// Nothing is sealed for this session: rows pass as they are.
+    Unchecked,
+}
+
+#[derive(Debug, Clone)]
+pub struct PlannedColumn {
+    /// The (table, attribute) the server must announce; `None` must be announced as no origin.
+    pub origin: Option<ColumnId>,
+    pub name: Option<String>,
+    pub mask: Option<ColumnMask>,
+}
+
+/// What the gateway has to do about its own picture of the session after the statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateEffect {
+    /// Search path, role or a pinned setting may have changed: read them again before the next analysis.
+    pub rereads_state: bool,
+    pub transaction: Option<TransactionCommand>,
+    /// DDL: the catalog snapshot is refreshed before the next analysis.
+    pub changes_catalog: bool,
+}
+
+impl StateEffect {
+    /// `may_set`: the statement may change settings in a way its kind does not show.
+    pub fn of(kind: &StatementKind, may_set: bool) -> Self {
+        let mut effect = Self { rereads_state: may_set, transaction: None, changes_catalog: false };
+        match kind {
+            StatementKind::Session(SessionCommand::Transaction(command)) => {
+                effect.transaction = Some(*command);
+                effect.rereads_state = matches!(command, TransactionCommand::RollbackTo);
+            }
+            StatementKind::Session(SessionCommand::Set { setting, .. }) => {
+                effect.rereads_state = names_state(setting);
+            }
+            StatementKind::Session(SessionCommand::Reset { setting }) => {
+                effect.rereads_state = setting.as_deref().is_none_or(names_state);
+            }
+            StatementKind::Session(SessionCommand::Discard { all }) => effect.rereads_state = *all,
+            StatementKind::Ddl | StatementKind::Code => {
+                effect.changes_catalog = true;
+                effect.rereads_state = true;
+            }
+            StatementKind::Session(
+                SessionCommand::Show { .. }
+                | SessionCommand::SetTransaction
+                | SessionCommand::SetConstraints
+                | SessionCommand::Deallocate { .. }
+                | SessionCommand::CloseCursor { .. }
+                | SessionCommand::Listen { .. }
+                | SessionCommand::Unlisten { .. }
+                | SessionCommand::Notify { .. },
+            ) => effect.rereads_state = false,
+            StatementKind::Call | StatementKind::Admin | StatementKind::Utility { .. } => effect.rereads_state = true,
+            StatementKind::Select
+            | StatementKind::Insert
+            | StatementKind::Update
+            | StatementKind::Delete
+            | StatementKind::Merge
+            | StatementKind::CopyOut
+            | StatementKind::CopyIn
+            | StatementKind::CopyFile
+            | StatementKind::Explain
+            | StatementKind::SqlPrepare
+            | StatementKind::SqlExecute
+            | StatementKind::Cursor => {}
+        }
+        effect
+    }
+}
+
+/// Settings whose value our picture of the session depends on.
+fn names_state(setting: &str) -> bool {
+    ["search_path", "role", "session_authorization", "client_encoding", "standard_conforming_strings"]
+        .iter()
+        .any(|name| setting.eq_ignore_ascii_case(name))
+}

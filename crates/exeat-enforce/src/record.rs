@@ -1,0 +1,160 @@
+//! What the audit record says of a message in clear: kinds, relations, columns, masks, rules, reasons.
+//! Names only, from the catalog; never a value and never the statement's text.
+
+use exeat_policy::{Capability, Decision, Effect, Mask, Reason};
+use exeat_sql::{Analysis, MessageAnalysis, SessionCommand, Source, StatementKind};
+
+use crate::evaluate::{SessionFacts, relation_name};
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordFacts {
+    pub fingerprint: Option<String>,
+    pub kinds: Vec<&'static str>,
+    pub relations: Vec<String>,
+    pub columns: Vec<String>,
+    pub masked: Vec<MaskedColumn>,
+    pub rules: Vec<String>,
+    pub reasons: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaskedColumn {
+    pub column: String,
+    pub label: String,
+    pub mask: &'static str,
+}
+
+impl RecordFacts {
+    pub fn add(&mut self, decision: &Decision) {
+        for rule in &decision.rules {
+            if !self.rules.contains(rule) {
+                self.rules.push(rule.clone());
+            }
+        }
+        if decision.effect == Effect::Permit {
+            return;
+        }
+        for reason in &decision.reasons {
+            let said = match reason {
+                Reason::Allowed { .. } => continue,
+                Reason::Denied { rule, text, .. } => {
+                    format!("denied by rule {rule}: {}", text.as_deref().unwrap_or("no reason given"))
+                }
+                Reason::NoRule => "no rule speaks of this principal here".to_owned(),
+                Reason::CapabilityMissing { access } => {
+                    format!("no rule allows {}", capability_name(access.capability))
+                }
+            };
+            if !self.reasons.contains(&said) {
+                self.reasons.push(said);
+            }
+        }
+    }
+}
+
+pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> RecordFacts {
+    let mut facts = RecordFacts { fingerprint: analysis.fingerprint.clone(), ..RecordFacts::default() };
+    for statement in &analysis.statements {
+        facts.kinds.push(kind_name(&statement.kind));
+        let Analysis::Known(lineage) = &statement.analysis else { continue };
+        for oid in lineage.reads.iter().chain(&lineage.writes) {
+            if let Some(name) = relation_name(&session.snapshot, *oid) {
+                push_new(&mut facts.relations, format!("{}.{}", name.schema, name.name));
+            }
+        }
+        for used in &lineage.uses {
+            if let Some(name) = column_name(session, used.column) {
+                push_new(&mut facts.columns, name);
+            }
+        }
+        for output in lineage.outputs.iter().flatten() {
+            let Source::Column(id) = output.source else { continue };
+            let (Some(mask), Some(column)) = (session.seals.column(id), column_name(session, id)) else { continue };
+            let masked = MaskedColumn { column, label: mask.label.clone(), mask: mask_name(mask.mask) };
+            if !facts.masked.contains(&masked) {
+                facts.masked.push(masked);
+            }
+        }
+    }
+    facts
+}
+
+fn push_new(list: &mut Vec<String>, item: String) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+fn column_name(session: &SessionFacts, id: exeat_sql::ColumnId) -> Option<String> {
+    let relation = relation_name(&session.snapshot, id.relation)?;
+    let column = session.snapshot.column_name(id)?;
+    Some(format!("{}.{}.{column}", relation.schema, relation.name))
+}
+
+pub fn mask_name(mask: Mask) -> &'static str {
+    match mask {
+        Mask::Partial { .. } => "partial",
+        Mask::Redact => "redact",
+        Mask::Nullify => "nullify",
+        Mask::Refuse => "refuse",
+    }
+}
+
+pub fn capability_name(capability: Capability) -> &'static str {
+    match capability {
+        Capability::Read => "read",
+        Capability::Insert => "insert",
+        Capability::Update => "update",
+        Capability::Delete => "delete",
+        Capability::Merge => "merge",
+        Capability::CopyIn => "copy_in",
+        Capability::Ddl => "ddl",
+        Capability::Call => "call",
+        Capability::Code => "code",
+        Capability::DdlLabelled => "ddl_labelled",
+        Capability::Reader => "reader",
+        Capability::Files => "files",
+        Capability::Admin => "admin",
+        Capability::Replication => "replication",
+        Capability::FunctionCall => "function_call",
+        Capability::Opaque => "opaque",
+    }
+}
+
+pub fn kind_name(kind: &StatementKind) -> &'static str {
+    match kind {
+        StatementKind::Select => "select",
+        StatementKind::Insert => "insert",
+        StatementKind::Update => "update",
+        StatementKind::Delete => "delete",
+        StatementKind::Merge => "merge",
+        StatementKind::Ddl => "ddl",
+        StatementKind::Call => "call",
+        StatementKind::Code => "code",
+        StatementKind::CopyOut => "copy_out",
+        StatementKind::CopyIn => "copy_in",
+        StatementKind::CopyFile => "copy_file",
+        StatementKind::Admin => "admin",
+        StatementKind::Session(command) => session_kind_name(command),
+        StatementKind::Explain => "explain",
+        StatementKind::SqlPrepare => "prepare",
+        StatementKind::SqlExecute => "execute",
+        StatementKind::Cursor => "cursor",
+        StatementKind::Utility { .. } => "utility",
+    }
+}
+
+fn session_kind_name(command: &SessionCommand) -> &'static str {
+    match command {
+        SessionCommand::Transaction(_) | SessionCommand::SetTransaction | SessionCommand::SetConstraints => {
+            "transaction"
+        }
+        SessionCommand::Set { .. } | SessionCommand::Reset { .. } => "set",
+        SessionCommand::Show { .. } => "show",
+        SessionCommand::Discard { .. } | SessionCommand::Deallocate { .. } | SessionCommand::CloseCursor { .. } => {
+            "discard"
+        }
+        SessionCommand::Listen { .. } | SessionCommand::Unlisten { .. } => "listen",
+        SessionCommand::Notify { .. } => "notify",
+    }
+}

@@ -1,0 +1,262 @@
+//! Release: what of the server's answer may reach the client, and in what form. Masks rows in the stream, scrubs
+//! errors, filters what belongs to no statement. The only place that appends server data to an `Outbox`.
+
+use bytes::{Buf, BytesMut};
+use exeat_policy::Mask;
+use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
+use exeat_wire::{
+    BackendMessage, CellAction, DataRow, DecodeError, Field, Fields, Format, RowDescription, TransactionStatus, encode,
+};
+
+use crate::mask::{MaskEncoder, TypeKin};
+use crate::plan::{Outputs, PlannedColumn, StatementPlan};
+use crate::refusal::Refusal;
+use crate::scrub::{self, Taint};
+use crate::seal::SealPlan;
+
+/// Bytes cleared for the client. Filled here only; the client writer drains it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: BytesMut,
+    /// Where a masked cell is made before it is framed; kept from row to row.
+    scratch: Vec<u8>,
+}
+
+impl Outbox {
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What is to be written next.
+    pub fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    /// `written` bytes of `chunk` reached the socket.
+    pub fn advance(&mut self, written: usize) {
+        self.bytes.advance(written.min(self.bytes.len()));
+    }
+
+    /// The gateway's own refusal in the place of the refused statement's answer.
+    pub fn refuse(&mut self, refusal: &Refusal, request_id: &str) {
+        refusal.to_fields(request_id).encode_error(&mut self.bytes);
+    }
+
+    /// An error text of the gateway's own making.
+    pub fn error(&mut self, fields: &Fields) {
+        fields.encode_error(&mut self.bytes);
+    }
+
+    pub fn ready_for_query(&mut self, status: TransactionStatus) {
+        encode::ready_for_query(&mut self.bytes, status);
+    }
+
+    /// Messages of the login exchange, which carry nothing of a statement.
+    pub fn login(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        write(&mut self.bytes);
+    }
+}
+
+/// A plan held against the real row description: how each cell is treated from here on.
+#[derive(Debug, Clone)]
+pub struct BoundMask {
+    /// `None`: nothing is checked, whatever the number of columns.
+    columns: Option<Vec<Option<MaskEncoder>>>,
+    masks_any: bool,
+}
+
+impl BoundMask {
+    /// For sessions that nothing restricts.
+    pub const UNCHECKED: &'static Self = &Self { columns: None, masks_any: false };
+
+    pub fn unchecked() -> Self {
+        Self::UNCHECKED.clone()
+    }
+}
+
+/// The server described another result than analysis predicted: nothing of it is released.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MaskMismatch {
+    #[error("the server describes {described} columns where {predicted} were predicted")]
+    Count { described: usize, predicted: usize },
+    #[error("column {index} comes from another place than predicted")]
+    Origin { index: usize },
+    #[error("column {index} has another name than predicted")]
+    Name { index: usize },
+    #[error("column {index} has another type than the catalog says")]
+    Type { index: usize },
+    #[error("the server returns rows where none were predicted")]
+    Rows,
+}
+
+/// `formats(i)` is the wire format of column `i`: from Bind where the description came from a Describe of the
+/// statement, else from the description itself.
+pub fn bind(
+    plan: &StatementPlan,
+    described: &RowDescription,
+    seals: &SealPlan,
+    snapshot: &CatalogSnapshot,
+    formats: impl Fn(usize) -> Format,
+) -> Result<BoundMask, MaskMismatch> {
+    let fields = &described.fields;
+    let mut columns = Vec::with_capacity(fields.len());
+    match &plan.outputs {
+        Outputs::None => return Err(MaskMismatch::Rows),
+        Outputs::Unchecked => return Ok(BoundMask::unchecked()),
+        Outputs::ByOrigin => {
+            for (index, field) in fields.iter().enumerate() {
+                let mask = seals.column(origin(field)).map(|sealed| sealed.mask);
+                columns.push(encoder(mask, field, snapshot, formats(index)));
+            }
+        }
+        Outputs::Columns(planned) => {
+            if planned.len() != fields.len() {
+                return Err(MaskMismatch::Count { described: fields.len(), predicted: planned.len() });
+            }
+            for (index, (planned, field)) in planned.iter().zip(fields).enumerate() {
+                cross_check(index, planned, field, snapshot)?;
+                let mask = planned.mask.as_ref().map(|sealed| sealed.mask);
+                columns.push(encoder(mask, field, snapshot, formats(index)));
+            }
+        }
+    }
+    let masks_any = columns.iter().any(Option::is_some);
+    Ok(BoundMask { columns: Some(columns), masks_any })
+}
+
+fn origin(field: &Field) -> ColumnId {
+    ColumnId { relation: Oid(field.table_oid), attribute: field.attribute }
+}
+
+fn cross_check(
+    index: usize,
+    planned: &PlannedColumn,
+    field: &Field,
+    snapshot: &CatalogSnapshot,
+) -> Result<(), MaskMismatch> {
+    let announced = (field.table_oid != 0).then(|| origin(field));
+    if announced != planned.origin {
+        return Err(MaskMismatch::Origin { index });
+    }
+    if planned.name.as_ref().is_some_and(|name| name.as_bytes() != field.name.as_bytes()) {
+        return Err(MaskMismatch::Name { index });
+    }
+    let known = planned.origin.and_then(|id| snapshot.column(id));
+    if known.is_some_and(|column| snapshot.base_type(column.type_oid) != snapshot.base_type(Oid(field.type_oid))) {
+        return Err(MaskMismatch::Type { index });
+    }
+    Ok(())
+}
+
+fn encoder(mask: Option<Mask>, field: &Field, snapshot: &CatalogSnapshot, format: Format) -> Option<MaskEncoder> {
+    mask.map(|mask| MaskEncoder::plan(mask, type_kin(Oid(field.type_oid), snapshot), format))
+}
+
+fn type_kin(oid: Oid, snapshot: &CatalogSnapshot) -> TypeKin {
+    TypeKin::of(oid.0, snapshot.type_name(oid).as_deref())
+}
+
+/// What a statement let through, for the record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub rows: u64,
+    pub bytes: u64,
+    pub cells_masked: u64,
+}
+
+/// One row to the client, masked as bound.
+pub fn release_row(
+    row: &DataRow,
+    bound: &BoundMask,
+    counts: &mut Counts,
+    out: &mut Outbox,
+) -> Result<(), ReleaseError> {
+    let columns = bound.columns.as_deref();
+    if columns.is_some_and(|columns| columns.len() != row.field_count()) {
+        return Err(ReleaseError::RowShape);
+    }
+    let before = out.bytes.len();
+    if let Some(columns) = columns.filter(|_| bound.masks_any) {
+        let mut masked = 0;
+        row.rewrite_with(&mut out.bytes, &mut out.scratch, |index, cell, scratch| {
+            match columns.get(index).and_then(Option::as_ref) {
+                Some(encoder) => {
+                    masked += u64::from(cell.is_some());
+                    encoder.apply(cell, scratch)
+                }
+                None => CellAction::Keep,
+            }
+        })?;
+        counts.cells_masked += masked;
+    } else {
+        out.bytes.extend_from_slice(row.frame.bytes());
+    }
+    counts.rows += 1;
+    counts.bytes += u64::try_from(out.bytes.len().saturating_sub(before)).unwrap_or(u64::MAX);
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum ReleaseError {
+    #[error("a row has another number of columns than its description")]
+    RowShape,
+    #[error("the server sent a message that is not allowed here")]
+    NotAllowed,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// Everything but rows. `taint` is the worst of what the message may carry; `channels` are NOTIFY channels whose
+/// notifications pass.
+pub fn release(
+    message: &BackendMessage,
+    taint: Taint,
+    correlation: &str,
+    channels: &dyn Fn(&str) -> bool,
+    out: &mut Outbox,
+) -> Result<(), ReleaseError> {
+    match message {
+        BackendMessage::ErrorResponse(fields) => {
+            scrub::scrub_error(fields, taint, correlation).encode_error(&mut out.bytes)
+        }
+        BackendMessage::NoticeResponse(fields) => {
+            if let Some(notice) = scrub::scrub_notice(fields, taint, correlation) {
+                notice.encode_notice(&mut out.bytes);
+            }
+        }
+        BackendMessage::NotificationResponse { frame, channel, .. } => {
+            if channels(channel.as_str()) {
+                out.bytes.extend_from_slice(frame.bytes());
+            }
+        }
+        BackendMessage::RowDescription(_)
+        | BackendMessage::ParameterStatus { .. }
+        | BackendMessage::ParameterDescription { .. }
+        | BackendMessage::CommandComplete { .. }
+        | BackendMessage::EmptyQueryResponse
+        | BackendMessage::ParseComplete
+        | BackendMessage::BindComplete
+        | BackendMessage::CloseComplete
+        | BackendMessage::NoData
+        | BackendMessage::PortalSuspended
+        | BackendMessage::ReadyForQuery(_) => {
+            let frame = message.frame().ok_or(ReleaseError::NotAllowed)?;
+            out.bytes.extend_from_slice(frame.bytes());
+        }
+        BackendMessage::DataRow(_)
+        | BackendMessage::Authentication(_)
+        | BackendMessage::BackendKeyData { .. }
+        | BackendMessage::CopyInResponse(_)
+        | BackendMessage::CopyOutResponse(_)
+        | BackendMessage::CopyBothResponse(_)
+        | BackendMessage::CopyData(_)
+        | BackendMessage::CopyDone
+        | BackendMessage::FunctionCallResponse(_)
+        | BackendMessage::NegotiateProtocolVersion { .. } => return Err(ReleaseError::NotAllowed),
+    }
+    Ok(())
+}

@@ -1,0 +1,314 @@
+//! The server's answers: steps 10 to 13. Every message is matched to the request it answers, bound to its mask
+//! plan, recorded where it ends something, and only then released.
+
+use std::sync::atomic::Ordering;
+
+use exeat_enforce::plan::{Outputs, StatementPlan};
+use exeat_enforce::release::{self, BoundMask, MaskMismatch};
+use exeat_enforce::scrub::Taint;
+use exeat_store::record::OutcomeResult;
+use exeat_wire::{
+    BackendMessage, DataRow, Fields, Format, Request, RowDescription, Step, TransactionStatus, backend, split_backend,
+};
+
+use super::due::{Due, ExecuteDue, QueryDue};
+use super::outcome::Ended;
+use super::session::{Done, Session, SessionEnd};
+use super::statements::Portal;
+
+/// Rows the gateway's own queries may return.
+const OWN_ROWS_MAX: usize = 16;
+
+impl Session {
+    /// Everything the server has sent, as far as it is whole.
+    pub(crate) fn take_answers(&mut self) -> Done {
+        while let Some(frame) = split_backend(&mut self.io.upstream.buffer).map_err(SessionEnd::Server)? {
+            let message = backend::decode(frame).map_err(SessionEnd::Server)?;
+            self.answer(&message)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, message: &BackendMessage) -> Done {
+        match self.pipeline.on_backend(message)? {
+            Step::Asynchronous => self.release(message, self.outside_taint()),
+            Step::Partial => self.partial(message),
+            Step::Completed { context, .. } => self.completed(message, context),
+            Step::Failed { context, skipped, .. } => self.failed(message, context, skipped),
+            Step::QueryFailed => self.query_failed(message),
+            // Refused before it is sent; a server that starts one all the same is not followed.
+            Step::CopyIn { .. } | Step::CopyOut => Err(SessionEnd::Copy),
+            Step::Fatal => {
+                self.release(message, self.outside_taint())?;
+                Err(SessionEnd::UpstreamFatal)
+            }
+        }
+    }
+
+    /// What belongs to no statement counts as tainted wherever anything is sealed.
+    fn outside_taint(&self) -> Taint {
+        if self.picture.facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode }
+    }
+
+    fn release(&mut self, message: &BackendMessage, taint: Taint) -> Done {
+        let listened = &self.target.channels;
+        let sealed = !self.picture.facts.unrestricted;
+        let passes = |channel: &str| !sealed || listened.iter().any(|known| known == channel);
+        let correlation = self.record.session();
+        release::release(message, taint, correlation, &passes, &mut self.io.outbox)?;
+        Ok(())
+    }
+
+    fn partial(&mut self, message: &BackendMessage) -> Done {
+        let facts = &self.picture.facts;
+        match (self.pipeline.front_mut(), message) {
+            (Some((_, Due::Query(query))), BackendMessage::DataRow(row)) => {
+                let QueryDue { bound, counts, .. } = query.as_mut();
+                let bound = bound.as_ref().ok_or(MaskMismatch::Rows)?;
+                release::release_row(row, bound, counts, &mut self.io.outbox)?;
+                Ok(())
+            }
+            (Some((_, Due::Execute(execute))), BackendMessage::DataRow(row)) => {
+                let ExecuteDue { portal, counts, .. } = execute.as_mut();
+                let bound = bound_of(portal.bound.get(), portal.plan())?;
+                release::release_row(row, bound, counts, &mut self.io.outbox)?;
+                Ok(())
+            }
+            (Some((_, Due::Query(query))), BackendMessage::RowDescription(described)) => {
+                query.bound = Some(match query.plan() {
+                    Some(plan) => release::bind(plan, described, &facts.seals, &facts.snapshot, |index| {
+                        described.fields.get(index).map_or(Format::Text, |field| field.format)
+                    })?,
+                    None if facts.unrestricted => BoundMask::unchecked(),
+                    None => return Err(MaskMismatch::Rows.into()),
+                });
+                self.release(message, Taint::Clean)
+            }
+            (Some((_, Due::Query(_))), BackendMessage::CommandComplete { tag, .. }) => {
+                let tag = tag.as_str().to_owned();
+                self.query_ended(Ended { result: OutcomeResult::Ok, tag: Some(&tag), sqlstate: None })?;
+                self.release(message, Taint::Clean)
+            }
+            (Some((_, Due::Query(_))), BackendMessage::EmptyQueryResponse) => {
+                self.query_ended(Ended { result: OutcomeResult::Ok, tag: None, sqlstate: None })?;
+                self.release(message, Taint::Clean)
+            }
+            (Some((_, Due::DescribeStatement { .. })), BackendMessage::ParameterDescription { .. }) => {
+                self.release(message, Taint::Clean)
+            }
+            (Some((_, Due::Own)), BackendMessage::DataRow(row)) => {
+                self.own.rows.push(text_cells(row)?);
+                if self.own.rows.len() > OWN_ROWS_MAX {
+                    return Err(SessionEnd::State("more rows than one".to_owned()));
+                }
+                Ok(())
+            }
+            (Some((_, Due::Own)), _) => Ok(()),
+            (Some(_) | None, _) => Err(SessionEnd::UnexpectedAnswer(message.name())),
+        }
+    }
+
+    /// The message ends the answer to one request.
+    fn completed(&mut self, message: &BackendMessage, due: Due) -> Done {
+        match due {
+            Due::Query(_) | Due::Sync => self.ready(message, true),
+            Due::Poison(_) => match message {
+                BackendMessage::ReadyForQuery(_) => self.ready(message, true),
+                // It parsed: then nothing we know of this server holds.
+                _ => Err(SessionEnd::UnexpectedAnswer(message.name())),
+            },
+            Due::Own => match message {
+                BackendMessage::ReadyForQuery(_) => self.ready(message, false),
+                _ => Ok(()),
+            },
+            Due::Parse { .. } | Due::Bind { .. } | Due::Close { .. } => self.release(message, Taint::Clean),
+            Due::DescribeStatement { statement } => {
+                if let BackendMessage::RowDescription(described) = message {
+                    // Checked as a text result; each Bind has its own formats.
+                    self.bind_mask(statement.permit.plans.first(), described, |_| Format::Text)?;
+                    let version = self.picture.facts.snapshot.version();
+                    let _ = statement.described.set((version, described.clone()));
+                }
+                self.release(message, Taint::Clean)
+            }
+            Due::DescribePortal { portal, ours } => {
+                if let BackendMessage::RowDescription(described) = message {
+                    let bound = self.bind_mask(portal.plan(), described, |index| portal.format(index))?;
+                    let _ = portal.bound.set(bound);
+                }
+                if ours { Ok(()) } else { self.release(message, Taint::Clean) }
+            }
+            Due::Execute(execute) => {
+                let (result, tag) = match message {
+                    BackendMessage::CommandComplete { tag, .. } => (OutcomeResult::Ok, Some(tag.as_str())),
+                    BackendMessage::PortalSuspended => (OutcomeResult::Suspended, None),
+                    _ => (OutcomeResult::Ok, None),
+                };
+                self.execute_ended(&execute, Ended { result, tag, sqlstate: None })?;
+                self.release(message, Taint::Clean)
+            }
+        }
+    }
+
+    fn bind_mask(
+        &self,
+        plan: Option<&StatementPlan>,
+        described: &RowDescription,
+        formats: impl Fn(usize) -> Format,
+    ) -> Result<BoundMask, SessionEnd> {
+        let facts = &self.picture.facts;
+        match plan {
+            Some(plan) => Ok(release::bind(plan, described, &facts.seals, &facts.snapshot, formats)?),
+            None if facts.unrestricted => Ok(BoundMask::unchecked()),
+            None => Err(MaskMismatch::Rows.into()),
+        }
+    }
+
+    /// An extended request failed; the server skips to the next Sync.
+    fn failed(&mut self, message: &BackendMessage, due: Due, skipped: Vec<(Request, Due)>) -> Done {
+        let BackendMessage::ErrorResponse(fields) = message else {
+            return Err(SessionEnd::UnexpectedAnswer(message.name()));
+        };
+        for (_, lost) in skipped.into_iter().rev() {
+            self.lost(lost)?;
+        }
+        let taint = self.taint_of(&due);
+        match due {
+            Due::Poison(refusal) => {
+                self.io.outbox.error(&refusal);
+                Ok(())
+            }
+            Due::Own => {
+                self.own.failed = Some(fields.clone());
+                Ok(())
+            }
+            Due::Execute(execute) => {
+                self.execute_ended(&execute, Ended::error(fields))?;
+                self.release(message, taint)
+            }
+            Due::Bind { undo, portal } => {
+                self.names.undo(undo);
+                self.bind_ended(&portal, Ended::error(fields))?;
+                self.release(message, taint)
+            }
+            Due::Parse { undo } | Due::Close { undo: Some(undo) } => {
+                self.names.undo(undo);
+                self.release(message, taint)
+            }
+            Due::DescribeStatement { .. } | Due::DescribePortal { .. } | Due::Close { undo: None } => {
+                self.release(message, taint)
+            }
+            Due::Query(_) | Due::Sync => Err(SessionEnd::UnexpectedAnswer(message.name())),
+        }
+    }
+
+    /// A request behind the failed one: the server never looked at it.
+    fn lost(&mut self, due: Due) -> Done {
+        match due {
+            Due::Parse { undo } | Due::Close { undo: Some(undo) } => {
+                self.names.undo(undo);
+                Ok(())
+            }
+            Due::Bind { undo, portal } => {
+                self.names.undo(undo);
+                self.bind_ended(&portal, Ended { result: OutcomeResult::Skipped, tag: None, sqlstate: None })
+            }
+            Due::DescribePortal { portal, .. } => {
+                portal.describe_sent.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            Due::Query(_)
+            | Due::Execute(_)
+            | Due::DescribeStatement { .. }
+            | Due::Close { undo: None }
+            | Due::Sync
+            | Due::Poison(_)
+            | Due::Own => Ok(()),
+        }
+    }
+
+    /// A Query or a Sync failed; its ReadyForQuery follows.
+    fn query_failed(&mut self, message: &BackendMessage) -> Done {
+        let BackendMessage::ErrorResponse(fields) = message else {
+            return Err(SessionEnd::UnexpectedAnswer(message.name()));
+        };
+        let taint = self.pipeline.front().map_or(Taint::Clean, |(_, due)| self.taint_of(due));
+        match self.pipeline.front() {
+            Some((_, Due::Poison(refusal))) => {
+                self.io.outbox.error(refusal);
+                Ok(())
+            }
+            Some((_, Due::Own)) => {
+                self.own.failed = Some(fields.clone());
+                Ok(())
+            }
+            Some((_, Due::Query(_))) => {
+                self.query_ended(Ended::error(fields))?;
+                self.release(message, taint)
+            }
+            Some(_) | None => self.release(message, self.taint.max(taint)),
+        }
+    }
+
+    /// The worst that an error of this request may carry.
+    fn taint_of(&self, due: &Due) -> Taint {
+        match due {
+            Due::Query(query) => {
+                let own = query.permit.worst_taint();
+                if query.permit.ends_transaction() { own.max(self.taint) } else { own }
+            }
+            Due::Execute(execute) => self.taint_of_portal(&execute.portal),
+            Due::Bind { portal, .. } | Due::DescribePortal { portal, .. } => self.taint_of_portal(portal),
+            Due::DescribeStatement { statement } => statement.permit.worst_taint(),
+            Due::Parse { .. } | Due::Close { .. } | Due::Sync | Due::Poison(_) | Due::Own => self.taint,
+        }
+    }
+
+    fn taint_of_portal(&self, portal: &Portal) -> Taint {
+        let own = portal.permit.worst_taint();
+        if portal.permit.ends_transaction() { own.max(self.taint) } else { own }
+    }
+
+    fn ready(&mut self, message: &BackendMessage, to_client: bool) -> Done {
+        let BackendMessage::ReadyForQuery(status) = message else {
+            return Err(SessionEnd::UnexpectedAnswer(message.name()));
+        };
+        self.status = *status;
+        if *status == TransactionStatus::Idle {
+            self.picture.transaction_ended();
+            self.taint = Taint::Clean;
+            // A batch sent ahead may have made its own already.
+            if !self.batch_open && self.pipeline.due() == 0 {
+                self.names.forget_portals();
+            }
+        }
+        if to_client { self.release(message, Taint::Clean) } else { Ok(()) }
+    }
+}
+
+/// Rows of a portal need its description, unless nothing of this session is checked or masked.
+fn bound_of<'a>(bound: Option<&'a BoundMask>, plan: Option<&StatementPlan>) -> Result<&'a BoundMask, MaskMismatch> {
+    match (bound, plan.map(|plan| &plan.outputs)) {
+        (Some(bound), _) => Ok(bound),
+        (None, Some(Outputs::Unchecked) | None) => Ok(BoundMask::UNCHECKED),
+        (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin)) => Err(MaskMismatch::Rows),
+    }
+}
+
+fn text_cells(row: &DataRow) -> Result<Vec<Option<String>>, SessionEnd> {
+    row.cells()
+        .map(|cell| {
+            let cell = cell.map_err(SessionEnd::Server)?;
+            Ok(cell.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        })
+        .collect()
+}
+
+impl Ended<'_> {
+    fn error(fields: &Fields) -> Ended<'static> {
+        // 57014: the client's own cancel, or a time-out; both end the statement without its result.
+        let code = fields.sqlstate().unwrap_or_default().into_owned();
+        let result = if code == "57014" { OutcomeResult::Cancelled } else { OutcomeResult::Error };
+        Ended { result, tag: None, sqlstate: Some(code) }
+    }
+}

@@ -1,0 +1,205 @@
+//! What the gateway knows of one database's catalog, kept fresh within the target's bound.
+//! One catalog connection per database, opened when the first session needs it and closed with the last one.
+//! Never answers with a snapshot older than the bound: then it reads again, or says that it cannot.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use exeat_sql::catalog::{FINGERPRINT_QUERY, QUERIES};
+use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::config::{AnalyseRequest, Analyser, Target};
+use crate::upstream::{CatalogConnection, LoginConfig, UpstreamError};
+
+/// Analyses kept per database. Texts are bounded by `CACHED_STATEMENT_BYTES_MAX`, so this is at most 64 MiB of text
+/// and usually a few hundred KiB.
+const ANALYSES_MAX: usize = 4096;
+/// Longer texts (bulk INSERTs, generated lists) are analysed anew each time: they do not come back.
+const CACHED_STATEMENT_BYTES_MAX: usize = 16 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CatalogUnavailable {
+    #[error("the catalog connection failed")]
+    Upstream(#[from] UpstreamError),
+    #[error("the catalog does not read as expected")]
+    Shape(#[from] CatalogError),
+    #[error("the catalog connection reached database {found} where the session is in {expected}")]
+    OtherDatabase { expected: u32, found: u32 },
+}
+
+/// All databases known to the data plane, by target and database OID.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogs {
+    databases: Mutex<HashMap<(String, Oid), Weak<DatabaseCatalog>>>,
+}
+
+impl Catalogs {
+    /// The catalog of the database a session is in. `login` is the session's own: the catalog connection uses the
+    /// login of the session that opened it.
+    pub(crate) fn database(
+        &self,
+        target: &Arc<Target>,
+        database: Oid,
+        login: &Arc<LoginConfig>,
+    ) -> Arc<DatabaseCatalog> {
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        databases.retain(|_, known| known.strong_count() > 0);
+        let key = (target.name.clone(), database);
+        if let Some(known) = databases.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let catalog = Arc::new(DatabaseCatalog {
+            target: Arc::clone(target),
+            database,
+            login: Arc::clone(login),
+            current: ArcSwapOption::empty(),
+            connection: AsyncMutex::new(Reader { connection: None, version: 0 }),
+            analyses: Cache::new(ANALYSES_MAX),
+        });
+        databases.insert(key, Arc::downgrade(&catalog));
+        tokio::spawn(poll(Arc::downgrade(&catalog), target.catalog_bound));
+        catalog
+    }
+}
+
+/// Re-reads the fingerprint well within the bound, as long as a session is there.
+async fn poll(catalog: Weak<DatabaseCatalog>, bound: Duration) {
+    loop {
+        tokio::time::sleep(bound / 2).await;
+        let Some(catalog) = catalog.upgrade() else { return };
+        // A session that must know says so itself; here a failure only means that the snapshot ages.
+        if let Err(problem) = catalog.refresh(false).await {
+            tracing::warn!(target_name = %catalog.target.name, %problem, "catalog could not be read");
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct DatabaseCatalog {
+    target: Arc<Target>,
+    database: Oid,
+    login: Arc<LoginConfig>,
+    current: ArcSwapOption<Verified>,
+    /// Single flight: whoever holds it reads for all.
+    connection: AsyncMutex<Reader>,
+    analyses: Cache<AnalysisKey, Arc<MessageAnalysis>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    connection: Option<CatalogConnection>,
+    version: u64,
+}
+
+#[derive(Debug)]
+struct Verified {
+    snapshot: Arc<CatalogSnapshot>,
+    fingerprint: String,
+    at: Instant,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct AnalysisKey {
+    version: u64,
+    scope: Arc<Scope>,
+    sql: Arc<str>,
+}
+
+impl DatabaseCatalog {
+    /// A snapshot verified within the bound.
+    pub(crate) async fn snapshot(&self) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {
+        if let Some(verified) = self.fresh() {
+            return Ok(verified);
+        }
+        self.refresh(false).await
+    }
+
+    fn fresh(&self) -> Option<Arc<CatalogSnapshot>> {
+        let current = self.current.load();
+        let verified = current.as_ref()?;
+        (verified.at.elapsed() <= self.target.catalog_bound).then(|| Arc::clone(&verified.snapshot))
+    }
+
+    /// Compares the fingerprint and loads again if it changed. `changed`: the caller knows that it did.
+    pub(crate) async fn refresh(&self, changed: bool) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {
+        let asked = Instant::now();
+        let mut reader = self.connection.lock().await;
+        // Somebody else read while we waited for the lock.
+        if let Some(verified) = self.current.load_full().filter(|verified| verified.at > asked) {
+            return Ok(Arc::clone(&verified.snapshot));
+        }
+        let read = self.read(&mut reader, changed).await;
+        if read.is_err() {
+            reader.connection = None;
+        }
+        read
+    }
+
+    async fn read(&self, reader: &mut Reader, changed: bool) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {
+        let at = Instant::now();
+        let connection = match reader.connection.take() {
+            Some(connection) => reader.connection.insert(connection),
+            None => {
+                let connection = CatalogConnection::connect(&self.target.upstream, &self.login).await?;
+                reader.connection.insert(connection)
+            }
+        };
+        let fingerprint = single_value(connection.query(FINGERPRINT_QUERY).await?);
+        if let Some(verified) = self.current.load_full() {
+            if !changed && verified.fingerprint == fingerprint {
+                let snapshot = Arc::clone(&verified.snapshot);
+                self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
+                return Ok(snapshot);
+            }
+        }
+        let rows = read_all(connection).await?;
+        reader.version += 1;
+        let snapshot = Arc::new(CatalogSnapshot::build(reader.version, &rows)?);
+        if snapshot.database() != self.database {
+            return Err(CatalogUnavailable::OtherDatabase { expected: self.database.0, found: snapshot.database().0 });
+        }
+        self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
+        Ok(snapshot)
+    }
+
+    /// Analysis of a text, from the cache or from the parser pool. `None`: the pool gave no answer.
+    pub(crate) async fn analyse(
+        &self,
+        analyser: &Analyser,
+        snapshot: &Arc<CatalogSnapshot>,
+        scope: &Arc<Scope>,
+        sql: &str,
+    ) -> Option<Result<Arc<MessageAnalysis>, ParseFailure>> {
+        let key = AnalysisKey { version: snapshot.version(), scope: Arc::clone(scope), sql: Arc::from(sql) };
+        if let Some(known) = self.analyses.get(&key) {
+            return Some(Ok(known));
+        }
+        let request = AnalyseRequest { sql: sql.to_owned(), snapshot: Arc::clone(snapshot), scope: Arc::clone(scope) };
+        let result = analyser(request).await.ok()?;
+        if let Ok(analysis) = &result {
+            if sql.len() <= CACHED_STATEMENT_BYTES_MAX {
+                self.analyses.insert(key, Arc::clone(analysis));
+            }
+        }
+        Some(result)
+    }
+}
+
+/// All catalog queries see one snapshot of the server's.
+async fn read_all(connection: &mut CatalogConnection) -> Result<Vec<Vec<Vec<Option<String>>>>, UpstreamError> {
+    connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let mut results = Vec::with_capacity(QUERIES.len());
+    for query in QUERIES {
+        results.push(connection.query(query.sql).await?);
+    }
+    connection.query("COMMIT").await?;
+    Ok(results)
+}
+
+fn single_value(rows: Vec<Vec<Option<String>>>) -> String {
+    rows.into_iter().flatten().flatten().next().unwrap_or_default()
+}

@@ -1,0 +1,221 @@
+//! The two sockets of a session and their buffers. One task owns both; `turn` is the only place that waits.
+//! Bounded: a full outbox stops reading the server, a full upstream buffer stops reading the client.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes, BytesMut};
+use exeat_enforce::release::Outbox;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+/// Above this many bytes waiting for the client the server is not read: a slow client must not grow our memory.
+pub(crate) const OUTBOX_BYTES_HIGH: usize = 256 * 1024;
+/// Above this many bytes waiting for the server the client is not read.
+pub(crate) const UPSTREAM_BYTES_HIGH: usize = 256 * 1024;
+/// One read asks for this much; larger messages grow the buffer up to the frame limits of the wire crate.
+const READ_BYTES: usize = 8 * 1024;
+
+/// A stream and what was read from it but not yet decoded.
+#[derive(Debug)]
+pub(crate) struct Inbound<S> {
+    pub(crate) stream: S,
+    pub(crate) buffer: BytesMut,
+}
+
+impl<S> Inbound<S> {
+    pub(crate) fn new(stream: S, buffer: BytesMut) -> Self {
+        Self { stream, buffer }
+    }
+}
+
+/// What a turn brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Client,
+    Upstream,
+    ClientClosed,
+    UpstreamClosed,
+    /// Everything queued for both sides is written; only reported when nothing may be read.
+    Flushed,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interest {
+    pub(crate) client: bool,
+    pub(crate) upstream: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Io<C, U> {
+    pub(crate) client: Inbound<C>,
+    pub(crate) upstream: Inbound<U>,
+    pub(crate) outbox: Outbox,
+    /// Bytes for the server, in order. Filled by the typed senders only.
+    pub(crate) outgoing: Outgoing,
+    client_unflushed: bool,
+    upstream_unflushed: bool,
+}
+
+/// Frames on their way to the server. Large frames are kept as they came, without copying.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    small: BytesMut,
+    queue: std::collections::VecDeque<Bytes>,
+    queued_bytes: usize,
+}
+
+/// Frames from this size on are queued as they are instead of being copied together.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+
+impl Outgoing {
+    pub(crate) fn push(&mut self, frame: Bytes) {
+        if frame.len() <= COPY_BYTES_MAX && self.queue.is_empty() {
+            self.small.extend_from_slice(&frame);
+            return;
+        }
+        self.queued_bytes += frame.len();
+        self.queue.push_back(frame);
+    }
+
+    pub(crate) fn write(&mut self, encode: impl FnOnce(&mut BytesMut)) {
+        if self.queue.is_empty() {
+            encode(&mut self.small);
+            return;
+        }
+        let mut bytes = BytesMut::new();
+        encode(&mut bytes);
+        self.push(bytes.freeze());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.small.len() + self.queued_bytes
+    }
+
+    fn is_empty(&self) -> bool {
+        self.small.is_empty() && self.queue.is_empty()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        if self.small.is_empty() { self.queue.front().map_or(&[], |frame| frame.as_ref()) } else { &self.small }
+    }
+
+    fn advance(&mut self, written: usize) {
+        if !self.small.is_empty() {
+            self.small.advance(written.min(self.small.len()));
+            return;
+        }
+        if let Some(front) = self.queue.front_mut() {
+            let written = written.min(front.len());
+            front.advance(written);
+            self.queued_bytes -= written;
+            if front.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+    }
+}
+
+impl<C, U> Io<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(crate) fn new(client: Inbound<C>, upstream: Inbound<U>) -> Self {
+        Self {
+            client,
+            upstream,
+            outbox: Outbox::default(),
+            outgoing: Outgoing::default(),
+            client_unflushed: false,
+            upstream_unflushed: false,
+        }
+    }
+
+    /// Writes what is queued and waits for bytes from a side we are interested in. Cancel safe: progress is kept in
+    /// the buffers.
+    pub(crate) async fn turn(&mut self, interest: Interest) -> io::Result<Turn> {
+        poll_fn(|cx| self.poll_turn(cx, interest)).await
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<Turn>> {
+        if let Poll::Ready(Err(_)) = self.poll_write_client(cx) {
+            return Poll::Ready(Ok(Turn::ClientClosed));
+        }
+        if let Poll::Ready(Err(_)) = self.poll_write_upstream(cx) {
+            // What the server said before it closed is still to be read (a 57P01, say); only then is it gone.
+            self.outgoing = Outgoing::default();
+            self.upstream_unflushed = false;
+        }
+        if interest.upstream && self.outbox.len() < OUTBOX_BYTES_HIGH {
+            if let Poll::Ready(read) = poll_read(&mut self.upstream, cx) {
+                return Poll::Ready(Ok(match read {
+                    Ok(0) | Err(_) => Turn::UpstreamClosed,
+                    Ok(_) => Turn::Upstream,
+                }));
+            }
+        }
+        if interest.client && self.outgoing.len() < UPSTREAM_BYTES_HIGH {
+            if let Poll::Ready(read) = poll_read(&mut self.client, cx) {
+                return Poll::Ready(Ok(match read {
+                    Ok(0) | Err(_) => Turn::ClientClosed,
+                    Ok(_) => Turn::Client,
+                }));
+            }
+        }
+        let flushed = self.outbox.is_empty() && self.outgoing.is_empty();
+        if flushed && !interest.client && !interest.upstream && !self.client_unflushed && !self.upstream_unflushed {
+            return Poll::Ready(Ok(Turn::Flushed));
+        }
+        Poll::Pending
+    }
+
+    fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outbox.is_empty() {
+            match Pin::new(&mut self.client.stream).poll_write(cx, self.outbox.chunk()) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.outbox.advance(written);
+                    self.client_unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.client_unflushed {
+            match Pin::new(&mut self.client.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.client_unflushed = false,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_upstream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.outgoing.is_empty() {
+            match Pin::new(&mut self.upstream.stream).poll_write(cx, self.outgoing.chunk()) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.outgoing.advance(written);
+                    self.upstream_unflushed = true;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.upstream_unflushed {
+            match Pin::new(&mut self.upstream.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.upstream_unflushed = false,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn poll_read<S: AsyncRead + Unpin>(inbound: &mut Inbound<S>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    inbound.buffer.reserve(READ_BYTES);
+    // `read_buf` is cancel safe, so a future made anew at every poll loses nothing.
+    pin!(inbound.stream.read_buf(&mut inbound.buffer)).poll(cx)
+}

@@ -1,0 +1,375 @@
+//! Step 1: from a token to a session. Verifies the identity, finds target, rules and database login, connects
+//! upstream as that login, reads the session's own state, writes session.start, and only then says AuthenticationOk.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use exeat_enforce::refusal::{Object, Refusal, RefusalCode};
+use exeat_enforce::scrub::Taint;
+use exeat_policy::Principal;
+use exeat_store::StoreError;
+use exeat_store::record::{AuthFailure, SessionRecord, SessionStart, TokenRef};
+use exeat_wire::{Fields, Pipeline, Startup, TransactionStatus, encode};
+
+use super::cancel::CancelKeys;
+use super::io::{Inbound, Io};
+use super::outcome::policy_ref;
+use super::picture::{Picture, Renewed};
+use super::session::{Own, Session, SessionEnd};
+use super::startup::Applicant;
+use super::statements::Names;
+use super::stream::ClientStream;
+use super::upstream_settings::{SettingsError, upstream_settings};
+use crate::config::{LoadedPolicy, Target};
+use crate::identity::{IdentityError, Verified};
+use crate::server::Shared;
+use crate::upstream::{self, Connected, LoginConfig, UpstreamError, choose_login};
+
+/// Newest and oldest major version whose catalog and grammar the analysis knows.
+const SERVER_MAJOR_MAX: u32 = 18;
+const SERVER_MAJOR_MIN: u32 = 14;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("too many failed logins from this address")]
+    TooManyFailures,
+    #[error("target {0:?} does not exist")]
+    UnknownTarget(String),
+    #[error("no rule speaks of this principal at target {0:?}")]
+    NoRule(String),
+    #[error("no login of target {0:?} is for this principal")]
+    NoLogin(String),
+    #[error("principal has {0} sessions, the most allowed")]
+    TooManySessions(usize),
+    #[error(transparent)]
+    Setting(#[from] SettingsError),
+    #[error("could not reach target {target:?}: {source}")]
+    Upstream { target: String, source: UpstreamError },
+    #[error(
+        "server of target {target:?} has version {version}; sealed sessions need {SERVER_MAJOR_MIN} to {SERVER_MAJOR_MAX}"
+    )]
+    ServerVersion { target: String, version: u32 },
+    #[error("login {user:?} of target {target:?} is a superuser; set allow_privileged_login to accept that")]
+    PrivilegedLogin { target: String, user: String },
+    #[error("could not read the session's state at target {target:?}: {problem}")]
+    State { target: String, problem: String },
+    #[error("could not record the session")]
+    Record(#[from] StoreError),
+    #[error("no randomness for a cancel key")]
+    Randomness,
+}
+
+impl LoginError {
+    /// What the client is told. Inner detail of target and gateway stays in the log.
+    pub(crate) fn fields(&self) -> Fields {
+        match self {
+            Self::Identity(problem) => Fields::new("FATAL", "28000", &problem.to_string()).with(b'H', problem.hint()),
+            Self::TooManyFailures => Fields::new("FATAL", "28000", "too many failed logins from this address")
+                .with(b'H', "wait a minute, then connect with a valid token"),
+            Self::UnknownTarget(name) => Fields::new("FATAL", "3D000", &format!("target \"{name}\" does not exist"))
+                .with(b'H', "give the name of a target as dbname; the operator knows which there are"),
+            Self::NoRule(target) => {
+                Refusal::new(RefusalCode::NoRule, format!("no rule lets you use target \"{target}\""))
+                    .object(Object::at(target, None))
+                    .suggestion("ask the policy's owner for a rule that names one of your groups")
+                    .to_fatal_fields("login")
+            }
+            Self::NoLogin(target) => {
+                Fields::new("FATAL", "42501", &format!("no database login of target \"{target}\" is for you"))
+                    .with(b'H', "ask the operator for a login that names one of your groups")
+            }
+            Self::TooManySessions(limit) => {
+                Fields::new("FATAL", "53300", &format!("you have {limit} sessions, the most allowed"))
+                    .with(b'H', "close one of them first")
+            }
+            Self::Setting(problem) => problem.fields(),
+            Self::Upstream { target, .. } => {
+                Fields::new("FATAL", "58030", &format!("target \"{target}\" cannot be reached"))
+                    .with(b'H', "try again later; the operator finds the cause in the gateway's log")
+            }
+            Self::ServerVersion { target, .. } | Self::PrivilegedLogin { target, .. } | Self::State { target, .. } => {
+                Fields::new("FATAL", "58030", &format!("policy cannot be enforced at target \"{target}\""))
+                    .with(b'H', "the operator finds the cause in the gateway's log")
+            }
+            Self::Record(_) | Self::Randomness => {
+                Fields::new("FATAL", "58030", "the gateway cannot record this session")
+                    .with(b'H', "try again later; the operator finds the cause in the gateway's log and in /readyz")
+            }
+        }
+    }
+
+    /// Something the operator must look at, as opposed to a client that may not.
+    pub(crate) fn is_ours(&self) -> bool {
+        match self {
+            Self::Identity(_)
+            | Self::TooManyFailures
+            | Self::UnknownTarget(_)
+            | Self::NoRule(_)
+            | Self::NoLogin(_)
+            | Self::TooManySessions(_)
+            | Self::Setting(_) => false,
+            Self::Upstream { .. }
+            | Self::ServerVersion { .. }
+            | Self::PrivilegedLogin { .. }
+            | Self::State { .. }
+            | Self::Record(_)
+            | Self::Randomness => true,
+        }
+    }
+
+    fn reason_code(&self) -> &'static str {
+        match self {
+            Self::Identity(problem) => problem.reason_code(),
+            Self::TooManyFailures => "too_many_failures",
+            Self::UnknownTarget(_) => "unknown_target",
+            Self::NoRule(_) => "no_rule",
+            Self::NoLogin(_) => "no_login",
+            Self::TooManySessions(_) => "too_many_sessions",
+            Self::Setting(_) => "setting_refused",
+            Self::Upstream { .. } => "target_unreachable",
+            Self::ServerVersion { .. } => "server_version",
+            Self::PrivilegedLogin { .. } => "privileged_login",
+            Self::State { .. } => "state_unreadable",
+            Self::Record(_) => "not_recorded",
+            Self::Randomness => "no_randomness",
+        }
+    }
+}
+
+/// Everything known before the server is asked.
+struct Granted {
+    identity: Verified,
+    target: Arc<Target>,
+    login: Arc<LoginConfig>,
+    policy: Arc<LoadedPolicy>,
+}
+
+/// A session ready to run, or the client with the reason why not.
+pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant) -> Result<Session, Failed> {
+    let Applicant { client, startup, token, source } = applicant;
+    let token_ref = crate::identity::TokenRef::of_unverified(token.expose());
+    let wanted = wanted_target(&startup).to_owned();
+    let granted = match identify(shared, token.expose(), &wanted, source).await {
+        Ok(granted) => granted,
+        Err(problem) => {
+            record_failure(shared, source, &wanted, &token_ref.sha256_8, &problem);
+            return Err(Box::new((client, problem)));
+        }
+    };
+    match open(shared, client, startup, granted, source).await {
+        Ok(session) => Ok(session),
+        Err(failed) => {
+            record_failure(shared, source, &wanted, &token_ref.sha256_8, &failed.1);
+            Err(failed)
+        }
+    }
+}
+
+fn wanted_target(startup: &Startup) -> &str {
+    startup.parameter("database").or_else(|| startup.parameter("user")).unwrap_or_default()
+}
+
+async fn identify(shared: &Arc<Shared>, token: &str, wanted: &str, source: SocketAddr) -> Result<Granted, LoginError> {
+    if shared.failures.too_many(source.ip()) {
+        return Err(LoginError::TooManyFailures);
+    }
+    let identity = shared.dependencies.verifier.verify(token).await?;
+    let target = shared.find_target(wanted).ok_or_else(|| LoginError::UnknownTarget(wanted.to_owned()))?;
+    let policy = shared.dependencies.policy.load_full();
+    if !policy.policy.knows(&identity.principal, &target.name) {
+        return Err(LoginError::NoRule(target.name.clone()));
+    }
+    let login =
+        choose_login(&target.logins, &identity.principal).ok_or_else(|| LoginError::NoLogin(target.name.clone()))?;
+    let login = Arc::new(login.clone());
+    Ok(Granted { identity, target, login, policy })
+}
+
+fn record_failure(shared: &Shared, source: SocketAddr, target: &str, token: &str, problem: &LoginError) {
+    if matches!(problem, LoginError::Identity(_)) {
+        shared.failures.note(source.ip());
+    }
+    tracing::info!(%source, target_name = ?target, token, problem = %problem, "login failed");
+    let failure = AuthFailure {
+        source: &source.to_string(),
+        target: Some(target),
+        reason: problem.reason_code(),
+        issuer: None,
+        subject: None,
+        token: Some(TokenRef { id: None, sha256_8: token }),
+        tls: None,
+    };
+    if let Err(problem) = shared.dependencies.recorder.auth_failed(&failure) {
+        tracing::error!(%problem, "could not record a failed login");
+    }
+}
+
+pub(crate) type Failed = Box<(Inbound<ClientStream>, LoginError)>;
+
+async fn open(
+    shared: &Arc<Shared>,
+    client: Inbound<ClientStream>,
+    startup: Startup,
+    granted: Granted,
+    source: SocketAddr,
+) -> Result<Session, Failed> {
+    let session_id = uuid::Uuid::now_v7().to_string();
+    let principal = Arc::new(granted.identity.principal.clone());
+    let connected = match connect(shared, &startup, &granted, &session_id).await {
+        Ok(connected) => connected,
+        Err(problem) => return Err(Box::new((client, problem))),
+    };
+    let (guard, connected) = connected;
+    let record = match start_record(shared, &startup, &granted, &session_id, source, &client, &connected) {
+        Ok(record) => record,
+        Err(problem) => return Err(Box::new((client, problem.into()))),
+    };
+    let Some(cancel_key) = CancelKeys::register(&shared.cancel_keys, connected.backend_pid) else {
+        return Err(Box::new((client, LoginError::Randomness)));
+    };
+    let role = granted.login.role.clone().unwrap_or_else(|| granted.login.user.clone());
+    let picture = Picture::new(principal, &granted.target.name, Arc::clone(&granted.policy), role);
+    let upstream_key = (connected.backend_pid, connected.cancel_secret.clone());
+    let mut session = Session {
+        shared: Arc::clone(shared),
+        target: Arc::clone(&granted.target),
+        identity: granted.identity,
+        io: Io::new(client, Inbound::new(connected.stream, connected.buffer)),
+        pipeline: Pipeline::new(),
+        names: Names::default(),
+        picture,
+        record,
+        cancel_key,
+        upstream_key,
+        status: TransactionStatus::Idle,
+        taint: Taint::Clean,
+        batch_open: false,
+        refusing: false,
+        own: Own::default(),
+        cancelling: None,
+        shutdown: shared.dependencies.shutdown.clone(),
+        leaving: None,
+        next_request: 0,
+        ticks: super::session::ticks(),
+        _counted: guard,
+    };
+    if let Err(problem) = session.first_picture(&granted.login).await {
+        let problem = LoginError::State { target: granted.target.name.clone(), problem };
+        return Err(Box::new((session.give_up().await, problem)));
+    }
+    session.welcome(&connected.parameters);
+    Ok(session)
+}
+
+async fn connect(
+    shared: &Arc<Shared>,
+    startup: &Startup,
+    granted: &Granted,
+    session_id: &str,
+) -> Result<(crate::server::PrincipalGuard, Connected), LoginError> {
+    let principal = &granted.identity.principal;
+    let target = &granted.target;
+    let guard = shared.count_principal(principal).map_err(LoginError::TooManySessions)?;
+    let unrestricted = granted.policy.policy.unrestricted(principal, &target.name);
+    let read_only = !granted.policy.policy.grants_write(principal, &target.name);
+    let settings = upstream_settings(startup, principal, session_id, unrestricted, read_only)?;
+    let parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let connected = upstream::connect(&target.upstream, &granted.login, &parameters)
+        .await
+        .map_err(|source| LoginError::Upstream { target: target.name.clone(), source })?;
+    if unrestricted {
+        return Ok((guard, connected));
+    }
+    let major = connected.server_version_num / 10_000;
+    let newer = major > SERVER_MAJOR_MAX && !target.allow_newer_server;
+    if newer || major < SERVER_MAJOR_MIN {
+        return Err(LoginError::ServerVersion { target: target.name.clone(), version: connected.server_version_num });
+    }
+    let superuser = connected.parameters.iter().any(|(name, value)| name == "is_superuser" && value == "on");
+    if superuser && !target.allow_privileged_login {
+        return Err(LoginError::PrivilegedLogin { target: target.name.clone(), user: granted.login.user.clone() });
+    }
+    Ok((guard, connected))
+}
+
+fn start_record(
+    shared: &Shared,
+    startup: &Startup,
+    granted: &Granted,
+    session_id: &str,
+    source: SocketAddr,
+    client: &Inbound<ClientStream>,
+    connected: &Connected,
+) -> Result<SessionRecord, StoreError> {
+    let token = &granted.identity.token_ref;
+    shared.dependencies.recorder.start_session(&SessionStart {
+        session: session_id,
+        principal: &granted.identity.principal,
+        source: &source.to_string(),
+        target: &granted.target.name,
+        database: granted.target.upstream.database(),
+        login: &granted.login.user,
+        backend_pid: connected.backend_pid,
+        backend_start: None,
+        application_name: startup.parameter("application_name"),
+        policy: policy_ref(&granted.policy),
+        tls: client.stream.tls_version(),
+        token: Some(TokenRef { id: token.jti.as_deref(), sha256_8: &token.sha256_8 }),
+    })
+}
+
+impl Session {
+    /// Sealed sessions know their path, role and catalog before the first statement.
+    async fn first_picture(&mut self, login: &Arc<LoginConfig>) -> Result<(), String> {
+        if self.picture.facts.unrestricted {
+            return Ok(());
+        }
+        match self.read_state().await.map_err(|end: SessionEnd| end.to_string())? {
+            Renewed::Yes => {}
+            Renewed::Refuse(refusal) => return Err(refusal.reason),
+            Renewed::Skipped => return Err("the server skipped the question".to_owned()),
+        }
+        let database = self.own.state.as_ref().map(|state| state.database).unwrap_or_default();
+        let catalog = self.shared.catalogs.database(&self.target, database, login);
+        self.picture.database = Some(catalog);
+        match self.renew_picture(false).await.map_err(|end| end.to_string())? {
+            Renewed::Yes => Ok(()),
+            Renewed::Refuse(refusal) => Err(refusal.reason),
+            Renewed::Skipped => Err("the server skipped the question".to_owned()),
+        }
+    }
+
+    fn welcome(&mut self, parameters: &[(String, String)]) {
+        let (pid, secret) = (self.cancel_key.pid, self.cancel_key.secret);
+        // The last value counts: what the session's own first question changed is in there already.
+        let latest: HashMap<&str, &str> =
+            parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.io.outbox.login(|out| {
+            encode::authentication_ok(out);
+            for (name, value) in &latest {
+                let _ = encode::parameter_status(out, name, value);
+            }
+            let _ = encode::backend_key_data(out, pid, &secret);
+            encode::ready_for_query(out, TransactionStatus::Idle);
+        });
+    }
+
+    /// The session never began: the client gets its stream back to be told why.
+    async fn give_up(mut self) -> Inbound<ClientStream> {
+        self.sender().terminate();
+        let _ = self.io.turn(super::io::Interest { client: false, upstream: false }).await;
+        let Self { record, io, .. } = self;
+        if let Err(problem) = record.end("state_unreadable") {
+            tracing::error!(%problem, "could not record the end of a session");
+        }
+        io.client
+    }
+}
+
+/// Principals are counted by who they are, not by token: a second token is no second allowance.
+pub(crate) fn principal_key(principal: &Principal) -> (String, String, Option<String>) {
+    (principal.issuer.clone(), principal.subject.clone(), principal.actor.clone())
+}

@@ -1,0 +1,18 @@
+//! PostgreSQL sessions: login, the session loop and everything one session owns.
+
+mod answers;
+pub(crate) mod cancel;
+pub(crate) mod catalog;
+mod due;
+mod finish;
+mod io;
+pub(crate) mod login;
+mod outcome;
+mod picture;
+mod requests;
+mod send;
+pub(crate) mod session;
+pub(crate) mod startup;
+mod statements;
+pub(crate) mod stream;
+mod upstream_settings;

@@ -1,0 +1,203 @@
+//! What the session writes to the audit record: intents before, outcomes before the client's completion message.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use exeat_enforce::evaluate::Permit;
+use exeat_enforce::record::RecordFacts;
+use exeat_enforce::refusal::Refusal;
+use exeat_enforce::release::Counts;
+use exeat_store::record::{
+    Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt, Statement,
+};
+use exeat_wire::{Bind, Format};
+
+use super::due::{Due, ExecuteDue, QueryDue};
+use super::session::{Done, Session, SessionEnd};
+use super::statements::Portal;
+use crate::config::LoadedPolicy;
+
+/// How a statement ended, as the server said it.
+#[derive(Debug)]
+pub(crate) struct Ended<'a> {
+    pub(crate) result: OutcomeResult,
+    pub(crate) tag: Option<&'a str>,
+    pub(crate) sqlstate: Option<String>,
+}
+
+pub(crate) fn policy_ref(policy: &LoadedPolicy) -> PolicyRef<'_> {
+    PolicyRef { version: policy.generation, sha256: &policy.sha256 }
+}
+
+/// Which message an intent is written for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Intent<'a> {
+    Query,
+    Parse { name: &'a str },
+    Bind(&'a Bind),
+}
+
+impl Session {
+    /// Step 8. An error means that nothing may be forwarded.
+    pub(crate) fn record_intent(
+        &mut self,
+        request_id: &str,
+        sql: &str,
+        facts: &RecordFacts,
+        intent: Intent<'_>,
+    ) -> Result<RecordReceipt, Refusal> {
+        let parameters = parameters(intent);
+        let masked = masked(facts);
+        let mut statement = Statement {
+            parameters: &parameters,
+            ..statement(request_id, sql, Decision::Allow, facts, &masked, policy_ref(&self.picture.policy))
+        };
+        let receipt = match intent {
+            Intent::Query => self.record.intent(&statement),
+            Intent::Parse { name } => {
+                statement.protocol = Protocol::Extended;
+                statement.name = Some(name);
+                self.record.parse(&statement)
+            }
+            Intent::Bind(bind) => {
+                statement.protocol = Protocol::Extended;
+                statement.name = Some(bind.statement.as_str());
+                statement.portal = Some(bind.portal.as_str());
+                self.record.intent(&statement)
+            }
+        };
+        receipt.map_err(|problem| {
+            tracing::error!(%problem, "could not record a statement; it was not forwarded");
+            Refusal::not_enforceable("the audit log cannot be written")
+        })
+    }
+
+    /// A refusal is recorded like an intent. When even that fails the refusal stands all the same.
+    pub(crate) fn record_refusal(&mut self, request_id: &str, sql: &str, refusal: &Refusal, facts: &RecordFacts) {
+        let masked = masked(facts);
+        let reasons = [refusal.reason.clone()];
+        let statement = Statement {
+            code: Some(refusal.code.as_str()),
+            reasons: if facts.reasons.is_empty() { &reasons } else { &facts.reasons },
+            ..statement(request_id, sql, Decision::Refuse, facts, &masked, policy_ref(&self.picture.policy))
+        };
+        if let Err(problem) = self.record.intent(&statement) {
+            tracing::error!(%problem, "could not record a refusal");
+        }
+    }
+
+    /// One statement of the Query in front has ended.
+    pub(crate) fn query_ended(&mut self, ended: Ended<'_>) -> Done {
+        let Some((_, Due::Query(query))) = self.pipeline.front_mut() else { return Ok(()) };
+        let failed = matches!(ended.result, OutcomeResult::Error | OutcomeResult::Cancelled);
+        let last = failed || query.index + 1 >= query.permit.plans.len();
+        let outcome = Outcome {
+            index: u32::try_from(query.index).unwrap_or(u32::MAX),
+            last,
+            ..outcome(&query.request_id, &ended, query.counts, query.started, policy_ref(&self.picture.policy))
+        };
+        // Before the client hears of it: a statement nobody can account for must not look finished.
+        let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        query.index += 1;
+        query.bound = None;
+        query.counts = Counts::default();
+        query.started = Instant::now();
+        Ok(())
+    }
+
+    pub(crate) fn execute_ended(&mut self, execute: &ExecuteDue, ended: Ended<'_>) -> Done {
+        let policy = policy_ref(&self.picture.policy);
+        let outcome = Outcome {
+            last: ended.result != OutcomeResult::Suspended,
+            ..outcome(&execute.portal.request_id, &ended, execute.counts, execute.started, policy)
+        };
+        let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        Ok(())
+    }
+
+    /// A Query nobody will see the end of.
+    pub(crate) fn request_ended(&mut self, query: &QueryDue, ended: Ended<'_>) -> Done {
+        let outcome = Outcome {
+            index: u32::try_from(query.index).unwrap_or(u32::MAX),
+            ..outcome(&query.request_id, &ended, query.counts, query.started, policy_ref(&self.picture.policy))
+        };
+        let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        Ok(())
+    }
+
+    /// A Bind that failed or was skipped: there will be no Execute to close its intent.
+    pub(crate) fn bind_ended(&mut self, portal: &Portal, ended: Ended<'_>) -> Done {
+        let policy = policy_ref(&self.picture.policy);
+        let outcome = outcome(&portal.request_id, &ended, Counts::default(), Instant::now(), policy);
+        let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        Ok(())
+    }
+
+    /// A forwarded statement moves the session's picture and the transaction's taint.
+    pub(crate) fn note_effects(&mut self, permit: &Arc<Permit>) {
+        self.taint = self.taint.max(permit.worst_taint());
+        self.picture.note_effects(permit.plans.iter().map(|plan| plan.effect));
+    }
+}
+
+fn statement<'a>(
+    request_id: &'a str,
+    sql: &'a str,
+    decision: Decision,
+    facts: &'a RecordFacts,
+    masked: &'a [MaskedColumn<'a>],
+    policy: PolicyRef<'a>,
+) -> Statement<'a> {
+    Statement {
+        fingerprint: facts.fingerprint.as_deref(),
+        kinds: &facts.kinds,
+        relations: &facts.relations,
+        columns: &facts.columns,
+        masked,
+        rules: &facts.rules,
+        reasons: &facts.reasons,
+        ..Statement::new(request_id, sql, decision, policy)
+    }
+}
+
+fn outcome<'a>(
+    request_id: &'a str,
+    ended: &'a Ended<'a>,
+    counts: Counts,
+    started: Instant,
+    policy: PolicyRef<'a>,
+) -> Outcome<'a> {
+    Outcome {
+        request_id,
+        index: 0,
+        result: ended.result,
+        last: true,
+        tag: ended.tag,
+        sqlstate: ended.sqlstate.as_deref(),
+        rows: counts.rows,
+        bytes: counts.bytes,
+        cells_masked: counts.cells_masked,
+        duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        policy,
+    }
+}
+
+fn masked(facts: &RecordFacts) -> Vec<MaskedColumn<'_>> {
+    facts
+        .masked
+        .iter()
+        .map(|masked| MaskedColumn { column: &masked.column, label: &masked.label, mask: masked.mask })
+        .collect()
+}
+
+fn parameters(intent: Intent<'_>) -> Vec<Parameter<'_>> {
+    let Intent::Bind(bind) = intent else { return Vec::new() };
+    bind.parameters
+        .iter()
+        .enumerate()
+        .map(|(index, value)| Parameter {
+            value: value.as_deref(),
+            binary: bind.parameter_format(index) == Some(Format::Binary),
+        })
+        .collect()
+}

@@ -1,0 +1,342 @@
+//! The session's picture of itself, and what statements mean in it: steps 4 to 6 of the life of a query.
+//! Search path and role are read on the session's own connection, the catalog through the database's snapshot,
+//! the policy from the loaded one; whenever any of them may have moved, the picture is made anew before the next
+//! statement is analysed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate, permit_unparsed};
+use exeat_enforce::plan::StateEffect;
+use exeat_enforce::record::RecordFacts;
+use exeat_enforce::refusal::Refusal;
+use exeat_enforce::seal::SealPlan;
+use exeat_policy::Principal;
+use exeat_sql::catalog::{SESSION_STATE_QUERY, SessionState};
+use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope, TransactionCommand};
+use exeat_wire::{Fields, TransactionStatus};
+
+use super::catalog::DatabaseCatalog;
+use super::due::Due;
+use super::io::{Interest, Turn};
+use super::session::{Session, SessionEnd};
+use crate::config::{AnalyseRequest, LoadedPolicy};
+
+/// Texts whose evaluation a session remembers; past it the memory starts anew.
+const EVALUATED_MAX: usize = 512;
+/// Longer texts are evaluated each time.
+const EVALUATED_BYTES_MAX: usize = 16 * 1024;
+
+pub(crate) struct Picture {
+    pub(crate) facts: SessionFacts,
+    pub(crate) policy: Arc<LoadedPolicy>,
+    /// `None` in an unrestricted session: nothing is resolved there.
+    pub(crate) database: Option<Arc<DatabaseCatalog>>,
+    pub(crate) scope: Arc<Scope>,
+    /// Whom the statements must run as: the login's role, or its user.
+    pub(crate) role: String,
+    /// The session's state must be read again before the next analysis.
+    pub(crate) stale: bool,
+    /// A setting the state depends on was changed in the open transaction: its end may take it back.
+    pub(crate) moved: bool,
+    pub(crate) catalog_changed: bool,
+    evaluated: HashMap<Arc<str>, (Option<Arc<MessageAnalysis>>, Evaluation)>,
+}
+
+/// What to do with a text.
+pub(crate) enum Understood {
+    Permit(Arc<Permit>, Option<Arc<MessageAnalysis>>),
+    Refuse(Refusal, RecordFacts),
+    /// The server's own answer to what does not parse or resolve there either.
+    Answered(Fields),
+    /// An earlier message of the same batch failed while we asked: the server skips this one too.
+    Skipped,
+}
+
+impl Picture {
+    pub(crate) fn new(principal: Arc<Principal>, target: &str, policy: Arc<LoadedPolicy>, role: String) -> Self {
+        let unrestricted = policy.policy.unrestricted(&principal, target);
+        let facts = SessionFacts {
+            principal,
+            target: target.to_owned(),
+            snapshot: Arc::new(CatalogSnapshot::default()),
+            seals: Arc::new(SealPlan::default()),
+            unrestricted,
+        };
+        Self {
+            facts,
+            policy,
+            database: None,
+            scope: Arc::new(Scope { search_path: Vec::new() }),
+            role,
+            stale: true,
+            moved: false,
+            catalog_changed: false,
+            evaluated: HashMap::new(),
+        }
+    }
+
+    /// A new policy or catalog: seals are computed again, nothing evaluated before counts.
+    fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>) {
+        let principal = Arc::clone(&self.facts.principal);
+        let seals = if self.facts.unrestricted {
+            SealPlan::default()
+        } else {
+            SealPlan::compute(&policy.policy, &principal, &self.facts.target, &snapshot)
+        };
+        self.facts.snapshot = snapshot;
+        self.facts.seals = Arc::new(seals);
+        self.policy = policy;
+        self.evaluated.clear();
+    }
+
+    fn remember(&mut self, sql: &str, analysis: Option<Arc<MessageAnalysis>>, evaluation: &Evaluation) {
+        if sql.len() > EVALUATED_BYTES_MAX {
+            return;
+        }
+        if self.evaluated.len() >= EVALUATED_MAX {
+            self.evaluated.clear();
+        }
+        self.evaluated.insert(Arc::from(sql), (analysis, evaluation.clone()));
+    }
+
+    pub(crate) fn note_effects(&mut self, effects: impl Iterator<Item = StateEffect>) {
+        for effect in effects {
+            if effect.rereads_state {
+                self.stale = true;
+                self.moved = true;
+            }
+            let ends = matches!(
+                effect.transaction,
+                Some(TransactionCommand::Commit | TransactionCommand::Rollback | TransactionCommand::RollbackTo)
+            );
+            self.stale |= ends && self.moved;
+            self.catalog_changed |= effect.changes_catalog;
+        }
+    }
+
+    /// The server is between transactions: what the last one changed may have been taken back.
+    pub(crate) fn transaction_ended(&mut self) {
+        self.stale |= self.moved;
+        self.moved = false;
+    }
+}
+
+impl Session {
+    /// What the text means here and now. Waits for the server only where the picture must be renewed or the text
+    /// does not resolve.
+    pub(crate) async fn understand(
+        &mut self,
+        sql: &str,
+        parameter_types: &[u32],
+        extended: bool,
+    ) -> Result<Understood, SessionEnd> {
+        let failed_block = self.status == TransactionStatus::Failed && self.pipeline.due() == 0;
+        match self.renew_picture(failed_block).await? {
+            Renewed::Yes => {}
+            Renewed::Skipped => return Ok(Understood::Skipped),
+            Renewed::Refuse(refusal) => return Ok(Understood::Refuse(refusal, RecordFacts::default())),
+        }
+        let understood = self.evaluate_once(sql).await;
+        let (statement, refusal) = match understood {
+            Err(Unclear::Refuse(refusal)) => return Ok(Understood::Refuse(refusal, RecordFacts::default())),
+            Ok((analysis, Evaluation::Permit(permit))) if failed_block && !ends_block(&permit) => {
+                drop((analysis, permit));
+                return Ok(Understood::Answered(aborted_block()));
+            }
+            Ok((analysis, Evaluation::Permit(permit))) => return Ok(Understood::Permit(permit, analysis)),
+            Ok((_, Evaluation::Refuse { refusal, facts })) => return Ok(Understood::Refuse(refusal, facts)),
+            _ if failed_block => return Ok(Understood::Answered(aborted_block())),
+            Ok((_, Evaluation::Probe { statement, refusal })) => (statement, refusal),
+            Err(Unclear::Syntax(refusal)) => (0..sql.len(), refusal),
+        };
+        let text = sql.get(statement).unwrap_or(sql);
+        match self.probe(text, parameter_types, extended).await? {
+            OwnAnswer::Failed(answer) => return Ok(Understood::Answered(answer)),
+            OwnAnswer::Skipped => return Ok(Understood::Skipped),
+            OwnAnswer::Done => {}
+        }
+        // The server knows what we do not: our catalog is behind. Once more with a new one.
+        self.picture.catalog_changed = true;
+        match self.renew_picture(false).await? {
+            Renewed::Yes => {}
+            Renewed::Skipped => return Ok(Understood::Skipped),
+            Renewed::Refuse(refusal) => return Ok(Understood::Refuse(refusal, RecordFacts::default())),
+        }
+        Ok(match self.evaluate_once(sql).await {
+            Ok((analysis, Evaluation::Permit(permit))) => Understood::Permit(permit, analysis),
+            Ok((_, Evaluation::Refuse { refusal, facts })) => Understood::Refuse(refusal, facts),
+            Ok((_, Evaluation::Probe { .. })) | Err(Unclear::Syntax(_)) => {
+                Understood::Refuse(refusal, RecordFacts::default())
+            }
+            Err(Unclear::Refuse(refusal)) => Understood::Refuse(refusal, RecordFacts::default()),
+        })
+    }
+
+    /// Steps 4 to 6 with the picture as it is.
+    async fn evaluate_once(&mut self, sql: &str) -> Result<(Option<Arc<MessageAnalysis>>, Evaluation), Unclear> {
+        if let Some((analysis, evaluation)) = self.picture.evaluated.get(sql) {
+            return Ok((analysis.clone(), evaluation.clone()));
+        }
+        let analyser = &self.shared.dependencies.analyser;
+        let (snapshot, scope) = (&self.picture.facts.snapshot, &self.picture.scope);
+        let result = match &self.picture.database {
+            Some(database) => database.analyse(analyser, snapshot, scope, sql).await,
+            None => {
+                let request =
+                    AnalyseRequest { sql: sql.to_owned(), snapshot: Arc::clone(snapshot), scope: Arc::clone(scope) };
+                analyser(request).await.ok()
+            }
+        };
+        let (analysis, evaluation) = match result {
+            None => return Err(Unclear::Refuse(Refusal::not_enforceable("the parser pool is overloaded"))),
+            Some(Ok(analysis)) => {
+                let evaluation = evaluate(&self.picture.facts, &self.picture.policy.policy, sql, &analysis);
+                (Some(analysis), evaluation)
+            }
+            Some(Err(ParseFailure::Syntax { .. } | ParseFailure::NotAnalysed { .. }))
+                if self.picture.facts.unrestricted =>
+            {
+                (None, Evaluation::Permit(permit_unparsed(sql)))
+            }
+            Some(Err(failure @ ParseFailure::Syntax { .. })) => {
+                return Err(Unclear::Syntax(Refusal::parse_failure(&failure)));
+            }
+            Some(Err(failure)) => return Err(Unclear::Refuse(Refusal::parse_failure(&failure))),
+        };
+        self.picture.remember(sql, analysis.clone(), &evaluation);
+        Ok((analysis, evaluation))
+    }
+
+    /// Brings policy, catalog and session state up to date.
+    pub(crate) async fn renew_picture(&mut self, failed_block: bool) -> Result<Renewed, SessionEnd> {
+        // In a failed block nothing can be read, and nothing but its end will run.
+        if self.picture.stale && !failed_block && (self.picture.database.is_some()) {
+            match self.read_state().await? {
+                Renewed::Yes => {}
+                other => return Ok(other),
+            }
+        }
+        let policy_moved = self.shared.dependencies.policy.load().generation != self.picture.policy.generation;
+        let snapshot = match &self.picture.database {
+            None => Arc::clone(&self.picture.facts.snapshot),
+            Some(database) => {
+                let read = if std::mem::take(&mut self.picture.catalog_changed) {
+                    database.refresh(true).await
+                } else {
+                    database.snapshot().await
+                };
+                match read {
+                    Ok(snapshot) => snapshot,
+                    Err(problem) => {
+                        tracing::error!(target_name = %self.target.name, %problem, "catalog could not be read");
+                        return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
+                    }
+                }
+            }
+        };
+        if policy_moved || snapshot.version() != self.picture.facts.snapshot.version() {
+            let policy = self.shared.dependencies.policy.load_full();
+            if self.picture.facts.unrestricted
+                && !policy.policy.unrestricted(&self.picture.facts.principal, &self.target.name)
+            {
+                return Err(SessionEnd::Leaving(super::session::Ending::PolicyChanged));
+            }
+            self.picture.renew(policy, snapshot);
+        }
+        Ok(Renewed::Yes)
+    }
+
+    /// Search path, role and database, read on this connection.
+    pub(crate) async fn read_state(&mut self) -> Result<Renewed, SessionEnd> {
+        self.settle_cancel().await;
+        self.own.rows.clear();
+        self.sender().catalog_read(SESSION_STATE_QUERY)?;
+        match self.end_own_exchange().await? {
+            OwnAnswer::Done => {}
+            OwnAnswer::Skipped => return Ok(Renewed::Skipped),
+            OwnAnswer::Failed(problem) => {
+                tracing::error!(sqlstate = ?problem.sqlstate(), "session state could not be read");
+                return Ok(Renewed::Refuse(Refusal::not_enforceable("the session's own state cannot be read")));
+            }
+        }
+        let row = self.own.rows.pop().ok_or_else(|| SessionEnd::State("no row".to_owned()))?;
+        let state = SessionState::from_row(&row).map_err(|problem| SessionEnd::State(problem.to_string()))?;
+        if state.current_user != self.picture.role {
+            return Err(SessionEnd::Role { expected: self.picture.role.clone(), found: state.current_user });
+        }
+        let scope = Scope { search_path: state.search_path.clone() };
+        if *self.picture.scope != scope {
+            self.picture.scope = Arc::new(scope);
+            self.picture.evaluated.clear();
+        }
+        self.picture.stale = false;
+        self.own.state = Some(state);
+        Ok(Renewed::Yes)
+    }
+
+    /// Asks the server to parse what we cannot. `Some`: its error is the answer.
+    async fn probe(&mut self, sql: &str, parameter_types: &[u32], extended: bool) -> Result<OwnAnswer, SessionEnd> {
+        self.settle_cancel().await;
+        let types = if extended { parameter_types } else { &[] };
+        self.sender().parse_probe(sql, types)?;
+        self.end_own_exchange().await
+    }
+
+    /// Ends the gateway's own messages and waits for their answers. Inside a batch of the client's with a Flush: a
+    /// Sync would commit it. Else with a Sync, which also ends a skip after an error.
+    async fn end_own_exchange(&mut self) -> Result<OwnAnswer, SessionEnd> {
+        if self.batch_open {
+            self.sender().flush();
+        } else {
+            self.sender().sync(Due::Own);
+        }
+        while self.pipeline.iter().any(|(_, due)| matches!(due, Due::Own)) {
+            if self.turn(Interest { client: false, upstream: true }).await? == Turn::ClientClosed {
+                return Err(SessionEnd::ClientClosed);
+            }
+            self.take_answers()?;
+        }
+        Ok(match self.own.failed.take() {
+            Some(problem) => OwnAnswer::Failed(problem),
+            // Not our message failed but one of the client's before it, and the server skips both.
+            None if self.pipeline.is_skipping() => OwnAnswer::Skipped,
+            None => OwnAnswer::Done,
+        })
+    }
+}
+
+/// What became of the gateway's own exchange on this connection.
+enum OwnAnswer {
+    Done,
+    Failed(Fields),
+    Skipped,
+}
+
+/// What became of bringing the picture up to date.
+pub(crate) enum Renewed {
+    Yes,
+    Refuse(Refusal),
+    Skipped,
+}
+
+/// Why a text has no evaluation.
+enum Unclear {
+    /// Our grammar does not take it; the server may.
+    Syntax(Refusal),
+    Refuse(Refusal),
+}
+
+fn ends_block(permit: &Permit) -> bool {
+    permit.plans.first().is_some_and(|plan| {
+        matches!(
+            plan.effect.transaction,
+            Some(TransactionCommand::Commit | TransactionCommand::Rollback | TransactionCommand::RollbackTo)
+        )
+    })
+}
+
+/// What the server says to anything but the end of a failed block. Said here because names cannot be resolved there.
+fn aborted_block() -> Fields {
+    Fields::new("ERROR", "25P02", "current transaction is aborted, commands ignored until end of transaction block")
+}

@@ -1,0 +1,272 @@
+//! The extended protocol's messages: each is admitted as it arrives, with the statement it is bound to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use exeat_enforce::admit::{Control, Verdict, admit_bind, admit_parse};
+use exeat_enforce::plan::Outputs;
+use exeat_enforce::refusal::{Refusal, RefusalCode};
+use exeat_enforce::release;
+use exeat_sql::Oid;
+use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target};
+
+use super::due::{Due, ExecuteDue};
+use super::outcome::Intent;
+use super::picture::Understood;
+use super::send::OWN_NAME;
+use super::session::{Done, Session};
+use super::statements::{Portal, Statement};
+
+impl Session {
+    pub(crate) async fn parse(&mut self, parse: Parse) -> Done {
+        let request_id = self.new_request();
+        let refused = self.refuse_name(parse.name.as_str()).or_else(|| self.refuse_types(&parse.parameter_types));
+        if let Some(refusal) = refused {
+            return self.refuse_extended(refusal.to_fields(&request_id));
+        }
+        let sql = parse.sql.clone();
+        let (permit, analysis) = match self.understand(sql.as_str(), &parse.parameter_types, true).await? {
+            Understood::Permit(permit, analysis) => (permit, analysis),
+            Understood::Refuse(refusal, facts) => {
+                self.record_refusal(&request_id, sql.as_str(), &refusal, &facts);
+                return self.refuse_extended(refusal.to_fields(&request_id));
+            }
+            Understood::Answered(fields) => return self.refuse_extended(fields),
+            Understood::Skipped => return Ok(()),
+        };
+        let intent = Intent::Parse { name: parse.name.as_str() };
+        let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, intent) {
+            Ok(receipt) => receipt,
+            Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
+        };
+        let name = parse.name.clone();
+        match admit_parse(parse, &permit) {
+            Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
+            Verdict::Forward(admitted) => {
+                let statement =
+                    Statement { sql: Arc::from(sql.as_str()), permit, analysis, described: OnceLock::new() };
+                let undo = self.names.put_statement(name.as_str(), Arc::new(statement));
+                let skipped = self.sender().statement(Request::Parse, admitted, receipt, Due::Parse { undo });
+                self.take_back(skipped);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) async fn bind(&mut self, bind: Bind) -> Done {
+        let request_id = self.new_request();
+        if let Some(refusal) = self.refuse_name(bind.portal.as_str()) {
+            return self.refuse_extended(refusal.to_fields(&request_id));
+        }
+        let Some(statement) = self.names.statement(bind.statement.as_str()).cloned() else {
+            return self.refuse_extended(missing("26000", "prepared statement", bind.statement.as_str()));
+        };
+        let (permit, analysis) = match self.understand(&statement.sql, &[], true).await? {
+            Understood::Permit(permit, analysis) => (permit, analysis),
+            Understood::Refuse(refusal, facts) => {
+                self.record_refusal(&request_id, &statement.sql, &refusal, &facts);
+                return self.refuse_extended(refusal.to_fields(&request_id));
+            }
+            Understood::Answered(fields) => return self.refuse_extended(fields),
+            Understood::Skipped => return Ok(()),
+        };
+        if !same_objects(statement.analysis.as_deref(), analysis.as_deref()) {
+            let refusal = Refusal::statement_changed();
+            self.record_refusal(&request_id, &statement.sql, &refusal, &permit.facts);
+            return self.refuse_extended(refusal.to_fields(&request_id));
+        }
+        let receipt = match self.record_intent(&request_id, &statement.sql, &permit.facts, Intent::Bind(&bind)) {
+            Ok(receipt) => receipt,
+            Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
+        };
+        let portal = Arc::new(self.portal(&bind, &statement, permit, Arc::clone(&request_id)));
+        let name = bind.portal.clone();
+        match admit_bind(bind, &statement.sql, &portal.permit) {
+            Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
+            Verdict::Forward(admitted) => {
+                let undo = self.names.put_portal(name.as_str(), Arc::clone(&portal));
+                let skipped = self.sender().statement(Request::Bind, admitted, receipt, Due::Bind { undo, portal });
+                self.take_back(skipped);
+                Ok(())
+            }
+        }
+    }
+
+    /// The portal with its mask already bound where the server has described the statement before and nothing
+    /// has moved since.
+    fn portal(
+        &self,
+        bind: &Bind,
+        statement: &Statement,
+        permit: Arc<exeat_enforce::evaluate::Permit>,
+        request_id: Arc<str>,
+    ) -> Portal {
+        let portal = Portal {
+            request_id,
+            permit,
+            result_formats: bind.result_formats.clone(),
+            bound: OnceLock::new(),
+            describe_sent: AtomicBool::new(false),
+        };
+        let facts = &self.picture.facts;
+        if let (Some((version, described)), Some(plan)) = (statement.described.get(), portal.plan()) {
+            if *version == facts.snapshot.version() {
+                let formats = |column| portal.format(column);
+                if let Ok(bound) = release::bind(plan, described, &facts.seals, &facts.snapshot, formats) {
+                    let _ = portal.bound.set(bound);
+                }
+            }
+        }
+        portal
+    }
+
+    pub(crate) fn describe(&mut self, describe: Describe) -> Done {
+        let name = describe.name.as_str();
+        let (request, due) = match describe.target {
+            Target::Statement => match self.names.statement(name) {
+                Some(statement) => {
+                    (Request::DescribeStatement, Due::DescribeStatement { statement: Arc::clone(statement) })
+                }
+                None => return self.refuse_extended(missing("26000", "prepared statement", name)),
+            },
+            Target::Portal => match self.names.portal(name) {
+                Some(portal) => {
+                    portal.describe_sent.store(true, Ordering::Relaxed);
+                    (Request::DescribePortal, Due::DescribePortal { portal: Arc::clone(portal), ours: false })
+                }
+                None => return self.refuse_extended(missing("34000", "portal", name)),
+            },
+        };
+        let skipped = self.sender().control(request, Control::describe(describe), due);
+        self.take_back(skipped);
+        Ok(())
+    }
+
+    pub(crate) fn execute(&mut self, execute: Execute) -> Done {
+        let Some(portal) = self.names.portal(execute.portal.as_str()).cloned() else {
+            return self.refuse_extended(missing("34000", "portal", execute.portal.as_str()));
+        };
+        let needs_description =
+            portal.plan().is_some_and(|plan| matches!(plan.outputs, Outputs::Columns(_) | Outputs::ByOrigin));
+        if needs_description && portal.bound.get().is_none() && !portal.describe_sent.swap(true, Ordering::Relaxed) {
+            let due = Due::DescribePortal { portal: Arc::clone(&portal), ours: true };
+            self.sender().describe_portal(execute.portal.as_str(), due)?;
+        }
+        self.note_effects(&portal.permit);
+        let control = Control::execute(execute, &portal.permit);
+        let due = Due::Execute(Box::new(ExecuteDue::new(portal)));
+        let skipped = self.sender().control(Request::Execute, control, due);
+        self.take_back(skipped);
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self, close: Close) -> Done {
+        let name = close.name.as_str();
+        if name == OWN_NAME {
+            return self.refuse_extended(missing("26000", "prepared statement", name));
+        }
+        let undo = match close.target {
+            Target::Statement => self.names.close_statement(name),
+            Target::Portal => self.names.close_portal(name),
+        };
+        let skipped = self.sender().control(Request::Close, Control::close(close), Due::Close { undo });
+        self.take_back(skipped);
+        Ok(())
+    }
+
+    pub(crate) fn sync(&mut self) -> Done {
+        self.sender().sync(Due::Sync);
+        self.batch_open = false;
+        self.refusing = false;
+        Ok(())
+    }
+
+    /// Poison in place of the refused message; what follows is skipped up to the client's own Sync.
+    pub(crate) fn refuse_extended(&mut self, fields: Fields) -> Done {
+        self.refusing = true;
+        self.batch_open = true;
+        if self.pipeline.is_skipping() {
+            // One of the gateway's own messages has already failed here: the server skips, and every earlier
+            // answer has been released, so the refusal takes its place in order.
+            self.io.outbox.error(&fields);
+            return Ok(());
+        }
+        self.sender().poison_extended(Due::Poison(Box::new(fields)))?;
+        Ok(())
+    }
+
+    pub(crate) fn refuse_simple(&mut self, fields: &Fields) -> Done {
+        self.names.forget_unnamed();
+        self.sender().poison_simple(Due::Poison(Box::new(fields.clone())))?;
+        Ok(())
+    }
+
+    /// A FunctionCall names a function by OID and passes every analysis by.
+    pub(crate) fn refuse_function_call(&mut self) -> Done {
+        let request_id = self.new_request();
+        let refusal = Refusal::new(
+            RefusalCode::CapabilityMissing,
+            "the function-call message is not available through the gateway",
+        )
+        .object(exeat_enforce::refusal::Object::at(&self.target.name, None))
+        .suggestion("call the function with SELECT");
+        self.record_refusal(&request_id, "", &refusal, &exeat_enforce::record::RecordFacts::default());
+        self.refuse_simple(&refusal.to_fields(&request_id))
+    }
+
+    fn refuse_name(&self, name: &str) -> Option<Refusal> {
+        if name == OWN_NAME {
+            return Some(
+                Refusal::new(RefusalCode::Denied, format!("{OWN_NAME:?} is the gateway's own name"))
+                    .suggestion("use another statement or portal name"),
+            );
+        }
+        (!self.names.has_room()).then(|| {
+            Refusal::new(
+                RefusalCode::StatementTooLarge,
+                format!(
+                    "the session holds {} prepared statements or portals, the most allowed",
+                    super::statements::NAMES_MAX
+                ),
+            )
+            .suggestion("close the ones you no longer need")
+        })
+    }
+
+    /// A parameter's type may run a user's code when the server reads its value.
+    fn refuse_types(&self, types: &[u32]) -> Option<Refusal> {
+        let facts = &self.picture.facts;
+        let runs_code = |oid: &&u32| !facts.unrestricted && facts.snapshot.type_runs_code(Oid(**oid));
+        types.iter().find(runs_code).map(|oid| {
+            Refusal::new(
+                RefusalCode::OpaqueStatement,
+                format!("the type of a parameter (OID {oid}) runs code of its own"),
+            )
+            .suggestion("declare the parameter as text and leave the cast to the server")
+        })
+    }
+
+    /// The server will not see what was just sent: its effect on names is undone.
+    fn take_back(&mut self, skipped: Option<Due>) {
+        match skipped {
+            Some(Due::Parse { undo } | Due::Bind { undo, .. } | Due::Close { undo: Some(undo) }) => {
+                self.names.undo(undo);
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
+/// What the server says of a name it does not know. The gateway knows them all, so it says it itself.
+fn missing(sqlstate: &str, kind: &str, name: &str) -> Fields {
+    Fields::new("ERROR", sqlstate, &format!("{kind} \"{name}\" does not exist"))
+}
+
+/// Whether two analyses of one text speak of the same objects in the same way.
+fn same_objects(before: Option<&exeat_sql::MessageAnalysis>, now: Option<&exeat_sql::MessageAnalysis>) -> bool {
+    match (before, now) {
+        (Some(before), Some(now)) => std::ptr::eq(before, now) || before == now,
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}

@@ -1,0 +1,323 @@
+//! One client session on one upstream connection, from the first statement to the last byte. One task owns it all.
+//! `run_exchange` is the life of one query, top to bottom; each step lives in the module its name says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use exeat_enforce::admit::{Verdict, admit_query};
+use exeat_enforce::scrub::Taint;
+use exeat_sql::catalog::SessionState;
+use exeat_store::record::SessionRecord;
+use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX;
+use exeat_wire::{
+    DecodeError, Fields, FrontendMessage, Pipeline, PipelineError, Query, Request, TransactionStatus, frontend,
+    split_frontend,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use super::cancel::CancelKey;
+use super::due::{Due, QueryDue};
+use super::io::{Inbound, Interest, Io, Turn};
+use super::outcome::Intent;
+use super::picture::{Picture, Understood};
+use super::send::{Sender, Unsendable};
+use super::statements::Names;
+use super::stream::ClientStream;
+use crate::config::Target;
+use crate::identity::Verified;
+use crate::server::{PrincipalGuard, Shared};
+use crate::upstream::UpstreamStream;
+
+/// Requests sent and not yet answered. A client that pipelines more waits; libpq's own buffers fill long before.
+const WINDOW_REQUESTS_MAX: usize = 1024;
+/// How long a session may finish its transaction after the identity expired or the gateway shuts down.
+pub(crate) const GRACE: Duration = Duration::from_secs(60);
+/// How often an idle session looks whether its identity and policy still hold.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Session {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) target: Arc<Target>,
+    pub(crate) identity: Verified,
+    pub(crate) io: Io<ClientStream, UpstreamStream>,
+    pub(crate) pipeline: Pipeline<Due>,
+    pub(crate) names: Names,
+    pub(crate) picture: Picture,
+    pub(crate) record: SessionRecord,
+    pub(crate) cancel_key: CancelKey,
+    pub(crate) upstream_key: (i32, bytes::Bytes),
+    /// As of the last ReadyForQuery.
+    pub(crate) status: TransactionStatus,
+    /// The worst of the open transaction: what COMMIT and Sync may still say.
+    pub(crate) taint: Taint,
+    /// Extended messages were sent since the last Sync: an implicit transaction may be open.
+    pub(crate) batch_open: bool,
+    /// A message of the batch was refused: what follows is skipped up to the client's Sync.
+    pub(crate) refusing: bool,
+    /// What the server answered to the gateway's own messages.
+    pub(crate) own: Own,
+    pub(crate) cancelling: Option<JoinHandle<()>>,
+    pub(crate) shutdown: watch::Receiver<bool>,
+    /// Set when the session must end as soon as it is between transactions, at the latest then.
+    pub(crate) leaving: Option<(Ending, Instant)>,
+    pub(crate) next_request: u64,
+    /// When to look at the clock, the identity and the policy although nothing happens.
+    pub(crate) ticks: Interval,
+    pub(crate) _counted: PrincipalGuard,
+}
+
+pub(crate) type Client = Inbound<ClientStream>;
+
+pub(crate) fn ticks() -> Interval {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Answers to the gateway's own messages on this connection.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    pub(crate) rows: Vec<Vec<Option<String>>>,
+    pub(crate) failed: Option<Fields>,
+    /// As last read.
+    pub(crate) state: Option<SessionState>,
+}
+
+/// Why a session must end although nobody broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    IdentityExpired,
+    Shutdown,
+    PolicyChanged,
+}
+
+/// How a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionEnd {
+    #[error("client ended the session")]
+    Terminated,
+    #[error("client closed the connection")]
+    ClientClosed,
+    #[error("server closed the connection")]
+    UpstreamClosed,
+    #[error("server ended the connection")]
+    UpstreamFatal,
+    #[error("client broke the protocol: {0}")]
+    Client(DecodeError),
+    #[error("client sent {0} where it does not belong")]
+    ClientMessage(&'static str),
+    #[error("server broke the protocol: {0}")]
+    Server(DecodeError),
+    #[error("server broke the protocol: {0}")]
+    Pipeline(#[from] PipelineError),
+    #[error("released nothing of an answer that differs from its analysis: {0}")]
+    Mismatch(#[from] exeat_enforce::release::MaskMismatch),
+    #[error("released nothing of an answer that does not belong here: {0}")]
+    Release(#[from] exeat_enforce::release::ReleaseError),
+    #[error("could not record an outcome")]
+    Outcome(#[source] exeat_store::StoreError),
+    #[error("database role is {found:?} where the login is {expected:?}")]
+    Role { expected: String, found: String },
+    #[error("could not read the session's own state: {0}")]
+    State(String),
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
+    #[error("server started a COPY that was not asked for")]
+    Copy,
+    #[error("server sent {0} where it does not belong")]
+    UnexpectedAnswer(&'static str),
+    #[error("{0:?}")]
+    Leaving(Ending),
+    #[error("i/o failed")]
+    Io(#[from] std::io::Error),
+}
+
+pub(crate) type Done = Result<(), SessionEnd>;
+
+impl Session {
+    /// Runs until one side leaves or the session must end. Not cancel safe: run it to the end.
+    pub(crate) async fn run(mut self) {
+        let end = match self.serve().await {
+            Ok(()) => SessionEnd::Terminated,
+            Err(end) => end,
+        };
+        self.finish(end).await;
+    }
+
+    async fn serve(&mut self) -> Done {
+        loop {
+            self.take_answers()?;
+            self.leave_if_due()?;
+            while self.window_open() {
+                let Some(message) = self.next_message()? else { break };
+                if matches!(message, FrontendMessage::Terminate) {
+                    return Ok(());
+                }
+                self.run_exchange(message).await?;
+            }
+            let turn = self.turn(Interest { client: self.window_open(), upstream: true }).await?;
+            if turn == Turn::ClientClosed {
+                return Err(SessionEnd::ClientClosed);
+            }
+        }
+    }
+
+    /// Steps 2 and 3: the next whole message of the client.
+    fn next_message(&mut self) -> Result<Option<FrontendMessage>, SessionEnd> {
+        let frame = split_frontend(&mut self.io.client.buffer, FRONTEND_FRAME_BYTES_MAX).map_err(SessionEnd::Client)?;
+        frame.map(|frame| frontend::decode(frame).map_err(SessionEnd::Client)).transpose()
+    }
+
+    /// One message from end to end. Its answer is released by `answers` as the server sends it.
+    async fn run_exchange(&mut self, message: FrontendMessage) -> Done {
+        match message {
+            FrontendMessage::Sync => return self.sync(),
+            // Everything but Sync is skipped by the server too, a simple Query included.
+            _ if self.refusing || self.pipeline.is_skipping() => return Ok(()),
+            FrontendMessage::Query(query) => return self.query(query).await,
+            FrontendMessage::Parse(parse) => self.parse(parse).await?,
+            FrontendMessage::Bind(bind) => self.bind(bind).await?,
+            FrontendMessage::Describe(describe) => self.describe(describe)?,
+            FrontendMessage::Execute(execute) => self.execute(execute)?,
+            FrontendMessage::Close(close) => self.close(close)?,
+            FrontendMessage::Flush => self.sender().flush(),
+            FrontendMessage::FunctionCall(_) => return self.refuse_function_call(),
+            // Left over from a COPY that is refused here: the server ignores them as well.
+            FrontendMessage::CopyData(_) | FrontendMessage::CopyDone | FrontendMessage::CopyFail => return Ok(()),
+            FrontendMessage::Password(_) => return Err(SessionEnd::ClientMessage("a password message")),
+            FrontendMessage::Terminate => return Ok(()),
+        }
+        self.batch_open = true;
+        Ok(())
+    }
+
+    /// A simple Query, whole or not at all.
+    async fn query(&mut self, query: Query) -> Done {
+        let request_id = self.new_request();
+        let sql = query.sql.clone();
+        let permit = match self.understand(sql.as_str(), &[], false).await? {
+            Understood::Permit(permit, _) => permit, // steps 4 to 6
+            Understood::Refuse(refusal, facts) => {
+                self.record_refusal(&request_id, sql.as_str(), &refusal, &facts);
+                return self.refuse_simple(&refusal.to_fields(&request_id));
+            }
+            Understood::Answered(fields) => return self.answer_simple(&fields),
+            Understood::Skipped => return Ok(()),
+        };
+        let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, Intent::Query) {
+            Ok(receipt) => receipt, // step 8
+            Err(refusal) => return self.refuse_simple(&refusal.to_fields(&request_id)),
+        };
+        match admit_query(query, &permit) {
+            Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)),
+            Verdict::Forward(admitted) => {
+                self.note_effects(&permit);
+                self.names.forget_unnamed();
+                let due = Due::Query(Box::new(QueryDue::new(permit, request_id)));
+                self.sender().statement(Request::Query, admitted, receipt, due); // step 9
+                Ok(())
+            }
+        }
+    }
+
+    /// The server has answered already, through a probe, or would say just this.
+    fn answer_simple(&mut self, fields: &Fields) -> Done {
+        self.names.forget_unnamed();
+        self.io.outbox.error(fields);
+        self.io.outbox.ready_for_query(self.status);
+        Ok(())
+    }
+
+    pub(crate) fn sender(&mut self) -> Sender<'_> {
+        Sender { outgoing: &mut self.io.outgoing, pipeline: &mut self.pipeline }
+    }
+
+    /// Unique across sessions: the session's id and a number.
+    pub(crate) fn new_request(&mut self) -> Arc<str> {
+        self.next_request += 1;
+        Arc::from(format!("req_{}_{}", self.record.session(), self.next_request))
+    }
+
+    fn window_open(&self) -> bool {
+        self.pipeline.due() < WINDOW_REQUESTS_MAX && self.leaving.is_none_or(|_| self.mid_transaction())
+    }
+
+    pub(crate) fn mid_transaction(&self) -> bool {
+        self.status != TransactionStatus::Idle || self.pipeline.due() > 0 || self.batch_open
+    }
+
+    /// Once a second: do identity, policy and gateway still hold? If not, the session ends between transactions.
+    fn look(&mut self) -> Done {
+        if self.leaving.is_none() {
+            let ending = if *self.shutdown.borrow() {
+                Some(Ending::Shutdown)
+            } else if self.shared.dependencies.verifier.still_valid(&self.identity).is_err() {
+                Some(Ending::IdentityExpired)
+            } else {
+                None
+            };
+            self.leaving = ending.map(|ending| (ending, Instant::now() + GRACE));
+        }
+        self.leave_if_due()
+    }
+
+    fn leave_if_due(&self) -> Done {
+        match self.leaving {
+            Some((ending, latest)) if !self.mid_transaction() || Instant::now() >= latest => {
+                Err(SessionEnd::Leaving(ending))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Waits for bytes, a cancel, or the next look at the clock.
+    pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
+        let requested = Arc::clone(&self.cancel_key.requested);
+        let turn = tokio::select! {
+            biased;
+            turn = self.io.turn(interest) => turn?,
+            () = requested.notified() => {
+                self.cancel_now();
+                return Ok(Turn::Flushed);
+            }
+            _ = self.ticks.tick() => {
+                self.look()?;
+                return Ok(Turn::Flushed);
+            }
+        };
+        match turn {
+            Turn::UpstreamClosed => {
+                self.take_answers()?;
+                Err(SessionEnd::UpstreamClosed)
+            }
+            Turn::Client | Turn::Upstream | Turn::ClientClosed | Turn::Flushed => Ok(turn),
+        }
+    }
+
+    /// Forwards a cancel if a statement of the client's own is running; the gateway's are never cancelled.
+    fn cancel_now(&mut self) {
+        let running = matches!(
+            self.pipeline.front(),
+            Some((_, Due::Query(_) | Due::Execute(_) | Due::Bind { .. } | Due::Parse { .. }))
+        );
+        if !running || self.cancelling.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let target = Arc::clone(&self.target);
+        let (pid, secret) = self.upstream_key.clone();
+        self.cancelling = Some(tokio::spawn(async move {
+            if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
+                tracing::warn!(target_name = %target.name, %problem, "could not forward a cancel request");
+            }
+        }));
+    }
+
+    /// A cancel under way must land before anything of the gateway's own is sent.
+    pub(crate) async fn settle_cancel(&mut self) {
+        if let Some(task) = self.cancelling.take() {
+            let _ = task.await;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The settings a session starts with at the server: the client's, as far as the session preset lets it choose
+//! them, and the gateway's own, which the client cannot set.
+
+use exeat_enforce::settings::{self, SettingRefused};
+use exeat_policy::Principal;
+use exeat_wire::{Fields, Startup};
+
+/// Startup parameters that are no settings, or are answered by the gateway itself.
+const NOT_SETTINGS: &[&str] = &["user", "database", "replication", "options"];
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error(transparent)]
+    Refused(#[from] SettingRefused),
+    #[error("startup options hold {0:?}, which is not of the form -c name=value")]
+    Options(String),
+}
+
+impl SettingsError {
+    pub(crate) fn fields(&self) -> Fields {
+        match self {
+            Self::Refused(refused) => refused.clone().into_refusal().to_fatal_fields("login"),
+            Self::Options(_) => {
+                Fields::new("FATAL", "42501", &self.to_string()).with(b'H', "give settings as options='-c name=value'")
+            }
+        }
+    }
+}
+
+/// In the order in which the server must see them: the gateway's come last and win.
+pub(crate) fn upstream_settings(
+    startup: &Startup,
+    principal: &Principal,
+    session: &str,
+    unrestricted: bool,
+    read_only: bool,
+) -> Result<Vec<(String, String)>, SettingsError> {
+    let mut chosen: Vec<(String, String)> = Vec::new();
+    for (name, value) in &startup.parameters {
+        if NOT_SETTINGS.contains(&name.as_str()) || name.starts_with(exeat_wire::startup::PROTOCOL_OPTION_PREFIX) {
+            continue;
+        }
+        chosen.push((name.clone(), value.clone()));
+    }
+    if let Some(options) = startup.parameter("options") {
+        chosen.extend(parse_options(options)?);
+    }
+    // Pinned to UTF8 at every upstream login, whatever the client asked for; ParameterStatus says so.
+    chosen.retain(|(name, _)| !name.eq_ignore_ascii_case("client_encoding"));
+    for (name, value) in &chosen {
+        if !unrestricted || settings::is_own(name) {
+            if let Some(refused) = settings::refuse_setting(name, Some(std::slice::from_ref(value))) {
+                return Err(refused.into());
+            }
+        }
+    }
+    let mut own = vec![
+        ("exeat.session", session.to_owned()),
+        ("exeat.subject", principal.subject.clone()),
+        ("exeat.actor", principal.actor.clone().unwrap_or_default()),
+    ];
+    if !unrestricted {
+        own.push(("standard_conforming_strings", "on".to_owned()));
+        if read_only {
+            own.push(("default_transaction_read_only", "on".to_owned()));
+        }
+    }
+    chosen.retain(|(name, _)| !own.iter().any(|(ours, _)| name.eq_ignore_ascii_case(ours)));
+    chosen.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Ok(chosen)
+}
+
+/// `-c name=value`, `-cname=value` and `--name=value`, split at white space with backslash escapes, as the server
+/// splits them.
+fn parse_options(options: &str) -> Result<Vec<(String, String)>, SettingsError> {
+    let mut settings = Vec::new();
+    let mut words = split_words(options).into_iter();
+    while let Some(word) = words.next() {
+        let assignment = if word == "-c" {
+            words.next().ok_or_else(|| SettingsError::Options(word.clone()))?
+        } else if let Some(rest) = word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            rest.to_owned()
+        } else {
+            return Err(SettingsError::Options(word));
+        };
+        let Some((name, value)) = assignment.split_once('=') else { return Err(SettingsError::Options(assignment)) };
+        // The server reads a dash in a name given this way as an underscore.
+        settings.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+fn split_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut inside = false;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => {
+                inside = true;
+                word.extend(characters.next());
+            }
+            space if space.is_ascii_whitespace() => {
+                if std::mem::take(&mut inside) {
+                    words.push(std::mem::take(&mut word));
+                }
+            }
+            other => {
+                inside = true;
+                word.push(other);
+            }
+        }
+    }
+    if inside {
+        words.push(word);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_split_as_the_server_splits_them() {
+        let settings = parse_options(r"-c search_path=a\ b --statement-timeout=5s -cjit=off").unwrap();
+        let expected = [("search_path", "a b"), ("statement_timeout", "5s"), ("jit", "off")];
+        assert_eq!(settings, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn options_of_another_form_are_refused() {
+        for options in ["-d 5", "-c", "-c search_path", "search_path=a"] {
+            assert!(matches!(parse_options(options), Err(SettingsError::Options(_))), "{options}");
+        }
+    }
+}
