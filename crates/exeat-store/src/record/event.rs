@@ -2,6 +2,8 @@
 //! Texts here stand in clear lines, except where the field says that it is sealed: callers put names, codes and
 //! counts into them, never a value, a token or a piece of SQL.
 
+use std::fmt;
+
 use exeat_policy::Principal;
 
 /// The policy in force, as every line names it.
@@ -66,8 +68,8 @@ pub enum Decision {
     Refuse,
 }
 
-/// A parameter of a Bind; its value is sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A parameter of a Bind; its value is sealed, and `Debug` shows its size only.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Parameter<'a> {
     pub value: Option<&'a [u8]>,
     pub binary: bool,
@@ -80,8 +82,14 @@ pub struct MaskedColumn<'a> {
     pub mask: &'a str,
 }
 
-/// One simple Query with all its statements, one Parse, or one Bind.
-#[derive(Debug, Clone, Copy)]
+impl fmt::Debug for Parameter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parameter").field("bytes", &self.value.map(<[u8]>::len)).field("binary", &self.binary).finish()
+    }
+}
+
+/// One simple Query with all its statements, one Parse, or one Bind. `Debug` leaves its text and values out.
+#[derive(Clone, Copy)]
 pub struct Statement<'a> {
     pub request_id: &'a str,
     pub protocol: Protocol,
@@ -127,6 +135,17 @@ impl<'a> Statement<'a> {
             reasons: &[],
             policy,
         }
+    }
+}
+
+impl fmt::Debug for Statement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Statement")
+            .field("request_id", &self.request_id)
+            .field("sql_bytes", &self.sql.len())
+            .field("parameters", &self.parameters)
+            .field("decision", &self.decision)
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,4 +218,24 @@ pub struct ConfigChange<'a> {
     pub sha256: &'a str,
     /// What changed, in a few words: `started`, `reloaded`.
     pub what: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_neither_text_nor_values() {
+        let parameters = [Parameter { value: Some(b"hunter2"), binary: false }];
+        let policy = PolicyRef { version: 1, sha256: "00" };
+        let statement = Statement {
+            parameters: &parameters,
+            ..Statement::new("req_1", "select 'hunter2'", Decision::Allow, policy)
+        };
+        let shown = format!("{statement:?}");
+        assert!(shown.contains("req_1") && shown.contains("Some(7)"), "{shown}");
+        for form in ["hunter2", "104, 117"] {
+            assert!(!shown.contains(form), "{shown}");
+        }
+    }
 }
