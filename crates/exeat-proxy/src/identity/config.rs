@@ -122,6 +122,7 @@ impl std::fmt::Display for ClaimPath {
     }
 }
 
+/// Texts are complete, causes included: all mistakes are listed, one line each.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerConfigError {
     #[error("no identity issuer is configured; nobody could log in: add an entry under identity")]
@@ -138,10 +139,10 @@ pub enum IssuerConfigError {
     NoAlgorithm { issuer: String },
     #[error("issuer \"{issuer}\" has an empty name in its groups claim path; write it like realm_access.roles")]
     EmptyClaimPath { issuer: String },
-    #[error("issuer \"{issuer}\": {source}")]
-    Tls { issuer: String, source: Box<crate::tls::TlsError> },
-    #[error("issuer \"{issuer}\": could not build its http client: {source}")]
-    HttpClient { issuer: String, source: reqwest::Error },
+    #[error("issuer \"{issuer}\": {cause}")]
+    Tls { issuer: String, cause: Box<crate::tls::TlsError> },
+    #[error("issuer \"{issuer}\": could not build its http client: {cause}")]
+    HttpClient { issuer: String, cause: reqwest::Error },
     #[error("issuer \"{issuer}\": {reason}")]
     JwksFile { issuer: String, reason: String },
 }

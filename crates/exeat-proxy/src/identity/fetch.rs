@@ -46,7 +46,7 @@ impl Fetcher {
         // The system's trust store is not needed, and may not exist, where everything is plain http on loopback.
         let roots = if is_https { config.ca.clone().map_or(Roots::System, Roots::File) } else { Roots::Nobody };
         let tls = client_config(&Trust::Full(roots), &[b"http/1.1"])
-            .map_err(|source| IssuerConfigError::Tls { issuer: issuer.clone(), source: Box::new(source) })?;
+            .map_err(|cause| IssuerConfigError::Tls { issuer: issuer.clone(), cause: Box::new(cause) })?;
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls.as_ref().clone())
             .redirect(reqwest::redirect::Policy::none())
@@ -58,7 +58,7 @@ impl Fetcher {
             builder = builder.no_proxy();
         }
         let client =
-            builder.build().map_err(|source| IssuerConfigError::HttpClient { issuer: issuer.clone(), source })?;
+            builder.build().map_err(|cause| IssuerConfigError::HttpClient { issuer: issuer.clone(), cause })?;
         Ok(Self { client, issuer, discovery })
     }
 

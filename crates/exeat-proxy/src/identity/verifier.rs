@@ -26,7 +26,7 @@ pub struct Verifier {
 }
 
 /// An identity that a token proved, with what is needed to notice its end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Verified {
     pub principal: Principal,
     /// The earlier of the token's end and the issuer's `session_max`.
@@ -36,6 +36,17 @@ pub struct Verified {
     session_ends: Option<Timestamp>,
     issuer: Arc<Issuer>,
     key: Fingerprint,
+}
+
+impl std::fmt::Debug for Verified {
+    /// Who, not the claims: they are personal data, and a session with its identity is printed whole.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified")
+            .field("issuer", &self.principal.issuer)
+            .field("subject", &self.principal.subject)
+            .field("token_ref", &self.token_ref)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The only traces of a token that logs and records may carry.

@@ -56,7 +56,7 @@ fn root_store(roots: &Roots) -> Result<RootCertStore, TlsError> {
         Roots::Nobody => {}
         Roots::File(path) => {
             for certificate in parse_certificates("CA", path, &read_bounded("CA", path)?)? {
-                store.add(certificate).map_err(|source| TlsError::BadRoot { path: path.clone(), source })?;
+                store.add(certificate).map_err(|cause| TlsError::BadRoot { path: path.clone(), cause })?;
             }
         }
         Roots::System => {

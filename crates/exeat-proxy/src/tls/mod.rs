@@ -25,10 +25,11 @@ const PEM_BYTES_MAX: u64 = 1024 * 1024;
 /// The protocol name of PostgreSQL in ALPN: required for direct TLS, sent by libpq 17 and later always.
 pub const ALPN_POSTGRESQL: &[u8] = b"postgresql";
 
+/// Texts are complete, causes included: they become lines of a list of mistakes as often as the end of a program.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("could not read {what} file \"{}\"; check its path and permissions", path.display())]
-    Read { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("could not read {what} file \"{}\"; check its path and permissions: {cause}", path.display())]
+    Read { what: &'static str, path: PathBuf, cause: std::io::Error },
     #[error("{what} file \"{}\" has {bytes} bytes, more than the limit of {PEM_BYTES_MAX}", path.display())]
     TooLarge { what: &'static str, path: PathBuf, bytes: u64 },
     #[error("{what} file \"{}\" is not PEM: {reason}", path.display())]
@@ -39,14 +40,14 @@ pub enum TlsError {
     NoPrivateKey { path: PathBuf },
     #[error("private key \"{}\" does not belong to the first certificate of \"{}\"; the leaf certificate must come first", key.display(), cert.display())]
     KeyMismatch { cert: PathBuf, key: PathBuf },
-    #[error("could not use certificate \"{}\" with private key \"{}\": {source}", cert.display(), key.display())]
-    Unusable { cert: PathBuf, key: PathBuf, source: rustls::Error },
+    #[error("could not use certificate \"{}\" with private key \"{}\": {cause}", cert.display(), key.display())]
+    Unusable { cert: PathBuf, key: PathBuf, cause: rustls::Error },
     #[error("the system has no trusted certificates ({reason}); install the package ca-certificates or name a CA file")]
     NoSystemRoots { reason: String },
-    #[error("certificate in CA file \"{}\" cannot be a trust anchor: {source}", path.display())]
-    BadRoot { path: PathBuf, source: rustls::Error },
+    #[error("certificate in CA file \"{}\" cannot be a trust anchor: {cause}", path.display())]
+    BadRoot { path: PathBuf, cause: rustls::Error },
     #[error("could not set up TLS: {0}")]
-    Setup(#[source] rustls::Error),
+    Setup(rustls::Error),
 }
 
 /// For libraries that look for a process-wide default (the HTTP client panics without one). Harmless when repeated.
@@ -60,7 +61,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read_bounded(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let read_error = |source| TlsError::Read { what, path: path.to_owned(), source };
+    let read_error = |cause| TlsError::Read { what, path: path.to_owned(), cause };
     let bytes = std::fs::metadata(path).map_err(read_error)?.len();
     if bytes > PEM_BYTES_MAX {
         return Err(TlsError::TooLarge { what, path: path.to_owned(), bytes });

@@ -126,12 +126,12 @@ fn load_pair(cert_path: &Path, key_path: &Path) -> Result<LoadedPair, TlsError> 
     let key_pem = zeroize::Zeroizing::new(read_bounded("private key", key_path)?);
     let key =
         PrivateKeyDer::from_pem_slice(&key_pem).map_err(|_| TlsError::NoPrivateKey { path: key_path.to_owned() })?;
-    let unusable = |source| TlsError::Unusable { cert: cert_path.to_owned(), key: key_path.to_owned(), source };
+    let unusable = |cause| TlsError::Unusable { cert: cert_path.to_owned(), key: key_path.to_owned(), cause };
     match CertifiedKey::from_der(chain, key, &provider()) {
         Ok(certified) => Ok(LoadedPair { certified: Arc::new(certified) }),
         Err(rustls::Error::InconsistentKeys(_)) => {
             Err(TlsError::KeyMismatch { cert: cert_path.to_owned(), key: key_path.to_owned() })
         }
-        Err(source) => Err(unusable(source)),
+        Err(cause) => Err(unusable(cause)),
     }
 }

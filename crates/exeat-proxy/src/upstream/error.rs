@@ -7,23 +7,23 @@ use exeat_store::secret::SecretError;
 use exeat_wire::DecodeError;
 use exeat_wire::encode::EncodeError;
 
-/// A failed connection, login or query of the gateway's own.
+/// A failed connection, login or query of the gateway's own. The text is complete, causes included: it is one line of
+/// a log.
 #[derive(Debug, thiserror::Error)]
 #[error("upstream {server} as \"{user}\": {problem}")]
 pub struct UpstreamError {
     /// `host:port/database`
     pub server: String,
     pub user: String,
-    #[source]
     pub problem: Problem,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    #[error("could not read the password from {origin}: {source}")]
-    Password { origin: String, source: SecretError },
-    #[error("could not connect: {source}; check host and port, and that the server runs")]
-    Connect { source: std::io::Error },
+    #[error("could not read the password from {origin}: {}", with_causes(.cause))]
+    Password { origin: String, cause: SecretError },
+    #[error("could not connect: {cause}; check host and port, and that the server runs")]
+    Connect { cause: std::io::Error },
     #[error("{address} is not loopback, so tls: off is refused; use tls: verify-full")]
     NotLoopback { address: std::net::IpAddr },
     #[error("no answer within {} s while {stage}; check that it is a PostgreSQL server and not overloaded", limit.as_secs())]
@@ -32,10 +32,10 @@ pub enum Problem {
     TlsNotOffered,
     #[error("the server answered the TLS request with byte {byte:#04x}; is it a PostgreSQL server")]
     NotPostgres { byte: u8 },
-    #[error("TLS handshake failed: {source}; check the host name, the certificate and the ca file")]
-    Handshake { source: std::io::Error },
-    #[error("connection lost while {stage}: {source}")]
-    Lost { stage: &'static str, source: std::io::Error },
+    #[error("TLS handshake failed: {cause}; check the host name, the certificate and the ca file")]
+    Handshake { cause: std::io::Error },
+    #[error("connection lost while {stage}: {cause}")]
+    Lost { stage: &'static str, cause: std::io::Error },
     #[error("the server closed the connection while {stage}")]
     Closed { stage: &'static str },
     #[error(
@@ -92,4 +92,9 @@ fn next_step(sqlstate: &str) -> &'static str {
         "57P03" => "wait until the server accepts connections",
         _ => "see the server's log",
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

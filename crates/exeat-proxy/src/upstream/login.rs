@@ -85,7 +85,7 @@ pub(super) async fn within<T>(
 }
 
 pub(super) async fn write(stream: &mut UpstreamStream, bytes: &[u8], stage: &'static str) -> Result<(), Problem> {
-    let lost = |source| Problem::Lost { stage, source };
+    let lost = |cause| Problem::Lost { stage, cause };
     stream.write_all(bytes).await.map_err(lost)?;
     stream.flush().await.map_err(lost)
 }
@@ -142,8 +142,8 @@ async fn read_password(source: &SecretSource) -> Result<SecretString, Problem> {
     let (reader, origin) = (source.clone(), source.to_string());
     match tokio::task::spawn_blocking(move || reader.resolve()).await {
         Ok(Ok(password)) => Ok(password),
-        Ok(Err(source)) => Err(Problem::Password { origin, source }),
-        Err(stopped) => Err(Problem::Lost { stage: "reading the password", source: std::io::Error::other(stopped) }),
+        Ok(Err(cause)) => Err(Problem::Password { origin, cause }),
+        Err(stopped) => Err(Problem::Lost { stage: "reading the password", cause: std::io::Error::other(stopped) }),
     }
 }
 
@@ -168,7 +168,7 @@ impl Handshake {
             if self.read_bytes > LOGIN_BYTES_MAX {
                 return Err(Problem::TooMuch { limit: LOGIN_BYTES_MAX, unit: "bytes", stage: LOGGING_IN });
             }
-            let lost = |source| Problem::Lost { stage: LOGGING_IN, source };
+            let lost = |cause| Problem::Lost { stage: LOGGING_IN, cause };
             match self.stream.read_buf(&mut self.buffer).await.map_err(lost)? {
                 0 => return Err(Problem::Closed { stage: LOGGING_IN }),
                 read => self.read_bytes += read,

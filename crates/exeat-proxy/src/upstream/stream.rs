@@ -29,7 +29,7 @@ impl UpstreamStream {
     pub(super) async fn open(config: &UpstreamConfig) -> Result<Self, Problem> {
         let tcp = open_tcp(config).await?;
         // Requests are small and each waits for its answer.
-        tcp.set_nodelay(true).map_err(|source| Problem::Connect { source })?;
+        tcp.set_nodelay(true).map_err(|cause| Problem::Connect { cause })?;
         match config.tls() {
             None => Ok(Self::Plain(tcp)),
             Some(tls) => Ok(Self::Tls(Box::new(start_tls(tcp, tls).await?))),
@@ -61,7 +61,7 @@ impl UpstreamStream {
 }
 
 async fn open_tcp(config: &UpstreamConfig) -> Result<TcpStream, Problem> {
-    let connect_error = |source| Problem::Connect { source };
+    let connect_error = |cause| Problem::Connect { cause };
     let mut last = None;
     for address in lookup_host((config.host(), config.port())).await.map_err(connect_error)? {
         // A name that passed as loopback in the configuration may resolve to anything.
@@ -83,7 +83,7 @@ fn is_loopback(address: IpAddr) -> bool {
 
 async fn start_tls(mut tcp: TcpStream, tls: &UpstreamTls) -> Result<TlsStream<TcpStream>, Problem> {
     const STAGE: &str = "asking for TLS";
-    let lost = |source| Problem::Lost { stage: STAGE, source };
+    let lost = |cause| Problem::Lost { stage: STAGE, cause };
     let mut request = BytesMut::new();
     encode::ssl_request(&mut request);
     tcp.write_all(&request).await.map_err(lost)?;
@@ -102,7 +102,7 @@ async fn start_tls(mut tcp: TcpStream, tls: &UpstreamTls) -> Result<TlsStream<Tc
     TlsConnector::from(tls.client.clone())
         .connect(tls.server_name.clone(), tcp)
         .await
-        .map_err(|source| Problem::Handshake { source })
+        .map_err(|cause| Problem::Handshake { cause })
 }
 
 impl AsyncRead for UpstreamStream {
