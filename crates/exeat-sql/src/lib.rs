@@ -3,7 +3,13 @@
 
 pub mod analysis;
 pub mod catalog;
+mod functions;
+mod message;
+mod operators;
 mod parse;
+mod position;
+mod statement;
+mod walk;
 
 pub use analysis::{
     Analysis, ColumnUse, Lineage, MessageAnalysis, Opaque, OpaqueReason, Output, ParseFailure, SessionCommand, Source,

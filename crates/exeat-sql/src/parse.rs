@@ -1,12 +1,99 @@
-//! The entry: text to analysis.
+//! Text to tree, with PostgreSQL's grammar: length first, then the grammar's own depth limit, then what the
+//! grammar of another version would read differently. Runs on a thread with [`crate::PARSER_STACK_BYTES`].
 
-use crate::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
+use pg_query::FingerprintOptions;
+use pg_query::protobuf::{ParseResult, ScanToken, Token};
 
-/// Call it on a thread with [`crate::PARSER_STACK_BYTES`] of stack.
+use crate::{CatalogSnapshot, MessageAnalysis, ParseFailure, STATEMENT_BYTES_MAX, Scope, message};
+
+/// Analyses every statement of a simple Query, or the one of a Parse, in order. Call it on a thread with
+/// [`crate::PARSER_STACK_BYTES`] of stack: decoding, walking and dropping the tree recurse.
 pub fn parse_and_analyse(
     sql: &str,
-    _snapshot: &CatalogSnapshot,
-    _scope: &Scope,
+    snapshot: &CatalogSnapshot,
+    scope: &Scope,
 ) -> Result<MessageAnalysis, ParseFailure> {
-    Err(ParseFailure::NotAnalysed { construct: sql.chars().take(1).collect() })
+    if sql.len() > STATEMENT_BYTES_MAX {
+        return Err(ParseFailure::TooLong { bytes: sql.len() });
+    }
+    // A server with a one-byte encoding folds the case of letters beyond ASCII, and cuts names elsewhere.
+    if !sql.is_ascii() && snapshot.encoding() != "UTF8" {
+        let construct = format!("letters beyond ASCII in a database with encoding {}", snapshot.encoding());
+        return Err(ParseFailure::NotAnalysed { construct });
+    }
+    let tree = parse_tree(sql)?;
+    check_numbers(sql)?;
+    let fingerprint = pg_query::fingerprint(sql, 0, FingerprintOptions::default()).ok().map(|print| print.hex);
+    let statements = message::analyse(sql, &tree, snapshot, scope)?;
+    Ok(MessageAnalysis { statements, fingerprint })
+}
+
+/// The tree alone. pg_query's summary of it may panic on shapes it did not expect: that is a refusal here.
+pub(crate) fn parse_tree(sql: &str) -> Result<ParseResult, ParseFailure> {
+    match std::panic::catch_unwind(|| pg_query::parse(sql, 0)) {
+        Ok(Ok(result)) => Ok(result.protobuf),
+        Ok(Err(pg_query::Error::Decode(_))) => Err(ParseFailure::TooDeep),
+        Ok(Err(pg_query::Error::Parse(message))) => Err(failure(message)),
+        Ok(Err(other)) => Err(ParseFailure::Syntax { message: other.to_string() }),
+        Err(_) => Err(ParseFailure::NotAnalysed { construct: "a statement of an unexpected shape".to_owned() }),
+    }
+}
+
+fn failure(message: String) -> ParseFailure {
+    if message.contains("stack depth limit exceeded") || message.contains("memory exhausted") {
+        return ParseFailure::TooDeep;
+    }
+    // Older servers read `123abc` as `123 AS abc`: whatever the probe said, it would not be about this text.
+    if message.contains("trailing junk after") {
+        return ParseFailure::NotAnalysed { construct: "a number followed by a letter".to_owned() };
+    }
+    ParseFailure::Syntax { message }
+}
+
+/// `1_000` and `0x1F` are numbers since PostgreSQL 16; before, they were a number and a name after it.
+fn check_numbers(sql: &str) -> Result<(), ParseFailure> {
+    let suspect = |pair: &[u8]| match pair {
+        [digit, next] => digit.is_ascii_digit() && (next.is_ascii_alphabetic() || *next == b'_' || *next >= 0x80),
+        _ => false,
+    };
+    if !sql.as_bytes().windows(2).any(suspect) {
+        return Ok(());
+    }
+    let tokens = pg_query::scan_tokens(sql).map_err(|error| ParseFailure::Syntax { message: error.to_string() })?;
+    match tokens.iter().find(|token| is_new_number(sql, token)) {
+        Some(_) => Err(ParseFailure::NotAnalysed { construct: "a number followed by a letter".to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn is_new_number(sql: &str, token: &ScanToken) -> bool {
+    if token.token != Token::Iconst as i32 && token.token != Token::Fconst as i32 {
+        return false;
+    }
+    let range = usize::try_from(token.start).ok().zip(usize::try_from(token.end).ok());
+    let text = range.and_then(|(start, end)| sql.get(start..end));
+    // Digits, one point, an exponent: the same number on every version.
+    !text.is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_every_version_reads_alike_pass() {
+        for sql in ["SELECT 1, 2.5, .5, 1e10, 1.5E-3", "SELECT a1b, \"1a\", '1a', $$1a$$, E'1a' -- 1a"] {
+            assert_eq!(check_numbers(sql), Ok(()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn numbers_an_older_server_reads_as_number_and_alias_are_refused() {
+        for sql in ["SELECT 1_000", "SELECT 0x1F", "SELECT 0b1", "SELECT 0o7", "SELECT 1_0.5 FROM t"] {
+            assert!(matches!(check_numbers(sql), Err(ParseFailure::NotAnalysed { .. })), "{sql}");
+        }
+        for sql in ["SELECT 123abc", "SELECT 1a FROM t", "SELECT $1a"] {
+            assert!(matches!(parse_tree(sql), Err(ParseFailure::NotAnalysed { .. })), "{sql}");
+        }
+    }
 }

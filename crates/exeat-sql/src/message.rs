@@ -1,0 +1,219 @@
+//! All statements of one message, in order, against a simulated state: what an earlier one may change about
+//! names makes a later one opaque. Turns what the walk found into an [`Analysis`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{ParseResult, RawStmt};
+
+use crate::catalog::{CatalogSnapshot, Oid};
+use crate::position::Positions;
+use crate::statement;
+use crate::walk::scope::Value;
+use crate::walk::select::Target;
+use crate::walk::view::expand_views;
+use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
+use crate::{
+    Analysis, ColumnUse, Lineage, Opaque, OpaqueReason, Output, ParseFailure, Scope, SessionCommand, Source,
+    StatementAnalysis, StatementKind, TransactionCommand, Use,
+};
+
+/// What earlier statements of the message leave uncertain for later ones.
+#[derive(Debug, Default)]
+struct Simulated {
+    /// Why names may mean something else by now.
+    names_changed_by: Option<&'static str>,
+}
+
+pub(crate) fn analyse(
+    sql: &str,
+    tree: &ParseResult,
+    snapshot: &CatalogSnapshot,
+    scope: &Scope,
+) -> Result<Vec<StatementAnalysis>, ParseFailure> {
+    let positions = Positions::new(sql);
+    let mut simulated = Simulated::default();
+    let mut statements = Vec::with_capacity(tree.stmts.len());
+    for raw in &tree.stmts {
+        let text = own_text(sql, raw);
+        let Some(node) = raw.stmt.as_ref().and_then(|node| node.node.as_ref()) else {
+            return Err(ParseFailure::NotAnalysed { construct: "an empty syntax node".to_owned() });
+        };
+        let kind = statement::kind(node);
+        let walked = match (&kind, simulated.names_changed_by) {
+            (StatementKind::Session(command), _) => Ok(session_lineage(command)),
+            (_, Some(cause)) => construct(&format!("a statement after {cause} in the same message"), NOWHERE),
+            (_, None) => lineage(node, &kind, snapshot, scope, &positions),
+        };
+        let start = i32::try_from(text.start).unwrap_or(NOWHERE);
+        let analysis = match walked {
+            Ok(lineage) => Analysis::Known(Arc::new(lineage)),
+            Err(Stop::TooDeep) => return Err(ParseFailure::TooDeep),
+            Err(Stop::Unresolved { name, at }) => Analysis::Unresolved { name, at: positions.character(at) },
+            Err(Stop::Opaque { reason, at }) => {
+                let at = positions.character(if at < 0 { start } else { at });
+                Analysis::Opaque(Opaque { reason, at })
+            }
+        };
+        simulated.after(&kind, &analysis);
+        statements.push(StatementAnalysis { text, kind, analysis });
+    }
+    Ok(statements)
+}
+
+/// The bytes of the statement without the white space and separators around it.
+fn own_text(sql: &str, raw: &RawStmt) -> std::ops::Range<usize> {
+    let start = usize::try_from(raw.stmt_location).unwrap_or(0).min(sql.len());
+    let length = usize::try_from(raw.stmt_len).unwrap_or(0);
+    let end = if length == 0 { sql.len() } else { start.saturating_add(length).min(sql.len()) };
+    let text = sql.get(start..end).unwrap_or("");
+    let trimmed = text.trim_start_matches(|c: char| c.is_ascii_whitespace());
+    let start = start + (text.len() - trimmed.len());
+    let trimmed = trimmed.trim_end_matches(|c: char| c.is_ascii_whitespace() || c == ';');
+    start..start + trimmed.len()
+}
+
+impl Simulated {
+    fn after(&mut self, kind: &StatementKind, analysis: &Analysis) {
+        let cause = match kind {
+            StatementKind::Session(command) => names_changed(command),
+            StatementKind::Ddl | StatementKind::Code | StatementKind::Admin | StatementKind::Utility { .. } => {
+                Some("a statement that may change the catalog")
+            }
+            StatementKind::Call | StatementKind::SqlExecute => Some("a call of code that is not analysed"),
+            StatementKind::Explain => Some("EXPLAIN, which may run any statement"),
+            StatementKind::Select
+            | StatementKind::Insert
+            | StatementKind::Update
+            | StatementKind::Delete
+            | StatementKind::Merge
+            | StatementKind::CopyOut
+            | StatementKind::CopyIn
+            | StatementKind::CopyFile
+            | StatementKind::SqlPrepare
+            | StatementKind::Cursor => match analysis {
+                Analysis::Known(lineage) if !lineage.changes_settings => None,
+                Analysis::Known(_) => Some("set_config"),
+                Analysis::Opaque(_) | Analysis::Unresolved { .. } => Some("a statement that is not analysed"),
+            },
+        };
+        self.names_changed_by = self.names_changed_by.or(cause);
+    }
+}
+
+/// Transaction ends take back SET LOCAL, and a rollback any SET, of this message or an earlier one.
+fn names_changed(command: &SessionCommand) -> Option<&'static str> {
+    match command {
+        SessionCommand::Set { setting, .. } if setting == "search_path" => Some("SET search_path"),
+        SessionCommand::Reset { setting: None } => Some("RESET ALL"),
+        SessionCommand::Reset { setting: Some(setting) } if setting == "search_path" => Some("RESET search_path"),
+        SessionCommand::Discard { .. } => Some("DISCARD"),
+        SessionCommand::Transaction(command) => match command {
+            TransactionCommand::Commit
+            | TransactionCommand::Rollback
+            | TransactionCommand::RollbackTo
+            | TransactionCommand::TwoPhase => Some("the end of a transaction or savepoint"),
+            TransactionCommand::Begin | TransactionCommand::Savepoint | TransactionCommand::Release => None,
+        },
+        SessionCommand::Set { .. }
+        | SessionCommand::Reset { .. }
+        | SessionCommand::Show { .. }
+        | SessionCommand::SetTransaction
+        | SessionCommand::SetConstraints
+        | SessionCommand::Deallocate { .. }
+        | SessionCommand::CloseCursor { .. }
+        | SessionCommand::Listen { .. }
+        | SessionCommand::Unlisten { .. }
+        | SessionCommand::Notify { .. } => None,
+    }
+}
+
+/// SHOW returns rows: one column, or name, setting and description for all.
+fn session_lineage(command: &SessionCommand) -> Lineage {
+    let outputs = match command {
+        SessionCommand::Show { setting } if setting == "all" => {
+            Some(["name", "setting", "description"].map(|name| computed(Some(name))).to_vec())
+        }
+        SessionCommand::Show { .. } => Some(vec![computed(None)]),
+        _ => None,
+    };
+    Lineage { outputs, metadata_only: true, ..Lineage::default() }
+}
+
+fn computed(name: Option<&str>) -> Output {
+    Output { source: Source::Computed, name: name.map(str::to_owned) }
+}
+
+fn lineage(
+    node: &NodeEnum,
+    kind: &StatementKind,
+    snapshot: &CatalogSnapshot,
+    scope: &Scope,
+    positions: &Positions<'_>,
+) -> Walk<Lineage> {
+    let mut walker = Walker::new(snapshot, &scope.search_path)?;
+    let targets = match node {
+        NodeEnum::SelectStmt(select) => Some(walker.select(select, Use::Expression)?),
+        NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
+        NodeEnum::UpdateStmt(update) => walker.update(update)?,
+        NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
+        _ => return construct(statement::name(node, kind), NOWHERE),
+    };
+    let outputs = targets.map(|targets| outputs(&mut walker, &targets)).transpose()?;
+    let mut facts = walker.facts;
+    expand_views(snapshot, &mut facts)?;
+    finish(facts, outputs, snapshot, positions)
+}
+
+/// What reaches the client: bare columns, and values computed from columns that are already noted.
+fn outputs(walker: &mut Walker<'_>, targets: &[Target<'_>]) -> Walk<Vec<Output>> {
+    let mut outputs = Vec::with_capacity(targets.len());
+    for target in targets {
+        let source = match &target.value {
+            Value::Column(column) => {
+                walker.record(*column, Use::Projected, target.at)?;
+                Source::Column(*column)
+            }
+            Value::Computed(_) => {
+                walker.consume(&target.value, Use::Expression, target.at)?;
+                Source::Computed
+            }
+            Value::Unpredictable(_) => {
+                return construct("an output column merged or cast from another without a clear origin", target.at);
+            }
+        };
+        outputs.push(Output { source, name: Some(target.name.to_string()) });
+    }
+    Ok(outputs)
+}
+
+fn finish(
+    facts: Facts,
+    outputs: Option<Vec<Output>>,
+    snapshot: &CatalogSnapshot,
+    positions: &Positions<'_>,
+) -> Walk<Lineage> {
+    let is_metadata = |oid: &Oid| snapshot.relation(*oid).is_some_and(|relation| relation.is_metadata());
+    let metadata_only = facts.writes.is_empty() && facts.reaches.is_empty() && facts.reads.iter().all(is_metadata);
+    if let Some((name, at)) = facts.session_effect
+        && !metadata_only
+    {
+        return Err(Stop::Opaque { reason: OpaqueReason::Function { name }, at });
+    }
+    let use_of = |((column, how), at): (&(_, _), &i32)| ColumnUse { column: *column, how: *how, at: positions.character(*at) };
+    let named: BTreeSet<Oid> = facts.reads.union(&facts.writes).copied().collect();
+    Ok(Lineage {
+        reaches: facts.reaches.difference(&named).copied().collect(),
+        uses: facts.uses.iter().map(use_of).collect(),
+        reads: facts.reads,
+        writes: facts.writes,
+        outputs,
+        user_code: facts.user_code,
+        locks_rows: facts.locks_rows,
+        changes_settings: !facts.settings.is_empty(),
+        settings: facts.settings,
+        relation_sizes: facts.relation_sizes,
+        metadata_only,
+    })
+}

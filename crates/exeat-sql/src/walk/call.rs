@@ -1,0 +1,151 @@
+//! Function calls: only names of the reviewed list, only where no user's function could answer instead.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const};
+
+use super::scope::Value;
+use super::{Stop, Walk, Walker, construct, inner, strings};
+use crate::catalog::PG_CATALOG;
+use crate::functions::{self, Review};
+use crate::{OpaqueReason, Use};
+
+impl Walker<'_> {
+    /// A call whose value is passed on. `date(x)` of a date is no call to the server but x itself.
+    pub(crate) fn call_value(&mut self, call: &FuncCall, how: Use) -> Walk<Value> {
+        let [argument] = call.args.as_slice() else {
+            return self.call(call, how).map(|()| Value::computed());
+        };
+        let is_type = strings(&call.funcname)
+            .and_then(|names| names.last().copied())
+            .is_some_and(|name| self.snapshot.type_in(PG_CATALOG, name).is_some());
+        self.call(call, how)?;
+        if !is_type {
+            return Ok(Value::computed());
+        }
+        match self.value(argument, how)? {
+            Value::Column(column) => Ok(Value::Unpredictable(std::rc::Rc::from([column]))),
+            other => Ok(other),
+        }
+    }
+
+    pub(crate) fn call(&mut self, call: &FuncCall, how: Use) -> Walk<()> {
+        let FuncCall {
+            funcname,
+            args,
+            agg_order,
+            agg_filter,
+            over,
+            agg_within_group: _,
+            agg_star: _,
+            agg_distinct,
+            func_variadic: _,
+            funcformat: _,
+            location,
+        } = call;
+        let at = *location;
+        let Some(names) = strings(funcname) else { return construct("a function name of this form", at) };
+        let review = self.review(&names, args.len(), at)?;
+        self.check_review(review, &names.join("."), args, at)?;
+        self.arguments(args, how)?;
+        if *agg_distinct {
+            self.check_sorting(at)?;
+            self.arguments(args, Use::Key)?;
+        }
+        if !agg_order.is_empty() {
+            self.check_sorting(at)?;
+        }
+        self.plain_order(agg_order)?;
+        self.optional(agg_filter, Use::Predicate)?;
+        over.as_deref().map_or(Ok(()), |window| self.window(window))
+    }
+
+    fn arguments(&mut self, args: &[Node], how: Use) -> Walk<()> {
+        for arg in args {
+            match inner(arg)? {
+                NodeEnum::NamedArgExpr(named) => {
+                    let NamedArgExpr { xpr: _, arg, name: _, argnumber: _, location: _ } = named.as_ref();
+                    self.optional(arg, how)?;
+                }
+                _ => self.expr(arg, how)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The review of what this name resolves to, whatever its arguments turn out to be.
+    fn review(&mut self, names: &[&str], arity: usize, at: i32) -> Walk<Review> {
+        self.spend(1)?;
+        let unreviewed = || Err(Stop::Opaque { reason: OpaqueReason::Function { name: names.join(".") }, at });
+        let pg_catalog = [PG_CATALOG];
+        let (schemas, name) = match names {
+            [name] => (self.path, *name),
+            ["pg_catalog", name] => (&pg_catalog[..], *name),
+            _ => return unreviewed(),
+        };
+        let shadowed = self.snapshot.user_function_visible(schemas, name)
+            || (arity == 1 && self.snapshot.call_may_be_cast(schemas, name));
+        match functions::review(name) {
+            Some(review) if !shadowed => Ok(review),
+            _ => unreviewed(),
+        }
+    }
+
+    fn check_review(&mut self, review: Review, name: &str, args: &[Node], at: i32) -> Walk<()> {
+        let unreviewed = || Err(Stop::Opaque { reason: OpaqueReason::Function { name: name.to_owned() }, at });
+        match review {
+            Review::Free => Ok(()),
+            Review::Size => {
+                self.facts.relation_sizes = true;
+                Ok(())
+            }
+            Review::CurrentSetting => match args {
+                [setting] | [setting, _] => match literal(setting) {
+                    Some(name) if functions::is_readable_setting(&name.to_ascii_lowercase()) => Ok(()),
+                    _ => unreviewed(),
+                },
+                _ => unreviewed(),
+            },
+            Review::SetConfig => match args {
+                [setting, value, local] if is_literal(local) => match (literal(setting), literal(value)) {
+                    (Some(setting), Some(value)) => {
+                        self.facts.settings.push((setting.to_ascii_lowercase(), value.to_owned()));
+                        Ok(())
+                    }
+                    _ => unreviewed(),
+                },
+                _ => unreviewed(),
+            },
+            Review::Effect if args.iter().all(is_literal) => {
+                self.facts.session_effect.get_or_insert((name.to_owned(), at));
+                Ok(())
+            }
+            Review::Effect => unreviewed(),
+        }
+    }
+}
+
+/// A string literal, bare or cast (`'x'::text`).
+fn literal(node: &Node) -> Option<&str> {
+    match node.node.as_ref()? {
+        NodeEnum::AConst(AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(text)) }) => {
+            Some(&text.sval)
+        }
+        NodeEnum::TypeCast(cast) => match cast.as_ref() {
+            TypeCast { arg: Some(arg), type_name: Some(of), location: _ }
+                if strings(&of.names).is_some_and(|names| matches!(names.as_slice(), ["text"] | ["pg_catalog", "text"])) =>
+            {
+                literal(arg)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn is_literal(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::AConst(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_literal),
+        _ => false,
+    }
+}

@@ -1,0 +1,181 @@
+//! Column references: the server's rules for one, two, three and four names, level by level outward.
+
+use std::rc::Rc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{AIndirection, ColumnRef, Node};
+
+use super::scope::{Columns, Found, Item, Value};
+use super::{Walk, Walker, construct, inner, string, unresolved};
+use crate::catalog::{ColumnId, Oid, system_column};
+
+/// What a reference stands for.
+#[derive(Debug)]
+pub(crate) enum Resolved {
+    Column(Value),
+    /// A whole row, or `t.*`.
+    Row(Rc<Columns>),
+    /// `*` alone.
+    Everything,
+}
+
+/// The parts of a reference: names, then possibly a star.
+fn parts(reference: &ColumnRef) -> Walk<(Vec<&str>, bool)> {
+    let ColumnRef { fields, location } = reference;
+    let star = matches!(fields.last().and_then(|node| node.node.as_ref()), Some(NodeEnum::AStar(_)));
+    let names = fields.iter().take(fields.len() - usize::from(star)).map(string).collect::<Option<Vec<_>>>();
+    match names {
+        Some(names) => Ok((names, star)),
+        None => construct("a column reference of this form", *location),
+    }
+}
+
+impl Walker<'_> {
+    pub(crate) fn resolve(&mut self, reference: &ColumnRef) -> Walk<Resolved> {
+        let at = reference.location;
+        let (names, star) = parts(reference)?;
+        let full = names.join(".");
+        if star {
+            return match names.as_slice() {
+                [] => Ok(Resolved::Everything),
+                table => Ok(Resolved::Row(self.item(table, &full, at)?.columns)),
+            };
+        }
+        match names.as_slice() {
+            [] => construct("a column reference of this form", at),
+            [name] => match self.unqualified(name, false, at)? {
+                Some(value) => Ok(Resolved::Column(value)),
+                // A name that is no column may be a table's: the whole row.
+                None => Ok(Resolved::Row(self.item(&[name], name, at)?.columns)),
+            },
+            [table @ .., column] => {
+                let item = self.item(table, &full, at)?;
+                match column_of(&item, column) {
+                    Found::One(value) => Ok(Resolved::Column(value)),
+                    // The server would now try `column` as a function of the row: the probe tells, we refuse.
+                    Found::Many | Found::None => unresolved(&full, at),
+                }
+            }
+        }
+    }
+
+    /// An unqualified column name. `None` if no level has it; ambiguity is the server's error.
+    pub(crate) fn unqualified(&mut self, name: &str, local_only: bool, at: i32) -> Walk<Option<Value>> {
+        for depth in (0..self.levels.len()).rev() {
+            let Some(level) = self.levels.get(depth) else { continue };
+            let mut found = None;
+            for item in level.items.iter().filter(|item| item.columns_visible) {
+                if item.lateral_only && !level.lateral_active {
+                    continue;
+                }
+                match column_of(item, name) {
+                    Found::None => {}
+                    Found::One(value) if found.is_none() && usable(item) => found = Some(value),
+                    Found::One(_) | Found::Many => return unresolved(name, at),
+                }
+            }
+            let steps = level.items.len() + 1;
+            self.spend(steps)?;
+            if found.is_some() || local_only {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The item that `table`, `schema.table` or `database.schema.table` names.
+    fn item(&mut self, names: &[&str], full: &str, at: i32) -> Walk<Item> {
+        let wanted = match names {
+            [table] => Wanted::Name(table),
+            [schema, table] => self.wanted_relation(schema, table, full, at)?,
+            [database, schema, table] if *database == self.snapshot.database_name() => {
+                self.wanted_relation(schema, table, full, at)?
+            }
+            _ => return unresolved(full, at),
+        };
+        for depth in (0..self.levels.len()).rev() {
+            let Some(level) = self.levels.get(depth) else { continue };
+            let mut found: Option<&Item> = None;
+            for item in level.items.iter().filter(|item| wanted.is(item)) {
+                if item.lateral_only && !level.lateral_active {
+                    continue;
+                }
+                if found.is_some() || !usable(item) {
+                    return unresolved(full, at);
+                }
+                found = Some(item);
+            }
+            let (found, steps) = (found.cloned(), level.items.len() + 1);
+            self.spend(steps)?;
+            if let Some(item) = found {
+                return Ok(item);
+            }
+        }
+        unresolved(full, at)
+    }
+
+    fn wanted_relation<'n>(&self, schema: &str, table: &str, full: &str, at: i32) -> Walk<Wanted<'n>> {
+        let relation = self.schema_named(schema).and_then(|schema| self.snapshot.relation_in(schema, table));
+        match relation {
+            Some(relation) => Ok(Wanted::Relation(relation.oid)),
+            None => unresolved(full, at),
+        }
+    }
+
+    /// `(t).column`, which the server reads as `t.column`. Every other field selection is for the caller.
+    pub(crate) fn row_field(&mut self, indirection: &AIndirection) -> Walk<Option<(Value, i32)>> {
+        let AIndirection { arg, indirection } = indirection;
+        let (Some(arg), [field]) = (arg.as_deref(), indirection.as_slice()) else { return Ok(None) };
+        let (NodeEnum::ColumnRef(reference), Some(field)) = (inner(arg)?, string(field)) else { return Ok(None) };
+        let at = reference.location;
+        match self.resolve(reference)? {
+            Resolved::Row(columns) => match columns.find(field) {
+                Found::One(value) => Ok(Some((value.clone(), at))),
+                Found::Many | Found::None => Ok(None),
+            },
+            Resolved::Column(_) | Resolved::Everything => Ok(None),
+        }
+    }
+
+    /// The text a bare reference to a single name, as ORDER BY and GROUP BY treat apart.
+    pub(crate) fn single_name(node: &Node) -> Option<(&str, i32)> {
+        match &node.node {
+            Some(NodeEnum::ColumnRef(ColumnRef { fields, location })) => match fields.as_slice() {
+                [field] => string(field).map(|name| (name, *location)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+enum Wanted<'n> {
+    Name(&'n str),
+    Relation(Oid),
+}
+
+impl Wanted<'_> {
+    fn is(&self, item: &Item) -> bool {
+        match self {
+            Wanted::Name(name) => item.name.as_deref() == Some(*name),
+            Wanted::Relation(oid) => item.unaliased == Some(*oid),
+        }
+    }
+}
+
+/// A column of an item, its system columns included.
+fn column_of(item: &Item, name: &str) -> Found<Value> {
+    match item.columns.find(name) {
+        Found::One(value) => Found::One(value.clone()),
+        Found::Many => Found::Many,
+        Found::None => match (item.stored, system_column(name)) {
+            (Some(relation), Some(attribute)) => Found::One(Value::Column(ColumnId { relation, attribute })),
+            _ => Found::None,
+        },
+    }
+}
+
+/// The server refuses some items inside LATERAL: the left side of a RIGHT or FULL join, an UPDATE's target.
+fn usable(item: &Item) -> bool {
+    !item.lateral_only || item.lateral_ok
+}

@@ -1,0 +1,136 @@
+//! WITH: queries by name, in the order and with the visibility the server gives them.
+
+use std::rc::Rc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{CommonTableExpr, Node, SelectStmt, SetOperation, WithClause};
+
+use super::scope::{Columns, Cte, Value};
+use super::select::{Target, branch_use, columns_of};
+use super::{NOWHERE, Walk, Walker, construct, inner, strings, unresolved};
+use crate::Use;
+
+impl Walker<'_> {
+    pub(crate) fn with_clause(&mut self, with: &WithClause) -> Walk<()> {
+        let WithClause { ctes, recursive, location } = with;
+        let mut queries = Vec::with_capacity(ctes.len());
+        for node in ctes {
+            let NodeEnum::CommonTableExpr(cte) = inner(node)? else { return construct("a WITH clause", *location) };
+            queries.push(cte.as_ref());
+        }
+        if *recursive {
+            // Every name of the list hides tables in all its queries, also before its own turn.
+            for cte in &queries {
+                self.bind(Cte { name: cte.ctename.clone(), columns: None });
+            }
+        }
+        for cte in queries {
+            let columns = if *recursive { self.recursive_query(cte)? } else { self.with_query(cte)? };
+            if *recursive {
+                self.rebind(&cte.ctename, &columns);
+            } else {
+                self.bind(Cte { name: cte.ctename.clone(), columns: Some(columns) });
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, cte: Cte) {
+        if let Some(level) = self.levels.last_mut() {
+            level.ctes.push(cte);
+        }
+    }
+
+    fn rebind(&mut self, name: &str, columns: &Rc<Columns>) {
+        let ctes = self.levels.last_mut().into_iter().flat_map(|level| &mut level.ctes);
+        for cte in ctes.filter(|cte| cte.name == name) {
+            cte.columns = Some(columns.clone());
+        }
+    }
+
+    fn with_query(&mut self, cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
+        let (query, names) = taken_apart(cte)?;
+        let outputs = self.select(query, Use::Expression)?;
+        alias(&outputs, &names, cte)
+    }
+
+    /// A recursive UNION reads its own result: the first branch fixes the columns, then the second is read with
+    /// the name bound to them. Anything else of a WITH RECURSIVE may not mention itself.
+    fn recursive_query(&mut self, cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
+        let (query, names) = taken_apart(cte)?;
+        let SelectStmt { op, larg: Some(left), rarg: Some(right), .. } = query else { return self.with_query(cte) };
+        let plain_union = *op == SetOperation::SetopUnion as i32
+            && query.with_clause.is_none()
+            && query.into_clause.is_none()
+            && query.sort_clause.is_empty()
+            && query.limit_count.is_none()
+            && query.limit_offset.is_none()
+            && query.locking_clause.is_empty();
+        if !plain_union {
+            return self.with_query(cte);
+        }
+        let how = branch_use(query, Use::Expression);
+        let outputs = self.branch(left, how)?;
+        let columns = alias(&outputs, &names, cte)?;
+        self.rebind(&cte.ctename, &columns);
+        self.branch(right, how)?;
+        Ok(columns)
+    }
+
+    /// The WITH query a bare table name stands for, if one is in sight.
+    pub(crate) fn cte_in_sight(&self, name: &str, at: i32) -> Walk<Option<Rc<Columns>>> {
+        let found = self.levels.iter().rev().find_map(|level| level.ctes.iter().find(|cte| cte.name == name));
+        match found {
+            None => Ok(None),
+            Some(Cte { columns: Some(columns), .. }) => Ok(Some(columns.clone())),
+            Some(Cte { columns: None, .. }) => construct("a WITH RECURSIVE query that refers ahead or to itself", at),
+        }
+    }
+}
+
+fn taken_apart(cte: &CommonTableExpr) -> Walk<(&SelectStmt, Vec<&str>)> {
+    let CommonTableExpr {
+        ctename: _,
+        aliascolnames,
+        ctematerialized: _,
+        ctequery: Some(query),
+        search_clause: None,
+        cycle_clause: None,
+        location,
+        cterecursive: _,
+        cterefcount: _,
+        ctecolnames: _,
+        ctecoltypes: _,
+        ctecoltypmods: _,
+        ctecolcollations: _,
+    } = cte
+    else {
+        return construct("WITH with SEARCH or CYCLE", cte.location);
+    };
+    let NodeEnum::SelectStmt(query) = inner(query)? else {
+        return construct("WITH of a statement that writes", *location);
+    };
+    Ok((query, column_names(aliascolnames, *location)?))
+}
+
+fn column_names(nodes: &[Node], at: i32) -> Walk<Vec<&str>> {
+    strings(nodes).map_or_else(|| construct("a column list of this form", at), Ok)
+}
+
+fn alias(outputs: &[Target<'_>], names: &[&str], cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
+    match columns_of(outputs).renamed(names) {
+        Some(columns) => Ok(columns),
+        None => unresolved(&cte.ctename, cte.location),
+    }
+}
+
+/// Columns of a set-returning function and the like: computed, under these names.
+pub(crate) fn computed_columns(names: impl IntoIterator<Item = String>) -> Rc<Columns> {
+    let list = names.into_iter().map(|name| (Rc::from(name), Value::computed())).collect();
+    Rc::new(Columns::new(list))
+}
+
+/// No position of its own.
+pub(crate) fn alias_names(nodes: &[Node]) -> Walk<Vec<&str>> {
+    column_names(nodes, NOWHERE)
+}

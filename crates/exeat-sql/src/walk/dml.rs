@@ -1,0 +1,333 @@
+//! INSERT, UPDATE, DELETE: what is written, what it is written from, what RETURNING gives back, and what the
+//! target's keys, triggers and rules touch beside it.
+
+use std::collections::BTreeSet;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    DeleteStmt, IndexElem, InferClause, InsertStmt, MultiAssignRef, Node, OnConflictAction, OnConflictClause,
+    OverridingKind, RangeVar, ResTarget, ReturningClause, SelectStmt, UpdateStmt,
+};
+
+use super::from::alias_parts;
+use super::scope::{Item, Level};
+use super::select::Target;
+use super::{NOWHERE, Walk, Walker, construct, inner, relation_property, unresolved};
+use crate::Use;
+use crate::catalog::{ColumnId, ForeignKey, Oid, Relation, RelationKind};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Insert,
+    Update,
+    Delete,
+}
+
+type Returned<'s> = Option<Vec<Target<'s>>>;
+
+impl<'a> Walker<'a> {
+    pub(crate) fn insert<'s>(&mut self, stmt: &'s InsertStmt) -> Walk<Returned<'s>> {
+        let InsertStmt {
+            relation: Some(table),
+            cols,
+            select_stmt,
+            on_conflict_clause,
+            returning_clause,
+            with_clause,
+            r#override,
+        } = stmt
+        else {
+            return construct("INSERT of this form", NOWHERE);
+        };
+        if OverridingKind::try_from(*r#override).is_err() {
+            return construct("INSERT with OVERRIDING of this kind", NOWHERE);
+        }
+        self.levels.push(Level::default());
+        if let Some(with) = with_clause {
+            self.with_clause(with)?;
+        }
+        let target = self.target(table, Write::Insert)?;
+        self.insert_columns(target, cols)?;
+        if let Some(source) = select_stmt {
+            let NodeEnum::SelectStmt(source) = inner(source)? else { return construct("INSERT of this form", NOWHERE) };
+            self.source(source)?;
+        }
+        let item = self.target_item(target, table)?;
+        if let Some(conflict) = on_conflict_clause {
+            self.on_conflict(target, &item, conflict)?;
+        }
+        self.items_mut().push(item);
+        self.returning(target, returning_clause)
+    }
+
+    /// What is written: everything the source projects.
+    fn source(&mut self, source: &SelectStmt) -> Walk<()> {
+        // VALUES of an INSERT may say DEFAULT, which no other VALUES may.
+        if !source.values_lists.is_empty() && source.with_clause.is_none() && source.sort_clause.is_empty() {
+            let no_limit = source.limit_count.is_none() && source.limit_offset.is_none();
+            if no_limit && source.locking_clause.is_empty() {
+                return self.value_rows(&source.values_lists);
+            }
+        }
+        let outputs = self.select(source, Use::Written)?;
+        outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Written, target.at))
+    }
+
+    fn value_rows(&mut self, rows: &[Node]) -> Walk<()> {
+        for row in rows {
+            let NodeEnum::List(row) = inner(row)? else { return construct("VALUES of this form", NOWHERE) };
+            row.items.iter().try_for_each(|item| self.assigned(item))?;
+        }
+        Ok(())
+    }
+
+    /// A value on its way into a column: DEFAULT, or an expression.
+    fn assigned(&mut self, node: &Node) -> Walk<()> {
+        match inner(node)? {
+            NodeEnum::SetToDefault(_) => Ok(()),
+            NodeEnum::MultiAssignRef(assign) => {
+                let MultiAssignRef { source, colno, ncolumns: _ } = assign.as_ref();
+                // Every column of (a, b) = ... carries the same source; it counts once.
+                if *colno > 1 { Ok(()) } else { self.multi_source(source) }
+            }
+            _ => self.expr(node, Use::Written),
+        }
+    }
+
+    fn multi_source(&mut self, source: &Option<Box<Node>>) -> Walk<()> {
+        let Some(source) = source else { return construct("SET (...) of this form", NOWHERE) };
+        match inner(source)? {
+            NodeEnum::RowExpr(row) => row.args.iter().try_for_each(|node| self.assigned(node)),
+            _ => self.expr(source, Use::Written),
+        }
+    }
+
+    fn insert_columns(&mut self, target: &Relation, cols: &[Node]) -> Walk<()> {
+        if cols.is_empty() {
+            let all: Vec<_> = target.columns.iter().map(|column| column.attribute).collect();
+            return all.into_iter().try_for_each(|attribute| self.written(target, attribute, NOWHERE));
+        }
+        cols.iter().try_for_each(|col| self.assignment_target(target, col).map(|_| ()))
+    }
+
+    /// `col` of an INSERT list or `col = ...` of SET; gives back what is assigned.
+    fn assignment_target<'n>(&mut self, target: &Relation, node: &'n Node) -> Walk<Option<&'n Node>> {
+        let NodeEnum::ResTarget(assignment) = inner(node)? else {
+            return construct("an assignment of this form", NOWHERE);
+        };
+        let ResTarget { name, indirection, val, location } = assignment.as_ref();
+        if !indirection.is_empty() {
+            return construct("an assignment to part of a column", *location);
+        }
+        match target.columns.iter().find(|column| column.name == *name) {
+            Some(column) => self.written(target, column.attribute, *location)?,
+            None => return unresolved(name, *location),
+        }
+        Ok(val.as_deref())
+    }
+
+    fn written(&mut self, target: &Relation, attribute: i16, at: i32) -> Walk<()> {
+        let column = ColumnId { relation: target.oid, attribute };
+        self.facts.uses.entry((column, Use::Written)).or_insert(at);
+        // Reading the new value in may run a domain's checks or a type's own input and cast functions.
+        let of = self.snapshot.column(column).map(|known| known.type_oid);
+        if of.is_none_or(|oid| self.snapshot.cast_runs_code(oid)) {
+            self.facts.user_code = true;
+        }
+        self.spend(1)
+    }
+
+    pub(crate) fn update<'s>(&mut self, stmt: &'s UpdateStmt) -> Walk<Returned<'s>> {
+        let UpdateStmt { relation: Some(table), target_list, where_clause, from_clause, returning_clause, with_clause } =
+            stmt
+        else {
+            return construct("UPDATE of this form", NOWHERE);
+        };
+        self.levels.push(Level::default());
+        if let Some(with) = with_clause {
+            self.with_clause(with)?;
+        }
+        let target = self.target(table, Write::Update)?;
+        self.target_and_from(target, table, from_clause)?;
+        self.set_list(target, target_list)?;
+        self.optional(where_clause, Use::Predicate)?;
+        self.returning(target, returning_clause)
+    }
+
+    fn set_list(&mut self, target: &Relation, list: &[Node]) -> Walk<()> {
+        for node in list {
+            match self.assignment_target(target, node)? {
+                Some(value) => self.assigned(value)?,
+                None => return construct("SET of this form", NOWHERE),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delete<'s>(&mut self, stmt: &'s DeleteStmt) -> Walk<Returned<'s>> {
+        let DeleteStmt { relation: Some(table), using_clause, where_clause, returning_clause, with_clause } = stmt else {
+            return construct("DELETE of this form", NOWHERE);
+        };
+        self.levels.push(Level::default());
+        if let Some(with) = with_clause {
+            self.with_clause(with)?;
+        }
+        let target = self.target(table, Write::Delete)?;
+        self.target_and_from(target, table, using_clause)?;
+        self.optional(where_clause, Use::Predicate)?;
+        self.returning(target, returning_clause)
+    }
+
+    /// The target in sight with the FROM items, though not from inside them.
+    fn target_and_from(&mut self, target: &'a Relation, table: &RangeVar, from: &[Node]) -> Walk<()> {
+        let mut item = self.target_item(target, table)?;
+        (item.lateral_only, item.lateral_ok) = (true, false);
+        self.items_mut().push(item);
+        self.from_clause(from)
+    }
+
+    fn target_item(&mut self, target: &'a Relation, table: &RangeVar) -> Walk<Item> {
+        let (alias, names) = alias_parts(&table.alias)?;
+        self.relation_item(target, (alias, &names), table.location)
+    }
+
+    /// Resolves the relation written to and notes all that writing it touches.
+    fn target(&mut self, table: &RangeVar, write: Write) -> Walk<&'a Relation> {
+        let at = table.location;
+        let hidden = table.schemaname.is_empty() && self.cte_in_sight(&table.relname, at)?.is_some();
+        if hidden {
+            return construct("a write to a WITH query", at);
+        }
+        let target = self.relation(table)?;
+        match target.kind {
+            RelationKind::Table | RelationKind::PartitionedTable => {}
+            RelationKind::View | RelationKind::MaterializedView => {
+                return relation_property(target, "is a view, and writes through views are not analysed", at);
+            }
+            RelationKind::ForeignTable => return relation_property(target, "is a foreign table", at),
+            RelationKind::Sequence | RelationKind::CompositeType => return unresolved(&target.name, at),
+        }
+        self.touch(target, at)?;
+        let mut members = self.snapshot.family(target.oid);
+        members.insert(target.oid);
+        for member in &members {
+            let facts = self.snapshot.facts(*member);
+            if facts.rules {
+                return relation_property(target, "has rules", at);
+            }
+            if facts.triggers || facts.calls_user_code {
+                self.facts.user_code = true;
+            }
+        }
+        self.facts.writes.insert(target.oid);
+        self.foreign_keys(&members, write)?;
+        Ok(target)
+    }
+
+    /// A foreign key looks up the other side's columns; ON UPDATE and ON DELETE actions change its rows.
+    fn foreign_keys(&mut self, members: &BTreeSet<Oid>, write: Write) -> Walk<()> {
+        let snapshot = self.snapshot;
+        if write != Write::Delete {
+            for key in members.iter().flat_map(|member| snapshot.foreign_keys_of(*member)) {
+                self.looked_up(key.target, &key.target_columns)?;
+            }
+        }
+        if write == Write::Insert {
+            return Ok(());
+        }
+        let acts = |key: &ForeignKey| if write == Write::Delete { key.delete_acts } else { key.update_acts };
+        let mut open: Vec<Oid> = members.iter().copied().collect();
+        let mut changed = members.clone();
+        while let Some(relation) = open.pop() {
+            for key in snapshot.foreign_keys_to(relation) {
+                self.looked_up(key.relation, &key.columns)?;
+                if acts(key) && changed.insert(key.relation) {
+                    // Its own triggers, rules and keys come into play as well.
+                    self.facts.reaches.insert(key.relation);
+                    self.facts.reaches.extend(snapshot.family(key.relation));
+                    self.facts.user_code = true;
+                    open.push(key.relation);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn looked_up(&mut self, relation: Oid, columns: &[i16]) -> Walk<()> {
+        self.spend(columns.len() + 1)?;
+        for attribute in columns {
+            let column = ColumnId { relation, attribute: *attribute };
+            self.facts.uses.entry((column, Use::Key)).or_insert(NOWHERE);
+        }
+        Ok(())
+    }
+
+    fn on_conflict(&mut self, target: &'a Relation, item: &Item, clause: &OnConflictClause) -> Walk<()> {
+        let OnConflictClause { action, infer, target_list, where_clause, location } = clause;
+        let updates = match OnConflictAction::try_from(*action) {
+            Ok(OnConflictAction::OnconflictNothing) => false,
+            Ok(OnConflictAction::OnconflictUpdate) => true,
+            _ => return construct("ON CONFLICT of this kind", *location),
+        };
+        self.items_mut().push(item.clone());
+        if let Some(infer) = infer {
+            self.infer(target, infer)?;
+        }
+        if updates {
+            let at = *location;
+            self.foreign_keys(&BTreeSet::from([target.oid]), Write::Update)?;
+            // The proposed row: its columns count as the target's own.
+            let excluded = Item::new(Some("excluded"), self.relation_columns(target));
+            self.items_mut().push(excluded);
+            self.set_list(target, target_list)?;
+            self.optional(where_clause, Use::Predicate)?;
+            if target_list.is_empty() {
+                return construct("ON CONFLICT of this form", at);
+            }
+        }
+        self.items_mut().clear();
+        Ok(())
+    }
+
+    fn infer(&mut self, target: &Relation, infer: &InferClause) -> Walk<()> {
+        let InferClause { index_elems, where_clause, conname, location } = infer;
+        if !conname.is_empty() {
+            return construct("ON CONFLICT ON CONSTRAINT", *location);
+        }
+        for node in index_elems {
+            let NodeEnum::IndexElem(element) = inner(node)? else {
+                return construct("ON CONFLICT of this form", *location);
+            };
+            let IndexElem { name, expr: None, indexcolname: _, collation: _, opclass, opclassopts, .. } = element.as_ref()
+            else {
+                return construct("ON CONFLICT on an expression", *location);
+            };
+            if !opclass.is_empty() || !opclassopts.is_empty() {
+                return construct("ON CONFLICT with an operator class", *location);
+            }
+            let column = target.columns.iter().find(|column| column.name == *name);
+            let Some(column) = column else { return unresolved(name, *location) };
+            self.record(ColumnId { relation: target.oid, attribute: column.attribute }, Use::Key, *location)?;
+        }
+        self.optional(where_clause, Use::Predicate)
+    }
+
+    fn returning<'s>(&mut self, target: &Relation, clause: &'s Option<ReturningClause>) -> Walk<Returned<'s>> {
+        let Some(ReturningClause { options, exprs }) = clause else { return Ok(None) };
+        if !options.is_empty() {
+            return construct("RETURNING WITH", NOWHERE);
+        }
+        // PostgreSQL 18 lets OLD and NEW name the row before and after: no table may be meant by them.
+        if self.items_mut().iter().any(|item| matches!(item.name.as_deref(), Some("old" | "new"))) {
+            return construct("RETURNING with a table called old or new", NOWHERE);
+        }
+        let mut members = self.snapshot.family(target.oid);
+        members.insert(target.oid);
+        if members.iter().any(|member| self.snapshot.facts(*member).triggers) {
+            return relation_property(target, "has triggers, which may change what RETURNING gives back", NOWHERE);
+        }
+        let targets = self.target_list(exprs, Use::Expression)?;
+        self.facts.reads.insert(target.oid);
+        Ok(Some(targets))
+    }
+}

@@ -1,0 +1,191 @@
+//! FROM: tables, sub-selects and functions as range-table items, with LATERAL as the server scopes it.
+
+use std::rc::Rc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{Alias, FuncCall, Node, RangeFunction, RangeSubselect, RangeVar};
+
+use super::cte::{alias_names, computed_columns};
+use super::scope::{Columns, Item};
+use super::select::columns_of;
+use super::{NOWHERE, Walk, Walker, construct, inner, strings, unresolved};
+use crate::Use;
+use crate::catalog::Relation;
+use crate::functions::{self, TableShape};
+
+/// An alias taken apart: name and column names.
+pub(crate) fn alias_parts(alias: &Option<Alias>) -> Walk<(Option<&str>, Vec<&str>)> {
+    match alias {
+        None => Ok((None, Vec::new())),
+        Some(Alias { aliasname, colnames }) => Ok((Some(aliasname), alias_names(colnames)?)),
+    }
+}
+
+impl<'a> Walker<'a> {
+    pub(crate) fn from_clause(&mut self, nodes: &[Node]) -> Walk<()> {
+        for node in nodes {
+            let mut items = self.from_item(node)?;
+            // Later items of the list see earlier ones only from inside LATERAL.
+            for item in &mut items {
+                (item.lateral_only, item.lateral_ok) = (true, true);
+            }
+            self.items_mut().extend(items);
+        }
+        for item in self.items_mut() {
+            (item.lateral_only, item.lateral_ok) = (false, true);
+        }
+        Ok(())
+    }
+
+    /// The items of the level being read.
+    pub(crate) fn items_mut(&mut self) -> &mut Vec<Item> {
+        match self.levels.last_mut() {
+            Some(level) => &mut level.items,
+            None => &mut self.outside,
+        }
+    }
+
+    /// Items that one entry of FROM adds; the last one stands for the whole entry.
+    pub(crate) fn from_item(&mut self, node: &Node) -> Walk<Vec<Item>> {
+        self.deeper(|walker| match inner(node)? {
+            NodeEnum::RangeVar(table) => Ok(vec![walker.range_var(table)?]),
+            NodeEnum::RangeSubselect(query) => Ok(vec![walker.sub_select(query)?]),
+            NodeEnum::RangeFunction(function) => Ok(vec![walker.function(function)?]),
+            NodeEnum::JoinExpr(join) => walker.join(join),
+            NodeEnum::RangeTableSample(sample) => construct("TABLESAMPLE", sample.location),
+            NodeEnum::RangeTableFunc(function) => construct("XMLTABLE", function.location),
+            NodeEnum::JsonTable(table) => construct("JSON_TABLE", table.location),
+            _ => construct("a FROM item of this kind", NOWHERE),
+        })
+    }
+
+    fn range_var(&mut self, table: &RangeVar) -> Walk<Item> {
+        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias, location } = table;
+        let (alias, names) = alias_parts(alias)?;
+        if catalogname.is_empty()
+            && schemaname.is_empty()
+            && let Some(columns) = self.cte_in_sight(relname, *location)?
+        {
+            return renamed(Item::new(Some(alias.unwrap_or(relname)), columns), &names, *location);
+        }
+        let relation = self.relation(table)?;
+        self.touch_read(relation, *location)?;
+        self.relation_item(relation, (alias, &names), *location)
+    }
+
+    /// A stored relation as an item.
+    pub(crate) fn relation_item(
+        &mut self,
+        relation: &Relation,
+        (alias, names): (Option<&str>, &[&str]),
+        at: i32,
+    ) -> Walk<Item> {
+        let columns = self.relation_columns(relation);
+        let mut item = Item::new(Some(alias.unwrap_or(&relation.name)), columns);
+        item.stored = Some(relation.oid);
+        item.unaliased = alias.is_none().then_some(relation.oid);
+        renamed(item, names, at)
+    }
+
+    /// The relation a name stands for, by the effective search path or its schema.
+    pub(crate) fn relation(&self, table: &RangeVar) -> Walk<&'a Relation> {
+        let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: _, location } = table;
+        let full = if schemaname.is_empty() { relname.clone() } else { format!("{schemaname}.{relname}") };
+        if !catalogname.is_empty() && catalogname != self.snapshot.database_name() {
+            return unresolved(&format!("{catalogname}.{full}"), *location);
+        }
+        let snapshot = self.snapshot;
+        let found = if schemaname.is_empty() {
+            self.path.iter().find_map(|schema| snapshot.relation_in(*schema, relname))
+        } else {
+            self.schema_named(schemaname).and_then(|schema| snapshot.relation_in(schema, relname))
+        };
+        found.map_or_else(|| unresolved(&full, *location), Ok)
+    }
+
+    fn sub_select(&mut self, query: &RangeSubselect) -> Walk<Item> {
+        let RangeSubselect { lateral, subquery: Some(subquery), alias } = query else {
+            return construct("a sub-select of this form", NOWHERE);
+        };
+        let NodeEnum::SelectStmt(stmt) = inner(subquery)? else {
+            return construct("a sub-select of this form", NOWHERE);
+        };
+        let outputs = self.laterally(*lateral, |walker| walker.select(stmt, Use::Expression))?;
+        let (alias, names) = alias_parts(alias)?;
+        renamed(Item::new(alias, columns_of(&outputs)), &names, NOWHERE)
+    }
+
+    /// Runs with this level's earlier items in sight or out of it.
+    fn laterally<T>(&mut self, lateral: bool, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
+        let depth = self.levels.len();
+        let before = self.set_lateral(depth, lateral);
+        let outcome = walk(self)?;
+        self.set_lateral(depth, before);
+        Ok(outcome)
+    }
+
+    fn set_lateral(&mut self, depth: usize, lateral: bool) -> bool {
+        let level = depth.checked_sub(1).and_then(|last| self.levels.get_mut(last));
+        level.is_some_and(|level| std::mem::replace(&mut level.lateral_active, lateral))
+    }
+
+    /// A function of the reviewed list of set-returning ones, whose columns we know.
+    fn function(&mut self, function: &RangeFunction) -> Walk<Item> {
+        let RangeFunction { lateral: _, ordinality, is_rowsfrom, functions, alias, coldeflist } = function;
+        let (false, [list], []) = (*is_rowsfrom, functions.as_slice(), coldeflist.as_slice()) else {
+            return construct("ROWS FROM or a function with a column definition list", NOWHERE);
+        };
+        let NodeEnum::List(list) = inner(list)? else { return construct("a function in FROM", NOWHERE) };
+        // A pair of the call and its own column definitions, which must be absent.
+        let call = match list.items.as_slice() {
+            [call] | [call, Node { node: None }] => call,
+            _ => return construct("a function in FROM with column definitions", NOWHERE),
+        };
+        self.laterally(true, |walker| walker.expr(call, Use::Expression))?;
+        let (alias, names) = alias_parts(alias)?;
+        let (own_name, columns) = match inner(call)? {
+            NodeEnum::FuncCall(call) => self.function_columns(call, alias)?,
+            // current_date and the like: one column.
+            NodeEnum::SqlvalueFunction(_) => return construct("a value function in FROM", NOWHERE),
+            _ => return construct("an expression in FROM", NOWHERE),
+        };
+        let ordinality = ordinality.then(|| "ordinality".to_owned());
+        let columns = computed_columns(columns.into_iter().chain(ordinality));
+        let mut item = renamed(Item::new(Some(alias.unwrap_or(own_name)), columns), &names, NOWHERE)?;
+        item.function = true;
+        Ok(item)
+    }
+
+    fn function_columns<'c>(&self, call: &'c FuncCall, alias: Option<&str>) -> Walk<(&'c str, Vec<String>)> {
+        let name = strings(&call.funcname).and_then(|names| names.last().copied());
+        let Some(name) = name else { return construct("a function in FROM", call.location) };
+        let columns = match functions::table_shape(name) {
+            Some(TableShape::Scalar) if name == "unnest" => {
+                // unnest(a, b) is a column per array; each is named unnest unless there is one and it has an alias.
+                match call.args.len() {
+                    1 => vec![alias.unwrap_or(name).to_owned()],
+                    arrays => vec![name.to_owned(); arrays],
+                }
+            }
+            Some(TableShape::Scalar) => vec![alias.unwrap_or(name).to_owned()],
+            Some(TableShape::Columns(columns)) => columns.iter().map(|column| (*column).to_owned()).collect(),
+            None => return construct(&format!("function {name} in FROM"), call.location),
+        };
+        Ok((name, columns))
+    }
+}
+
+pub(crate) fn renamed(mut item: Item, names: &[&str], at: i32) -> Walk<Item> {
+    match item.columns.renamed(names) {
+        Some(columns) => {
+            item.columns = columns;
+            Ok(item)
+        }
+        None => unresolved(&names.join(", "), at),
+    }
+}
+
+/// A named part of a join: its columns under the alias only.
+pub(crate) fn named_part(name: &str, columns: Rc<Columns>) -> Item {
+    Item { columns_visible: false, ..Item::new(Some(name), columns) }
+}

@@ -1,0 +1,227 @@
+//! The walker: one parsed statement against one catalog snapshot. Resolves every name the way the server's own
+//! parse analysis does and notes each column use. Two rules hold everywhere: nodes are taken apart field by field
+//! (a new field does not compile, an unknown node stops the walk), and whatever the server could resolve in a way
+//! we do not model stops the walk too. It never guesses, and never uses pg_query's own table heuristics.
+
+pub(crate) mod call;
+pub(crate) mod cast;
+pub(crate) mod column;
+pub(crate) mod cte;
+pub(crate) mod dml;
+pub(crate) mod expr;
+pub(crate) mod from;
+pub(crate) mod join;
+pub(crate) mod keys;
+pub(crate) mod naming;
+pub(crate) mod scope;
+pub(crate) mod select;
+pub(crate) mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::Node;
+
+use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
+use crate::{OpaqueReason, Use};
+
+use scope::{Columns, Level, Value};
+
+/// Nodes below nodes. PostgreSQL's own default stack stops expressions at a few thousand levels; the parser
+/// thread's stack holds this many of our frames several times over.
+const DEPTH_MAX: usize = 6_000;
+
+/// Steps of one statement: nodes visited, names compared, columns expanded. A statement of a megabyte that is not
+/// built to explode stays below it; one that is would otherwise hold a parser thread for minutes.
+const STEPS_MAX: usize = 20_000_000;
+
+/// The server's own limit on target lists (MaxTupleAttributeNumber).
+pub(crate) const COLUMNS_MAX: usize = 1_664;
+
+/// Why the walk ended early.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Stop {
+    Opaque { reason: OpaqueReason, at: i32 },
+    Unresolved { name: String, at: i32 },
+    TooDeep,
+}
+
+pub(crate) type Walk<T> = Result<T, Stop>;
+
+/// No position known.
+pub(crate) const NOWHERE: i32 = -1;
+
+pub(crate) fn construct<T>(what: &str, at: i32) -> Walk<T> {
+    Err(Stop::Opaque { reason: OpaqueReason::Construct { construct: what.to_owned() }, at })
+}
+
+pub(crate) fn unresolved<T>(name: &str, at: i32) -> Walk<T> {
+    Err(Stop::Unresolved { name: name.to_owned(), at })
+}
+
+/// What the walk of one statement found; positions are byte offsets in the message.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) reads: BTreeSet<Oid>,
+    pub(crate) writes: BTreeSet<Oid>,
+    pub(crate) reaches: BTreeSet<Oid>,
+    /// Views named so far, in the order met; their definitions are analysed after the statement.
+    pub(crate) views: Vec<Oid>,
+    pub(crate) uses: BTreeMap<(ColumnId, Use), i32>,
+    pub(crate) user_code: bool,
+    pub(crate) locks_rows: bool,
+    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) relation_sizes: bool,
+    /// A call with an effect on the session or on time (pg_sleep, advisory locks): alone or over metadata only.
+    pub(crate) session_effect: Option<(String, i32)>,
+}
+
+pub(crate) struct Walker<'a> {
+    pub(crate) snapshot: &'a CatalogSnapshot,
+    pub(crate) path: &'a [Oid],
+    pub(crate) facts: Facts,
+    pub(crate) levels: Vec<Level>,
+    /// Items outside any query level: no lookup reads them.
+    outside: Vec<scope::Item>,
+    pub(crate) link_names: naming::SubLinkNames,
+    columns: HashMap<Oid, Rc<Columns>>,
+    depth: usize,
+    steps: usize,
+}
+
+impl<'a> Walker<'a> {
+    /// Refuses right away where the catalog itself makes every statement opaque.
+    pub(crate) fn new(snapshot: &'a CatalogSnapshot, path: &'a [Oid]) -> Walk<Self> {
+        if !path.contains(&PG_CATALOG) || path.iter().any(|schema| snapshot.schema_name(*schema).is_none()) {
+            return construct("a search path with a schema the catalog snapshot does not have", NOWHERE);
+        }
+        if snapshot.has_hidden_casts() {
+            return construct("a database with a user-defined implicit cast between built-in types", NOWHERE);
+        }
+        Ok(Self {
+            snapshot,
+            path,
+            facts: Facts::default(),
+            levels: Vec::new(),
+            outside: Vec::new(),
+            link_names: HashMap::new(),
+            columns: HashMap::new(),
+            depth: 0,
+            steps: 0,
+        })
+    }
+
+    /// Every recursion goes through here. The depth is not restored on failure: failure ends the walk.
+    pub(crate) fn deeper<T>(&mut self, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
+        if self.depth >= DEPTH_MAX {
+            return Err(Stop::TooDeep);
+        }
+        self.depth += 1;
+        self.spend(1)?;
+        let outcome = walk(self)?;
+        self.depth -= 1;
+        Ok(outcome)
+    }
+
+    pub(crate) fn spend(&mut self, steps: usize) -> Walk<()> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps > STEPS_MAX { construct("a statement with this many names to resolve", NOWHERE) } else { Ok(()) }
+    }
+
+    /// Notes the use of a column's value. Anything but passing it through unchanged runs code of its type.
+    pub(crate) fn record(&mut self, column: ColumnId, how: Use, at: i32) -> Walk<()> {
+        self.facts.reads.insert(column.relation);
+        self.facts.uses.entry((column, how)).or_insert(at);
+        if how == Use::Projected {
+            return Ok(());
+        }
+        match self.snapshot.column(column) {
+            Some(known) if self.snapshot.type_runs_code(known.type_oid) => {
+                let name = self.snapshot.type_name(known.type_oid).unwrap_or("of a column").to_owned();
+                Err(Stop::Opaque { reason: OpaqueReason::Type { name }, at })
+            }
+            Some(_) => Ok(()),
+            None if column.attribute < 0 => Ok(()),
+            None => construct("a column the catalog snapshot does not have", at),
+        }
+    }
+
+    /// Notes the use of whatever a value is made of.
+    pub(crate) fn consume(&mut self, value: &Value, how: Use, at: i32) -> Walk<()> {
+        match value {
+            Value::Column(column) => self.record(*column, how, at),
+            Value::Computed(from) | Value::Unpredictable(from) => {
+                self.spend(from.len())?;
+                from.iter().try_for_each(|column| self.record(*column, how, at))
+            }
+        }
+    }
+
+    /// A relation stands in the statement as something to read from.
+    pub(crate) fn touch_read(&mut self, relation: &Relation, at: i32) -> Walk<()> {
+        self.facts.reads.insert(relation.oid);
+        self.touch(relation, at)
+    }
+
+    /// What holds for reading and writing alike: row security, relatives, views.
+    pub(crate) fn touch(&mut self, relation: &Relation, at: i32) -> Walk<()> {
+        if relation.is_metadata() {
+            return Ok(());
+        }
+        let facts = self.snapshot.facts(relation.oid);
+        if facts.row_security && facts.policies {
+            return relation_property(relation, "has row-security policies", at);
+        }
+        match relation.kind {
+            RelationKind::ForeignTable => return relation_property(relation, "is a foreign table", at),
+            RelationKind::CompositeType => return unresolved(&relation.name, at),
+            RelationKind::View | RelationKind::MaterializedView => self.facts.views.push(relation.oid),
+            RelationKind::Table | RelationKind::PartitionedTable | RelationKind::Sequence => {}
+        }
+        for relative in self.snapshot.family(relation.oid) {
+            self.spend(1)?;
+            let foreign = self.snapshot.relation(relative).filter(|known| known.kind == RelationKind::ForeignTable);
+            if foreign.is_some() {
+                return relation_property(relation, "has a foreign table as partition or child", at);
+            }
+            self.facts.reaches.insert(relative);
+        }
+        Ok(())
+    }
+
+    /// Columns of a stored relation, under their own names.
+    pub(crate) fn relation_columns(&mut self, relation: &Relation) -> Rc<Columns> {
+        let build = || {
+            let bare = |attribute| Value::Column(ColumnId { relation: relation.oid, attribute });
+            let columns = relation.columns.iter().map(|column| (Rc::from(&*column.name), bare(column.attribute)));
+            Rc::new(Columns::new(columns.collect()))
+        };
+        self.columns.entry(relation.oid).or_insert_with(build).clone()
+    }
+}
+
+pub(crate) fn relation_property<T>(relation: &Relation, property: &str, at: i32) -> Walk<T> {
+    let name = format!("{}.{}", relation.schema_name, relation.name);
+    Err(Stop::Opaque { reason: OpaqueReason::Relation { relation: name, property: property.to_owned() }, at })
+}
+
+/// The node inside its envelope; an empty envelope is a node newer than our grammar's bindings, or a null.
+pub(crate) fn inner(node: &Node) -> Walk<&NodeEnum> {
+    match &node.node {
+        Some(inner) => Ok(inner),
+        None => construct("an empty syntax node", NOWHERE),
+    }
+}
+
+pub(crate) fn string(node: &Node) -> Option<&str> {
+    match &node.node {
+        Some(NodeEnum::String(text)) => Some(&text.sval),
+        _ => None,
+    }
+}
+
+/// A dotted name as its parts; anything but plain strings is not a name.
+pub(crate) fn strings(nodes: &[Node]) -> Option<Vec<&str>> {
+    nodes.iter().map(string).collect()
+}

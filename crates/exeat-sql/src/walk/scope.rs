@@ -1,0 +1,134 @@
+//! What names mean at one place of a statement: the range-table items in sight, level by level, as the server's
+//! own namespace lists keep them. Only data and lookups inside one level; `column` walks the levels.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::catalog::{ColumnId, Oid};
+
+/// Where a column in scope gets its value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    /// Exactly this stored column, unchanged: the server announces it as the origin.
+    Column(ColumnId),
+    /// Computed; the server announces no origin. What it was computed from is already noted where it happened,
+    /// except for the columns named here, which count when the value is used.
+    Computed(Rc<[ColumnId]>),
+    /// One of these columns, but we cannot tell which origin the server will announce, if any.
+    Unpredictable(Rc<[ColumnId]>),
+}
+
+impl Value {
+    pub(crate) fn computed() -> Self {
+        Value::Computed(Rc::from([]))
+    }
+
+    pub(crate) fn sources(&self) -> &[ColumnId] {
+        match self {
+            Value::Column(column) => std::slice::from_ref(column),
+            Value::Computed(from) | Value::Unpredictable(from) => from,
+        }
+    }
+}
+
+/// Named columns in order, with an index. A name that occurs twice is ambiguous to the server too.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Columns {
+    list: Vec<(Rc<str>, Value)>,
+    index: HashMap<Rc<str>, Option<usize>>,
+}
+
+/// Answer of a lookup by name.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found<T> {
+    One(T),
+    Many,
+    None,
+}
+
+impl Columns {
+    pub(crate) fn new(list: Vec<(Rc<str>, Value)>) -> Self {
+        let mut index = HashMap::with_capacity(list.len());
+        for (place, (name, _)) in list.iter().enumerate() {
+            index.entry(name.clone()).and_modify(|seen| *seen = None).or_insert(Some(place));
+        }
+        Self { list, index }
+    }
+
+    pub(crate) fn list(&self) -> &[(Rc<str>, Value)] {
+        &self.list
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Found<&Value> {
+        match self.index.get(name) {
+            None => Found::None,
+            Some(None) => Found::Many,
+            Some(Some(place)) => self.list.get(*place).map_or(Found::None, |(_, value)| Found::One(value)),
+        }
+    }
+
+    /// The first columns take the names of an alias list; more names than columns is the server's error.
+    pub(crate) fn renamed(self: &Rc<Self>, names: &[&str]) -> Option<Rc<Self>> {
+        if names.is_empty() {
+            return Some(self.clone());
+        }
+        if names.len() > self.list.len() {
+            return None;
+        }
+        let mut list = self.list.clone();
+        for ((name, _), new) in list.iter_mut().zip(names) {
+            *name = Rc::from(*new);
+        }
+        Some(Rc::new(Self::new(list)))
+    }
+}
+
+/// One range-table item as names see it.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// By which it can be qualified; `None` for a join or sub-select without alias.
+    pub(crate) name: Option<Rc<str>>,
+    /// A stored relation without alias: `schema.relation.column` finds it.
+    pub(crate) unaliased: Option<Oid>,
+    /// A stored relation, alias or not: it has system columns.
+    pub(crate) stored: Option<Oid>,
+    pub(crate) columns: Rc<Columns>,
+    /// Seen by unqualified column names.
+    pub(crate) columns_visible: bool,
+    /// Seen from inside LATERAL only, and whether the server lets it be used there.
+    pub(crate) lateral_only: bool,
+    pub(crate) lateral_ok: bool,
+    /// A function: its real columns depend on the type it returns.
+    pub(crate) function: bool,
+}
+
+impl Item {
+    pub(crate) fn new(name: Option<&str>, columns: Rc<Columns>) -> Self {
+        Self {
+            name: name.map(Rc::from),
+            unaliased: None,
+            stored: None,
+            columns,
+            columns_visible: true,
+            lateral_only: false,
+            lateral_ok: true,
+            function: false,
+        }
+    }
+}
+
+/// A WITH query; `columns` is `None` while it may not be used yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Cte {
+    pub(crate) name: String,
+    pub(crate) columns: Option<Rc<Columns>>,
+}
+
+/// One query level.
+#[derive(Debug, Default)]
+pub(crate) struct Level {
+    pub(crate) items: Vec<Item>,
+    pub(crate) ctes: Vec<Cte>,
+    /// A LATERAL item of this level's FROM is being read.
+    pub(crate) lateral_active: bool,
+}
