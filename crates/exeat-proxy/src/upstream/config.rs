@@ -140,7 +140,7 @@ fn is_loopback_name(host: &str) -> bool {
 pub struct LoginConfig {
     /// At least one of these, unless empty.
     pub groups: Vec<String>,
-    /// All of these: the claim equals the value, or is a list that contains it.
+    /// All of these, as rules match claims: the claim equals the value, or is a list that contains it.
     pub claims: Map<String, Value>,
     pub user: String,
     /// Sent as the startup parameter `role`.
@@ -158,7 +158,7 @@ impl LoginConfig {
 fn has_claim(principal: &Principal, name: &str, wanted: &Value) -> bool {
     match principal.claims.get(name) {
         None => false,
-        Some(Value::Array(items)) => items.contains(wanted) || wanted == &Value::Array(items.clone()),
+        Some(Value::Array(items)) => items.contains(wanted),
         Some(found) => found == wanted,
     }
 }
