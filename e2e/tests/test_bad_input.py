@@ -72,7 +72,7 @@ def test_a_literal_secret_in_the_configuration_is_refused(program, fresh_gateway
 def test_an_unencrypted_listener_off_loopback_is_refused(program, fresh_gateway, trust):
     gateway = fresh_gateway("exposed").trust(trust.entry())
     gateway.config["listen"]["postgres"]["address"] = f"0.0.0.0:{gateway.port}"
-    assert_words(serve_says(gateway, program), "0.0.0.0", "tls", "loopback")
+    assert_words(serve_says(gateway, program), "tls: off", "loopback", "127.0.0.1")
 
 
 def test_a_port_in_use(program, fresh_gateway, trust):
