@@ -466,9 +466,17 @@ async fn a_server_that_answers_in_its_own_way_is_not_postgresql() {
     peer.await.unwrap();
 }
 
-/// Stands between gateway and server with a TLS certificate of his own, as an attacker on the network would.
-/// `strike_out`: he also removes SCRAM-SHA-256-PLUS from the server's offer.
-async fn man_in_the_middle(server: &Server, strike_out: bool) -> u16 {
+/// What somebody on the network does between gateway and server, with a certificate of his own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Attack {
+    Relay,
+    /// He also removes SCRAM-SHA-256-PLUS from the server's offer.
+    StrikeOut,
+    /// He speaks plain text to the server, which then has no channel to bind to.
+    PlainText,
+}
+
+async fn man_in_the_middle(server: &Server, attack: Attack) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let acceptor = ServerTls::load(&server.file("relay.pem"), &server.file("relay.key")).unwrap().acceptor();
@@ -478,8 +486,11 @@ async fn man_in_the_middle(server: &Server, strike_out: bool) -> u16 {
         victim.read_exact(&mut [0; 8]).await.unwrap();
         victim.write_all(b"S").await.unwrap();
         let mut victim = acceptor.accept(victim).await.unwrap();
-
         let mut real = TcpStream::connect(("127.0.0.1", server_port)).await.unwrap();
+        if attack == Attack::PlainText {
+            let _ = copy_bidirectional(&mut victim, &mut real).await;
+            return;
+        }
         let mut request = BytesMut::new();
         encode::ssl_request(&mut request);
         real.write_all(&request).await.unwrap();
@@ -487,8 +498,7 @@ async fn man_in_the_middle(server: &Server, strike_out: bool) -> u16 {
         let trust = exeat_proxy::tls::Trust::Full(exeat_proxy::tls::Roots::File(ca));
         let connector = TlsConnector::from(exeat_proxy::tls::client_config(&trust, &[]).unwrap());
         let mut real = connector.connect("localhost".try_into().unwrap(), real).await.unwrap();
-
-        if strike_out {
+        if attack == Attack::StrikeOut {
             let mut startup = BytesMut::new();
             victim.read_buf(&mut startup).await.unwrap();
             real.write_all(&startup).await.unwrap();
@@ -507,18 +517,31 @@ async fn man_in_the_middle(server: &Server, strike_out: bool) -> u16 {
     port
 }
 
+async fn connect_through(server: &Server, attack: Attack, mode: TlsMode) -> Result<Connected, UpstreamError> {
+    let port = man_in_the_middle(server, attack).await;
+    let ca = (mode == TlsMode::VerifyFull).then(|| server.file("ca.pem"));
+    let config = UpstreamConfig::new("localhost", port, "postgres", mode, ca).unwrap();
+    connect(&config, &server.login("reader"), &[]).await
+}
+
 #[tokio::test]
-async fn channel_binding_stops_a_man_in_the_middle_with_a_certificate_we_trust() {
+async fn channel_binding_stops_a_man_in_the_middle_even_with_a_certificate_we_trust() {
     let server = Server::shared();
-    for (mode, ca) in [(TlsMode::VerifyFull, Some(server.file("ca.pem"))), (TlsMode::Require, None)] {
-        for strike_out in [false, true] {
-            let port = man_in_the_middle(&server, strike_out).await;
-            let config = UpstreamConfig::new("localhost", port, "postgres", mode, ca.clone()).unwrap();
-            let problem = problem(connect(&config, &server.login("reader"), &[]).await);
-            let Problem::Refused { sqlstate, .. } = &problem else { panic!("{mode} {strike_out}: {problem}") };
-            assert_eq!(sqlstate, "28000", "{problem}");
-        }
+    for attack in [Attack::Relay, Attack::StrikeOut] {
+        let problem = problem(connect_through(&server, attack, TlsMode::VerifyFull).await);
+        assert!(matches!(&problem, Problem::Refused { sqlstate, .. } if sqlstate == "28000"), "{attack:?}: {problem}");
     }
+    // Without a binding to the channel the same man gets through: here only the certificate could have stopped him.
+    assert!(connect_through(&server, Attack::PlainText, TlsMode::VerifyFull).await.is_ok());
+}
+
+#[tokio::test]
+async fn require_makes_no_exchange_that_is_not_bound_to_the_channel() {
+    let server = Server::shared();
+    let problem_of = async |attack| problem(connect_through(&server, attack, TlsMode::Require).await);
+    assert!(matches!(problem_of(Attack::Relay).await, Problem::Refused { .. }));
+    assert!(matches!(problem_of(Attack::StrikeOut).await, Problem::NoChannelBinding { .. }));
+    assert!(matches!(problem_of(Attack::PlainText).await, Problem::NoChannelBinding { .. }));
 }
 
 #[tokio::test]

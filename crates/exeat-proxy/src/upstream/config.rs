@@ -20,8 +20,8 @@ pub enum TlsMode {
     /// Chain and host name are verified.
     #[default]
     VerifyFull,
-    /// Encrypted, certificate not verified. Safe from an active attacker only through channel binding, which this
-    /// mode therefore insists on.
+    /// Encrypted, certificate not verified. Channel binding, which this mode insists on, keeps an active attacker out
+    /// of the session; he can still gather what he needs to guess a weak password.
     Require,
     /// Plain text, to loopback only.
     Off,

@@ -46,9 +46,7 @@ pub enum Problem {
         "the server let us in without authentication, which is accepted on loopback only; set pg_hba.conf to scram-sha-256"
     )]
     TrustRefused,
-    #[error(
-        "tls: require needs channel binding and the server's certificate ({why}) does not give it; use verify-full"
-    )]
+    #[error("tls: require needs the server's channel binding and {why}; use verify-full")]
     NoChannelBinding { why: &'static str },
     #[error(
         "SCRAM authentication failed: {reason}; is it the right server, and is its password stored as SCRAM-SHA-256"

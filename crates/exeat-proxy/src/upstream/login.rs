@@ -204,15 +204,18 @@ impl Handshake {
 
     /// Binds the exchange to the server's certificate where both sides can. Saying "could have, you did not offer"
     /// (flag `y`) makes a server notice when somebody between us struck the offer out.
+    ///
+    /// In `require` nothing else tells the server from somebody in between, so there is no exchange without it: he
+    /// could show us any certificate and speak plain text to the server, which then offers no binding and believes `y`.
     fn choose_mechanism(&self, offered: &[&str], mode: TlsMode) -> Result<(&'static str, ChannelBinding), Problem> {
         let (plain, bound) = (offered.contains(&SCRAM_SHA_256), offered.contains(&SCRAM_SHA_256_PLUS));
         let endpoint = self.stream.certificate().and_then(|certificate| server_end_point(certificate));
-        match endpoint {
-            Some(endpoint) if bound => Ok((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(endpoint))),
-            Some(_) if plain => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
-            // In `require` an attacker chooses the certificate, so one that cannot be bound to is his way around.
-            None if mode == TlsMode::Require => Err(Problem::NoChannelBinding { why: "Ed25519 or RSA-PSS signature" }),
-            None if plain => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
+        let why = if bound { "its certificate is signed with Ed25519 or RSA-PSS" } else { "it does not offer it" };
+        match (endpoint, mode) {
+            (Some(endpoint), _) if bound => Ok((SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(endpoint))),
+            (_, TlsMode::Require) => Err(Problem::NoChannelBinding { why }),
+            (Some(_), _) if plain => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
+            (None, _) if plain => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
             _ => Err(unsupported(&format!("SASL {}", offered.join(", ")))),
         }
     }
