@@ -4,7 +4,7 @@
 //! listener; at the end the listener closes first, sessions drain, and the record is the last thing to go.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ async fn load_policy(config: &Config, analyser: &Analyser) -> Result<LoadedPolic
     Ok(LoadedPolicy { policy, generation: 1, sha256: text.sha256().to_owned() })
 }
 
-fn record_start(recorder: &Recorder, loaded: &LoadedPolicy, path: &PathBuf) -> Result<(), StoreError> {
+fn record_start(recorder: &Recorder, loaded: &LoadedPolicy, path: &Path) -> Result<(), StoreError> {
     recorder.policy_changed(&PolicyChange {
         policy: reference(loaded),
         previous: None,

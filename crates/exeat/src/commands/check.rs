@@ -75,10 +75,10 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Exit, CheckError> {
 /// What only their owners can check: certificates, issuers, secrets.
 fn check_parts(config: &Config) -> Result<(), CheckError> {
     let mut problems = Vec::new();
-    if let ListenTls::Files { cert, key } = &config.proxy.listen.tls {
-        if let Err(error) = ServerTls::load(cert, key) {
-            problems.push(TlsError::to_string(&error));
-        }
+    if let ListenTls::Files { cert, key } = &config.proxy.listen.tls
+        && let Err(error) = ServerTls::load(cert, key)
+    {
+        problems.push(TlsError::to_string(&error));
     }
     if let Err(errors) = Verifier::new(config.identity.clone()) {
         problems.extend(errors.iter().map(IssuerConfigError::to_string));

@@ -86,7 +86,7 @@ impl Reading<'_> {
         let Some(node) = reader.optional("default_target") else { return Some(None) };
         let name = node.as_string(&mut self.diags)?;
         // Targets that could not be read have been reported already; only their names are missing here.
-        let Some(targets) = targets else { return None };
+        let targets = targets?;
         if targets.contains_key(name) {
             return Some(Some(name.to_owned()));
         }

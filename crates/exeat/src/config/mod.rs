@@ -176,3 +176,6 @@ impl Reading<'_> {
         Some(if path.as_os_str().is_empty() { self.folder.to_owned() } else { self.folder.join(path) })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,7 +37,7 @@ rm -rf -- "$1"
 "#;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeeperError {
+pub(crate) enum KeeperError {
     #[error("could not make a folder in {}: {source}", parent.display())]
     Folder { parent: PathBuf, source: std::io::Error },
     #[error("could not start sh, which removes the demo's files at its end")]

@@ -25,7 +25,7 @@ const LOG_LINES_SHOWN: usize = 5;
 pub(super) const SUPERUSER: &str = "postgres";
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PostgresError {
+pub(crate) enum PostgresError {
     #[error(
         "found no PostgreSQL server programs (initdb, postgres) in {DEBIAN_VERSIONS}/*/bin, on PATH or by pg_config; \
          install them (Debian: apt-get install postgresql; Fedora: dnf install postgresql-server; \

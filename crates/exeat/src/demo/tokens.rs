@@ -26,7 +26,7 @@ const POINT_BYTES: usize = 65;
 const COORDINATE_BYTES: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TokenError {
+pub(crate) enum TokenError {
     #[error("could not make the demo's signing key: the system gives no randomness")]
     Key,
     #[error("could not sign a token: the system gives no randomness")]

@@ -1,0 +1,177 @@
+//! The configuration's reader: what a good file becomes, and each way of being wrong.
+
+use std::time::Duration;
+
+use exeat_proxy::config::ListenTls;
+use exeat_proxy::upstream::TlsMode;
+use exeat_store::secret::SecretSource;
+
+use super::*;
+
+/// The smallest configuration that serves anybody.
+const SMALL: &str = "\
+listen:
+  postgres: {address: '127.0.0.1:6432', tls: off}
+identity:
+  - {issuer: https://idp.example.com, audience: exeat}
+targets:
+  shop:
+    postgres:
+      host: localhost
+      database: shop
+      tls: off
+      logins:
+        - {user: shop_reader, password: {env: SHOP_PASSWORD}}
+policy: {path: policy.yaml}
+";
+
+fn parse(text: &str) -> Result<Config, Diagnostics> {
+    Config::parse("exeat.yaml", text, Path::new("/etc/exeat"))
+}
+
+/// `from` replaced by `to` in the small configuration, which must make a difference.
+fn changed(from: &str, to: &str) -> Result<Config, Diagnostics> {
+    assert!(SMALL.contains(from), "{from:?} is not in the sample");
+    parse(&SMALL.replace(from, to))
+}
+
+#[track_caller]
+fn refused(from: &str, to: &str, expected: &str) {
+    let text = changed(from, to).unwrap_err().to_string();
+    assert!(text.contains(expected), "expected {expected:?} in:\n{text}");
+}
+
+#[test]
+fn the_small_configuration_has_its_defaults_filled_in() {
+    let config = parse(SMALL).unwrap();
+    assert_eq!(config.name, "exeat");
+    assert_eq!(config.data_dir, Path::new("/etc/exeat/data"));
+    assert_eq!(config.policy, Path::new("/etc/exeat/policy.yaml"));
+    assert!(matches!(&config.keys, KeySource::Folder(folder) if folder == Path::new("/etc/exeat/keys")));
+    assert_eq!(config.durability, Durability::Os);
+    assert_eq!(config.console, None);
+    assert_eq!(config.proxy.listen.limits.connections, 1000);
+    let target = &config.proxy.targets["shop"];
+    assert_eq!((target.upstream.port(), target.upstream.mode()), (5432, TlsMode::Off));
+    assert_eq!(target.catalog_bound, Duration::from_secs(1));
+    assert!(!target.allow_newer_server && !target.allow_privileged_login);
+    assert_eq!(target.logins[0].password, SecretSource::Env("SHOP_PASSWORD".to_owned()));
+    assert_eq!(config.policy_context().default_issuer.as_deref(), Some("https://idp.example.com"));
+}
+
+#[test]
+fn the_example_in_the_documentation_loads() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let text = fs::read_to_string(root.join("docs/examples/exeat.yaml")).unwrap();
+    // The example's certificate authority is a file of its reader's.
+    let config = parse(&text.replace("      ca: db-ca.crt\n", "")).unwrap();
+    assert_eq!(config.proxy.targets["shop"].logins.len(), 3);
+    assert!(matches!(config.proxy.listen.tls, ListenTls::Files { .. }));
+    let shown = show(&config).to_string();
+    assert!(shown.contains("SHOP_DPO_PASSWORD") && shown.contains("/run/secrets/shop"), "{shown}");
+}
+
+#[test]
+fn five_mistakes_are_reported_at_once_in_order() {
+    let text = SMALL
+        .replace("tls: off}", "tsl: off}")
+        .replace("audience: exeat", "audiense: exeat")
+        .replace("database: shop", "database: 7")
+        .replace("user: shop_reader", "user: ''")
+        .replace("{path: policy.yaml}", "{file: policy.yaml}");
+    let diags = parse(&text).unwrap_err();
+    let lines: Vec<usize> = diags.iter().map(|diagnostic| diagnostic.line).collect();
+    assert!(lines.is_sorted(), "{diags}");
+    for line in [2, 4, 9, 12, 13] {
+        assert!(lines.contains(&line), "nothing about line {line} in:\n{diags}");
+    }
+    assert!(diags.to_string().contains("did you mean `tls`?"), "{diags}");
+}
+
+#[test]
+fn tls_may_be_off_on_loopback_only() {
+    refused("127.0.0.1:6432", "0.0.0.0:6432", "`tls: off` is for loopback addresses only");
+    refused("host: localhost", "host: db.internal", "tls: off is for loopback only");
+    assert!(changed("127.0.0.1:6432", "[::1]:6432").is_ok());
+}
+
+#[test]
+fn a_literal_secret_is_refused_and_not_shown() {
+    for literal in ["hunter2", "{hunter2: x, env: A}", "[hunter2]", "{env: A, file: hunter2}"] {
+        let text = changed("{env: SHOP_PASSWORD}", literal).unwrap_err().to_string();
+        assert!(
+            text.contains("env, file and command") || text.contains("{env: NAME}") || text.contains("unknown key"),
+            "{text}"
+        );
+        if literal == "hunter2" {
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn secrets_come_from_files_and_commands_too() {
+    let file = changed("{env: SHOP_PASSWORD}", "{file: secrets/shop}").unwrap();
+    let password = &file.proxy.targets["shop"].logins[0].password;
+    assert_eq!(*password, SecretSource::File("/etc/exeat/secrets/shop".into()));
+    let command = changed("{env: SHOP_PASSWORD}", "{command: [vault, read, read]}").unwrap();
+    let password = &command.proxy.targets["shop"].logins[0].password;
+    assert_eq!(*password, SecretSource::Command(["vault", "read", "read"].map(str::to_owned).to_vec()));
+    // Arguments of a command are not shown: they may be as secret as what it prints.
+    assert!(!show(&command).to_string().contains("\"read\""));
+}
+
+#[test]
+fn what_later_versions_know_is_refused_by_name() {
+    for (from, to, key) in [
+        ("policy:", "notify: []\npolicy:", "`notify`"),
+        ("policy:", "audit: {archive: 's3://b'}\npolicy:", "`archive`"),
+        ("policy:", "audit: {results: {rows: 1}}\npolicy:", "`results`"),
+        ("listen:\n", "listen:\n  http: {address: '127.0.0.1:1', tls: off}\n", "`http`"),
+        ("      host: localhost\n", "      host: localhost\n      declassify: []\n", "`declassify`"),
+        ("      host: localhost\n", "      host: localhost\n      unclassified: allow\n", "`unclassified`"),
+        ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
+        ("tls: off}", "tls: off, auth: oauthbearer}", "`auth`"),
+        ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
+    ] {
+        refused(from, to, &format!("{key} is not supported by this version"));
+    }
+    refused("policy:", "store: {env: URL}\npolicy:", "a store other than `embedded` is not supported");
+    refused("database: shop", "database: '*'", "`database: \"*\"` is not supported");
+    refused("      tls: off\n", "      tls: off\n      catalog: strict\n", "`catalog: strict` is not supported");
+    assert!(changed("policy:", "store: embedded\npolicy:").is_ok());
+}
+
+#[test]
+fn numbers_have_limits_and_the_message_says_them() {
+    refused("tls: off}", "tls: off, limits: {connections: 0}}", "from 1 to 100000");
+    refused("tls: off}", "tls: off, limits: {failed_logins: 20}}", "such as 20/min");
+    refused("      host: localhost\n", "      host: localhost\n      port: 70000\n", "from 1 to 65535");
+    refused("      tls: off\n", "      tls: off\n      catalog: {bounded: 2h}\n", "it must be from 100ms to 60s");
+    let config = changed("tls: off}", "tls: off, limits: {per_source: 7, failed_logins: 3/min}}").unwrap();
+    assert_eq!(config.proxy.listen.limits.per_source, 7);
+    assert_eq!(config.proxy.listen.limits.failed_logins_per_minute, 3);
+}
+
+#[test]
+fn a_login_behind_one_for_everyone_is_never_reached() {
+    let second = "        - {user: shop_reader, password: {env: SHOP_PASSWORD}}\n";
+    let shadowed = format!("{second}        - {{groups: [dpo], user: dpo, password: {{env: DPO}}}}\n");
+    refused(second, &shadowed, "never reached");
+    let ordered = format!("        - {{groups: [dpo], user: dpo, password: {{env: DPO}}}}\n{second}");
+    assert_eq!(changed(second, &ordered).unwrap().proxy.targets["shop"].logins.len(), 2);
+}
+
+#[test]
+fn names_must_exist_and_be_names() {
+    refused("tls: off}", "tls: off, default_target: shoop}", "did you mean `shop`?");
+    refused("  shop:\n", "  'sh op':\n", "no name for a target");
+    refused("- {issuer", "- {algorithms: [HS256], issuer", "has no choice `HS256`");
+    refused("127.0.0.1:6432", "localhost:6432", "an IP address and a port");
+}
+
+#[test]
+fn nobody_to_let_in_and_nothing_behind_are_mistakes() {
+    refused("  - {issuer: https://idp.example.com, audience: exeat}\n", "  []\n", "`identity` is empty");
+    refused("        - {user: shop_reader, password: {env: SHOP_PASSWORD}}\n", "        []\n", "`logins` is empty");
+}
