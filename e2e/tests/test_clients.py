@@ -159,7 +159,7 @@ def test_asyncpg_pool_resets_a_session_between_uses(agent):
 
 def test_errors_of_the_server_are_the_servers_own(connect, agent, shop):
     """What touches nothing sealed answers as PostgreSQL does: code, message and position."""
-    for sql in ["SELEC 1", "SELECT nope FROM orders", "SELECT * FROM nope", "SELECT 1/0", "SELECT nope()"]:
+    for sql in ["SELEC 1", "SELECT nope FROM orders", "SELECT * FROM nope", "SELECT 1/0", "SELECT 1 +"]:
         answers = []
         for dsn in (agent, shop.reader):
             with pytest.raises(psycopg.Error) as caught:

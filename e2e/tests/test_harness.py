@@ -16,14 +16,20 @@ UP = Path(__file__).resolve().parent.parent / "up"
 NAMES = ["DIRECT_DSN", "EXEAT_DSN", "ADMIN_DSN", "CONSOLE_URL"]
 
 
-def up(tmp_path, *options):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    tmp_path.chmod(0o711)
-    for parent in tmp_path.parents:
-        # pytest's folders are closed, and the server's unprivileged user must pass through them.
-        if parent.stat().st_uid == os.geteuid() and parent.name.startswith("pytest-"):
-            parent.chmod(0o711)
-    with open(tmp_path.parent / f"{tmp_path.name}.err", "w+b") as errors:
+@pytest.fixture
+def folder(tmp_path):
+    """An empty place for temporary files. pytest's are closed, and the server's unprivileged user must pass through."""
+    for step in (tmp_path, *tmp_path.parents):
+        if step == tmp_path or step.name.startswith("pytest-"):
+            step.chmod(0o711)
+    place = tmp_path / "tmp"
+    place.mkdir(mode=0o711)
+    return place
+
+
+def up(folder, *options):
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    with open(folder.parent / "up.err", "w+b") as errors:
         child = subprocess.Popen(
             [sys.executable, UP, *options], stdout=subprocess.PIPE, stderr=errors, env=environment, text=True,
         )
@@ -45,27 +51,25 @@ def ask(dsn, sql):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_up_prints_four_lines_and_leaves_nothing_behind(program, tmp_path, number):
+def test_up_prints_four_lines_and_leaves_nothing_behind(program, folder, number):
     options = ["--tls"] if number == signal.SIGHUP else ["--policy", "pass-through"] if number == signal.SIGINT else []
-    child, values = up(tmp_path, *options)
+    child, values = up(folder, *options)
     try:
         direct, through, admin = (ask(values[name], "SELECT current_user") for name in NAMES[:3])
         assert direct == through and admin == "postgres"
         assert direct == ("postgres" if "pass-through" in options else "shop_reader")
-        assert any(tmp_path.iterdir())
+        assert any(folder.iterdir())
     finally:
         child.send_signal(number)
         child.communicate(timeout=60)
-    wait_until("the temporary folder is empty", lambda: not any(tmp_path.iterdir()), seconds=60)
+    wait_until("the temporary folder is empty", lambda: not any(folder.iterdir()), seconds=60)
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(tmp_path) not in listing
+    assert str(folder) not in listing
 
 
-def test_up_says_what_is_wrong_and_leaves_nothing_behind(program, tmp_path):
-    broken = tmp_path / "broken.yaml"
+def test_up_says_what_is_wrong_and_leaves_nothing_behind(program, folder):
+    broken = folder.parent / "broken.yaml"
     broken.write_text("version: 1\nrulez: []\n")
-    folder = tmp_path / "tmp"
-    folder.mkdir()
     done = subprocess.run(
         [sys.executable, UP, "--policy", broken], capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "TMPDIR": str(folder)},

@@ -56,10 +56,21 @@ SCRIPTS = {
 }
 
 
+# What the gateway knows without asking it says itself, in the server's words but without the place in the server's source.
+OWN_ANSWERS = {"25P02", "26000", "34000"}
+
+
 def transcript(dsn, ca, script):
     with wire.Connection(dsn.host, dsn.port, ca=ca) as connection:
         connection.login(dsn)
-        return [connection.cycle(cycle) for cycle in script]
+        return [[comparable(*message) for message in connection.cycle(cycle)] for cycle in script]
+
+
+def comparable(tag, body):
+    fields = wire.error_fields(body) if tag == "E" else {}
+    if fields.get("C") in OWN_ANSWERS:
+        return tag, {name: value for name, value in fields.items() if name not in "FLR"}
+    return tag, body
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
