@@ -134,3 +134,14 @@ def truth(shop):
             table: {row["id"]: row for row in connection.execute(f"SELECT * FROM {table}")}
             for table in ("customers", "orders", "payments")
         }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty place for temporary files. pytest's are closed, and the server's unprivileged user must pass through."""
+    for step in (tmp_path, *tmp_path.parents):
+        if step == tmp_path or step.name.startswith("pytest-"):
+            step.chmod(0o711)
+    place = tmp_path / "tmp"
+    place.mkdir(mode=0o711)
+    return place

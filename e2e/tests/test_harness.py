@@ -16,17 +16,6 @@ UP = Path(__file__).resolve().parent.parent / "up"
 NAMES = ["DIRECT_DSN", "EXEAT_DSN", "ADMIN_DSN", "CONSOLE_URL"]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """An empty place for temporary files. pytest's are closed, and the server's unprivileged user must pass through."""
-    for step in (tmp_path, *tmp_path.parents):
-        if step == tmp_path or step.name.startswith("pytest-"):
-            step.chmod(0o711)
-    place = tmp_path / "tmp"
-    place.mkdir(mode=0o711)
-    return place
-
-
 def up(folder, *options):
     environment = {**os.environ, "TMPDIR": str(folder)}
     with open(folder.parent / "up.err", "w+b") as errors:
