@@ -157,7 +157,7 @@ fn encoder(mask: Option<Mask>, field: &Field, snapshot: &CatalogSnapshot, format
 }
 
 fn type_kin(oid: Oid, snapshot: &CatalogSnapshot) -> TypeKin {
-    TypeKin::of(oid.0, snapshot.type_name(oid).as_deref())
+    TypeKin::of(oid.0, snapshot.type_name(oid))
 }
 
 /// What a statement let through, for the record.

@@ -149,12 +149,11 @@ impl DatabaseCatalog {
             }
         };
         let fingerprint = single_value(connection.query(FINGERPRINT_QUERY).await?);
-        if let Some(verified) = self.current.load_full() {
-            if !changed && verified.fingerprint == fingerprint {
-                let snapshot = Arc::clone(&verified.snapshot);
-                self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
-                return Ok(snapshot);
-            }
+        let unchanged = self.current.load_full().filter(|verified| !changed && verified.fingerprint == fingerprint);
+        if let Some(verified) = unchanged {
+            let snapshot = Arc::clone(&verified.snapshot);
+            self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
+            return Ok(snapshot);
         }
         let rows = read_all(connection).await?;
         reader.version += 1;
@@ -180,10 +179,10 @@ impl DatabaseCatalog {
         }
         let request = AnalyseRequest { sql: sql.to_owned(), snapshot: Arc::clone(snapshot), scope: Arc::clone(scope) };
         let result = analyser(request).await.ok()?;
-        if let Ok(analysis) = &result {
-            if sql.len() <= CACHED_STATEMENT_BYTES_MAX {
-                self.analyses.insert(key, Arc::clone(analysis));
-            }
+        if let Ok(analysis) = result.as_ref()
+            && sql.len() <= CACHED_STATEMENT_BYTES_MAX
+        {
+            self.analyses.insert(key, Arc::clone(analysis));
         }
         Some(result)
     }

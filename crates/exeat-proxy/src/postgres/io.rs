@@ -148,21 +148,19 @@ where
             self.outgoing = Outgoing::default();
             self.upstream_unflushed = false;
         }
-        if interest.upstream && self.outbox.len() < OUTBOX_BYTES_HIGH {
-            if let Poll::Ready(read) = poll_read(&mut self.upstream, cx) {
-                return Poll::Ready(Ok(match read {
-                    Ok(0) | Err(_) => Turn::UpstreamClosed,
-                    Ok(_) => Turn::Upstream,
-                }));
-            }
+        let read_upstream = interest.upstream && self.outbox.len() < OUTBOX_BYTES_HIGH;
+        if read_upstream && let Poll::Ready(read) = poll_read(&mut self.upstream, cx) {
+            return Poll::Ready(Ok(match read {
+                Ok(0) | Err(_) => Turn::UpstreamClosed,
+                Ok(_) => Turn::Upstream,
+            }));
         }
-        if interest.client && self.outgoing.len() < UPSTREAM_BYTES_HIGH {
-            if let Poll::Ready(read) = poll_read(&mut self.client, cx) {
-                return Poll::Ready(Ok(match read {
-                    Ok(0) | Err(_) => Turn::ClientClosed,
-                    Ok(_) => Turn::Client,
-                }));
-            }
+        let read_client = interest.client && self.outgoing.len() < UPSTREAM_BYTES_HIGH;
+        if read_client && let Poll::Ready(read) = poll_read(&mut self.client, cx) {
+            return Poll::Ready(Ok(match read {
+                Ok(0) | Err(_) => Turn::ClientClosed,
+                Ok(_) => Turn::Client,
+            }));
         }
         let flushed = self.outbox.is_empty() && self.outgoing.is_empty();
         if flushed && !interest.client && !interest.upstream && !self.client_unflushed && !self.upstream_unflushed {

@@ -218,12 +218,17 @@ async fn open(
 ) -> Result<Session, Failed> {
     let session_id = uuid::Uuid::now_v7().to_string();
     let principal = Arc::new(granted.identity.principal.clone());
-    let connected = match connect(shared, &startup, &granted, &session_id).await {
+    let (guard, connected) = match connect(shared, &startup, &granted, &session_id).await {
         Ok(connected) => connected,
         Err(problem) => return Err(Box::new((client, problem))),
     };
-    let (guard, connected) = connected;
-    let record = match start_record(shared, &startup, &granted, &session_id, source, &client, &connected) {
+    let opening = Opening {
+        session_id: &session_id,
+        source: &source.to_string(),
+        application_name: startup.parameter("application_name"),
+        tls: client.stream.tls_version(),
+    };
+    let record = match start_record(shared, &granted, &connected, &opening) {
         Ok(record) => record,
         Err(problem) => return Err(Box::new((client, problem.into()))),
     };
@@ -295,28 +300,33 @@ async fn connect(
     Ok((guard, connected))
 }
 
+/// What the record says of the connection a session came in on.
+struct Opening<'a> {
+    session_id: &'a str,
+    source: &'a str,
+    application_name: Option<&'a str>,
+    tls: Option<&'static str>,
+}
+
 fn start_record(
     shared: &Shared,
-    startup: &Startup,
     granted: &Granted,
-    session_id: &str,
-    source: SocketAddr,
-    client: &Inbound<ClientStream>,
     connected: &Connected,
+    opening: &Opening<'_>,
 ) -> Result<SessionRecord, StoreError> {
     let token = &granted.identity.token_ref;
     shared.dependencies.recorder.start_session(&SessionStart {
-        session: session_id,
+        session: opening.session_id,
         principal: &granted.identity.principal,
-        source: &source.to_string(),
+        source: opening.source,
         target: &granted.target.name,
         database: granted.target.upstream.database(),
         login: &granted.login.user,
         backend_pid: connected.backend_pid,
         backend_start: None,
-        application_name: startup.parameter("application_name"),
+        application_name: opening.application_name,
         policy: policy_ref(&granted.policy),
-        tls: client.stream.tls_version(),
+        tls: opening.tls,
         token: Some(TokenRef { id: token.jti.as_deref(), sha256_8: &token.sha256_8 }),
     })
 }

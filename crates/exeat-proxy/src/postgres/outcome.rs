@@ -13,6 +13,7 @@ use exeat_store::record::{
 use exeat_wire::{Bind, Format};
 
 use super::due::{Due, ExecuteDue, QueryDue};
+use super::picture::Refused;
 use super::session::{Done, Session, SessionEnd};
 use super::statements::Portal;
 use crate::config::LoadedPolicy;
@@ -45,12 +46,13 @@ impl Session {
         sql: &str,
         facts: &RecordFacts,
         intent: Intent<'_>,
-    ) -> Result<RecordReceipt, Refusal> {
+    ) -> Result<RecordReceipt, Box<Refusal>> {
         let parameters = parameters(intent);
         let masked = masked(facts);
+        let policy = policy_ref(&self.picture.policy);
         let mut statement = Statement {
             parameters: &parameters,
-            ..statement(request_id, sql, Decision::Allow, facts, &masked, policy_ref(&self.picture.policy))
+            ..described(Statement::new(request_id, sql, Decision::Allow, policy), facts, &masked)
         };
         let receipt = match intent {
             Intent::Query => self.record.intent(&statement),
@@ -68,18 +70,20 @@ impl Session {
         };
         receipt.map_err(|problem| {
             tracing::error!(%problem, "could not record a statement; it was not forwarded");
-            Refusal::not_enforceable("the audit log cannot be written")
+            Box::new(Refusal::not_enforceable("the audit log cannot be written"))
         })
     }
 
     /// A refusal is recorded like an intent. When even that fails the refusal stands all the same.
-    pub(crate) fn record_refusal(&mut self, request_id: &str, sql: &str, refusal: &Refusal, facts: &RecordFacts) {
+    pub(crate) fn record_refusal(&mut self, request_id: &str, sql: &str, refused: &Refused) {
+        let Refused { refusal, facts } = refused;
         let masked = masked(facts);
         let reasons = [refusal.reason.clone()];
+        let policy = policy_ref(&self.picture.policy);
         let statement = Statement {
             code: Some(refusal.code.as_str()),
             reasons: if facts.reasons.is_empty() { &reasons } else { &facts.reasons },
-            ..statement(request_id, sql, Decision::Refuse, facts, &masked, policy_ref(&self.picture.policy))
+            ..described(Statement::new(request_id, sql, Decision::Refuse, policy), facts, &masked)
         };
         if let Err(problem) = self.record.intent(&statement) {
             tracing::error!(%problem, "could not record a refusal");
@@ -140,14 +144,8 @@ impl Session {
     }
 }
 
-fn statement<'a>(
-    request_id: &'a str,
-    sql: &'a str,
-    decision: Decision,
-    facts: &'a RecordFacts,
-    masked: &'a [MaskedColumn<'a>],
-    policy: PolicyRef<'a>,
-) -> Statement<'a> {
+/// The clear part of an intent, on top of `bare`.
+fn described<'a>(bare: Statement<'a>, facts: &'a RecordFacts, masked: &'a [MaskedColumn<'a>]) -> Statement<'a> {
     Statement {
         fingerprint: facts.fingerprint.as_deref(),
         kinds: &facts.kinds,
@@ -156,7 +154,7 @@ fn statement<'a>(
         masked,
         rules: &facts.rules,
         reasons: &facts.reasons,
-        ..Statement::new(request_id, sql, decision, policy)
+        ..bare
     }
 }
 

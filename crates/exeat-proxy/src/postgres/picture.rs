@@ -46,11 +46,31 @@ pub(crate) struct Picture {
 /// What to do with a text.
 pub(crate) enum Understood {
     Permit(Arc<Permit>, Option<Arc<MessageAnalysis>>),
-    Refuse(Refusal, RecordFacts),
+    Refuse(Box<Refused>),
     /// The server's own answer to what does not parse or resolve there either.
     Answered(Fields),
     /// An earlier message of the same batch failed while we asked: the server skips this one too.
     Skipped,
+}
+
+/// A refusal and what the record says of the statement it concerns.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) facts: RecordFacts,
+}
+
+impl Refused {
+    /// Nothing is known of the statement but its text.
+    pub(crate) fn plain(refusal: Refusal) -> Self {
+        Self { refusal, facts: RecordFacts::default() }
+    }
+}
+
+impl Understood {
+    fn refuse(refusal: Refusal) -> Self {
+        Self::Refuse(Box::new(Refused::plain(refusal)))
+    }
 }
 
 impl Picture {
@@ -135,17 +155,19 @@ impl Session {
         match self.renew_picture(failed_block).await? {
             Renewed::Yes => {}
             Renewed::Skipped => return Ok(Understood::Skipped),
-            Renewed::Refuse(refusal) => return Ok(Understood::Refuse(refusal, RecordFacts::default())),
+            Renewed::Refuse(refusal) => return Ok(Understood::refuse(refusal)),
         }
         let understood = self.evaluate_once(sql).await;
         let (statement, refusal) = match understood {
-            Err(Unclear::Refuse(refusal)) => return Ok(Understood::Refuse(refusal, RecordFacts::default())),
+            Err(Unclear::Refuse(refusal)) => return Ok(Understood::refuse(refusal)),
             Ok((analysis, Evaluation::Permit(permit))) if failed_block && !ends_block(&permit) => {
                 drop((analysis, permit));
                 return Ok(Understood::Answered(aborted_block()));
             }
             Ok((analysis, Evaluation::Permit(permit))) => return Ok(Understood::Permit(permit, analysis)),
-            Ok((_, Evaluation::Refuse { refusal, facts })) => return Ok(Understood::Refuse(refusal, facts)),
+            Ok((_, Evaluation::Refuse { refusal, facts })) => {
+                return Ok(Understood::Refuse(Box::new(Refused { refusal, facts })));
+            }
             _ if failed_block => return Ok(Understood::Answered(aborted_block())),
             Ok((_, Evaluation::Probe { statement, refusal })) => (statement, refusal),
             Err(Unclear::Syntax(refusal)) => (0..sql.len(), refusal),
@@ -161,15 +183,13 @@ impl Session {
         match self.renew_picture(false).await? {
             Renewed::Yes => {}
             Renewed::Skipped => return Ok(Understood::Skipped),
-            Renewed::Refuse(refusal) => return Ok(Understood::Refuse(refusal, RecordFacts::default())),
+            Renewed::Refuse(refusal) => return Ok(Understood::refuse(refusal)),
         }
         Ok(match self.evaluate_once(sql).await {
             Ok((analysis, Evaluation::Permit(permit))) => Understood::Permit(permit, analysis),
-            Ok((_, Evaluation::Refuse { refusal, facts })) => Understood::Refuse(refusal, facts),
-            Ok((_, Evaluation::Probe { .. })) | Err(Unclear::Syntax(_)) => {
-                Understood::Refuse(refusal, RecordFacts::default())
-            }
-            Err(Unclear::Refuse(refusal)) => Understood::Refuse(refusal, RecordFacts::default()),
+            Ok((_, Evaluation::Refuse { refusal, facts })) => Understood::Refuse(Box::new(Refused { refusal, facts })),
+            Ok((_, Evaluation::Probe { .. })) | Err(Unclear::Syntax(_)) => Understood::refuse(refusal),
+            Err(Unclear::Refuse(refusal)) => Understood::refuse(refusal),
         })
     }
 

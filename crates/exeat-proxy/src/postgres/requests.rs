@@ -12,7 +12,7 @@ use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target}
 
 use super::due::{Due, ExecuteDue};
 use super::outcome::Intent;
-use super::picture::Understood;
+use super::picture::{Refused, Understood};
 use super::send::OWN_NAME;
 use super::session::{Done, Session};
 use super::statements::{Portal, Statement};
@@ -27,9 +27,9 @@ impl Session {
         let sql = parse.sql.clone();
         let (permit, analysis) = match self.understand(sql.as_str(), &parse.parameter_types, true).await? {
             Understood::Permit(permit, analysis) => (permit, analysis),
-            Understood::Refuse(refusal, facts) => {
-                self.record_refusal(&request_id, sql.as_str(), &refusal, &facts);
-                return self.refuse_extended(refusal.to_fields(&request_id));
+            Understood::Refuse(refused) => {
+                self.record_refusal(&request_id, sql.as_str(), &refused);
+                return self.refuse_extended(refused.refusal.to_fields(&request_id));
             }
             Understood::Answered(fields) => return self.refuse_extended(fields),
             Understood::Skipped => return Ok(()),
@@ -63,17 +63,17 @@ impl Session {
         };
         let (permit, analysis) = match self.understand(&statement.sql, &[], true).await? {
             Understood::Permit(permit, analysis) => (permit, analysis),
-            Understood::Refuse(refusal, facts) => {
-                self.record_refusal(&request_id, &statement.sql, &refusal, &facts);
-                return self.refuse_extended(refusal.to_fields(&request_id));
+            Understood::Refuse(refused) => {
+                self.record_refusal(&request_id, &statement.sql, &refused);
+                return self.refuse_extended(refused.refusal.to_fields(&request_id));
             }
             Understood::Answered(fields) => return self.refuse_extended(fields),
             Understood::Skipped => return Ok(()),
         };
         if !same_objects(statement.analysis.as_deref(), analysis.as_deref()) {
-            let refusal = Refusal::statement_changed();
-            self.record_refusal(&request_id, &statement.sql, &refusal, &permit.facts);
-            return self.refuse_extended(refusal.to_fields(&request_id));
+            let refused = Refused { refusal: Refusal::statement_changed(), facts: permit.facts.clone() };
+            self.record_refusal(&request_id, &statement.sql, &refused);
+            return self.refuse_extended(refused.refusal.to_fields(&request_id));
         }
         let receipt = match self.record_intent(&request_id, &statement.sql, &permit.facts, Intent::Bind(&bind)) {
             Ok(receipt) => receipt,
@@ -109,13 +109,12 @@ impl Session {
             describe_sent: AtomicBool::new(false),
         };
         let facts = &self.picture.facts;
-        if let (Some((version, described)), Some(plan)) = (statement.described.get(), portal.plan()) {
-            if *version == facts.snapshot.version() {
-                let formats = |column| portal.format(column);
-                if let Ok(bound) = release::bind(plan, described, &facts.seals, &facts.snapshot, formats) {
-                    let _ = portal.bound.set(bound);
-                }
-            }
+        let described = statement.described.get().filter(|(version, _)| *version == facts.snapshot.version());
+        if let (Some((_, described)), Some(plan)) = (described, portal.plan())
+            && let Ok(bound) =
+                release::bind(plan, described, &facts.seals, &facts.snapshot, |column| portal.format(column))
+        {
+            let _ = portal.bound.set(bound);
         }
         portal
     }
@@ -210,8 +209,9 @@ impl Session {
         )
         .object(exeat_enforce::refusal::Object::at(&self.target.name, None))
         .suggestion("call the function with SELECT");
-        self.record_refusal(&request_id, "", &refusal, &exeat_enforce::record::RecordFacts::default());
-        self.refuse_simple(&refusal.to_fields(&request_id))
+        let refused = Refused::plain(refusal);
+        self.record_refusal(&request_id, "", &refused);
+        self.refuse_simple(&refused.refusal.to_fields(&request_id))
     }
 
     fn refuse_name(&self, name: &str) -> Option<Refusal> {
@@ -248,11 +248,8 @@ impl Session {
 
     /// The server will not see what was just sent: its effect on names is undone.
     fn take_back(&mut self, skipped: Option<Due>) {
-        match skipped {
-            Some(Due::Parse { undo } | Due::Bind { undo, .. } | Due::Close { undo: Some(undo) }) => {
-                self.names.undo(undo);
-            }
-            Some(_) | None => {}
+        if let Some(Due::Parse { undo } | Due::Bind { undo, .. } | Due::Close { undo: Some(undo) }) = skipped {
+            self.names.undo(undo);
         }
     }
 }

@@ -199,9 +199,9 @@ impl Session {
         let sql = query.sql.clone();
         let permit = match self.understand(sql.as_str(), &[], false).await? {
             Understood::Permit(permit, _) => permit, // steps 4 to 6
-            Understood::Refuse(refusal, facts) => {
-                self.record_refusal(&request_id, sql.as_str(), &refusal, &facts);
-                return self.refuse_simple(&refusal.to_fields(&request_id));
+            Understood::Refuse(refused) => {
+                self.record_refusal(&request_id, sql.as_str(), &refused);
+                return self.refuse_simple(&refused.refusal.to_fields(&request_id));
             }
             Understood::Answered(fields) => return self.answer_simple(&fields),
             Understood::Skipped => return Ok(()),

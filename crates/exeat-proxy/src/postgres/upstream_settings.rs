@@ -48,10 +48,9 @@ pub(crate) fn upstream_settings(
     // Pinned to UTF8 at every upstream login, whatever the client asked for; ParameterStatus says so.
     chosen.retain(|(name, _)| !name.eq_ignore_ascii_case("client_encoding"));
     for (name, value) in &chosen {
-        if !unrestricted || settings::is_own(name) {
-            if let Some(refused) = settings::refuse_setting(name, Some(std::slice::from_ref(value))) {
-                return Err(refused.into());
-            }
+        let checked = !unrestricted || settings::is_own(name);
+        if checked && let Some(refused) = settings::refuse_setting(name, Some(std::slice::from_ref(value))) {
+            return Err(refused.into());
         }
     }
     let mut own = vec![
