@@ -15,7 +15,7 @@ use crate::walk::select::Target;
 use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
 use crate::{
-    Analysis, ColumnUse, Lineage, Opaque, OpaqueReason, Output, ParseFailure, Scope, SessionCommand, Source,
+    Analysis, ColumnUse, Lineage, Opaque, Output, ParseFailure, Scope, SessionCommand, Source,
     StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 
@@ -199,7 +199,7 @@ fn finish(
     if let Some((name, at)) = facts.session_effect
         && !metadata_only
     {
-        return Err(Stop::Opaque { reason: OpaqueReason::Function { name }, at });
+        return construct(&format!("{name} in a statement that reads or writes tables"), at);
     }
     let use_of = |((column, how), at): (&(_, _), &i32)| ColumnUse { column: *column, how: *how, at: positions.character(*at) };
     let named: BTreeSet<Oid> = facts.reads.union(&facts.writes).copied().collect();

@@ -1,7 +1,7 @@
 //! Rows of `QUERIES` to a snapshot. A row of another shape than asked for stops the build: a catalog that cannot
 //! be read whole is not read at all.
 
-use super::types::TypeClass;
+use super::types::{CastContext, TypeClass};
 use super::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Oid, QUERIES, Relation,
     RelationKind, Type, UserCast, UserFunction, UserOperator,
@@ -188,14 +188,14 @@ impl CatalogSnapshot {
     }
 
     fn load_cast(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
-        let implicit = match row.text(3)? {
-            // Assignment casts apply on their own too, in INSERT and UPDATE.
-            "i" | "a" => true,
-            "e" => false,
+        let context = match row.text(3)? {
+            "i" => CastContext::Implicit,
+            "a" => CastContext::Assignment,
+            "e" => CastContext::Explicit,
             other => return Err(row.problem(format!("cast context {other:?}"))),
         };
         let runs_user_function = row.oid(2)? >= FIRST_USER_OID;
-        self.casts.push(UserCast { source: row.oid(0)?, target: row.oid(1)?, runs_user_function, implicit });
+        self.casts.push(UserCast { source: row.oid(0)?, target: row.oid(1)?, runs_user_function, context });
         Ok(())
     }
 }

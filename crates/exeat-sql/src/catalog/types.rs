@@ -39,7 +39,16 @@ pub(crate) struct UserCast {
     pub(crate) source: Oid,
     pub(crate) target: Oid,
     pub(crate) runs_user_function: bool,
-    pub(crate) implicit: bool,
+    pub(crate) context: CastContext,
+}
+
+/// When the server applies a cast without being asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CastContext {
+    Implicit,
+    /// In INSERT and UPDATE only.
+    Assignment,
+    Explicit,
 }
 
 /// Chains of domains over arrays over domains end; a row that says otherwise is not believed.
@@ -96,13 +105,13 @@ impl CatalogSnapshot {
         }
     }
 
-    /// The first user cast that the server may apply on its own between types every statement uses.
+    /// Is there a user's cast that the server may apply on its own between types every statement uses?
     pub(crate) fn has_hidden_casts(&self) -> bool {
         self.casts.iter().any(|cast| {
             cast.runs_user_function
-                && cast.implicit
-                && self.enters_expressions(cast.source)
-                && self.enters_expressions(cast.target)
+                && cast.context != CastContext::Explicit
+                && !self.type_runs_code(cast.source)
+                && !self.type_runs_code(cast.target)
         })
     }
 
@@ -114,8 +123,9 @@ impl CatalogSnapshot {
     /// Can a value of this type be an operand? Values of types that run code cannot: using such a column makes
     /// the statement opaque before any candidate is chosen, unless a built-in value turns into one by itself.
     fn enters_expressions(&self, oid: Oid) -> bool {
+        let implicit = |cast: &&UserCast| cast.context == CastContext::Implicit && cast.target == oid;
         !self.type_runs_code(oid)
-            || self.casts.iter().any(|cast| cast.implicit && cast.target == oid && !self.type_runs_code(cast.source))
+            || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
     }
 
     /// May a call of `name` by a session that searches `schemas` run a user's function?

@@ -91,19 +91,16 @@ impl Walker<'_> {
     }
 
     fn check_review(&mut self, review: Review, name: &str, args: &[Node], at: i32) -> Walk<()> {
-        let unreviewed = || Err(Stop::Opaque { reason: OpaqueReason::Function { name: name.to_owned() }, at });
         match review {
             Review::Free => Ok(()),
             Review::Size => {
                 self.facts.relation_sizes = true;
                 Ok(())
             }
-            Review::CurrentSetting => match args {
-                [setting] | [setting, _] => match literal(setting) {
-                    Some(name) if functions::is_readable_setting(&name.to_ascii_lowercase()) => Ok(()),
-                    _ => unreviewed(),
-                },
-                _ => unreviewed(),
+            Review::CurrentSetting => match args.first().and_then(literal) {
+                Some(name) if functions::is_readable_setting(&name.to_ascii_lowercase()) => Ok(()),
+                Some(_) => construct("current_setting of a setting that is not on the reviewed list", at),
+                None => construct("current_setting of a computed name", at),
             },
             Review::SetConfig => match args {
                 [setting, value, local] if is_literal(local) => match (literal(setting), literal(value)) {
@@ -111,15 +108,15 @@ impl Walker<'_> {
                         self.facts.settings.push((setting.to_ascii_lowercase(), value.to_owned()));
                         Ok(())
                     }
-                    _ => unreviewed(),
+                    _ => construct("set_config with a computed name or value", at),
                 },
-                _ => unreviewed(),
+                _ => construct("set_config with computed arguments", at),
             },
             Review::Effect if args.iter().all(is_literal) => {
                 self.facts.session_effect.get_or_insert((name.to_owned(), at));
                 Ok(())
             }
-            Review::Effect => unreviewed(),
+            Review::Effect => construct(&format!("{name} with computed arguments"), at),
         }
     }
 }

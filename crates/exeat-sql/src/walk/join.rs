@@ -8,7 +8,7 @@ use super::from::{alias_parts, named_part, renamed};
 use super::scope::{Columns, Found, Item, Value};
 use super::{NOWHERE, Walk, Walker, construct, strings, unresolved};
 use crate::Use;
-use crate::catalog::ColumnId;
+use crate::catalog::{ColumnId, Oid};
 
 /// The kinds the grammar can produce.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,27 +131,55 @@ impl Walker<'_> {
         Ok((merged, columns))
     }
 
-    /// What the server makes of a merged column: the left or right one if no coercion is needed, else computed.
+    /// What the server makes of a merged column: one of the two sides if that needs no coercion, else a computed
+    /// value; `Unpredictable` where we do not know which type it will choose.
     fn merged_value(&self, left: &Value, right: &Value, kind: Kind) -> Value {
         let sources: Rc<[ColumnId]> = left.sources().iter().chain(right.sources()).copied().collect();
-        let kept = match kind {
-            Kind::Full => return Value::Computed(sources),
-            Kind::Inner | Kind::Left => left,
-            Kind::Right => right,
+        if kind == Kind::Full {
+            return Value::Computed(sources);
+        }
+        let (l, r) = match (left, right) {
+            (Value::Column(l), Value::Column(r)) => (*l, *r),
+            (Value::Computed(_), Value::Computed(_)) => return Value::Computed(sources),
+            _ => return Value::Unpredictable(sources),
         };
-        match (left, right) {
-            (Value::Column(l), Value::Column(r)) if self.same_type(*l, *r) => kept.clone(),
-            (Value::Computed(_), Value::Computed(_)) => Value::Computed(sources),
-            _ => Value::Unpredictable(sources),
+        match (self.common_type(l, r), kind) {
+            (Common::Same, Kind::Inner | Kind::Left) | (Common::Left, Kind::Inner | Kind::Left) => left.clone(),
+            (Common::Same, Kind::Right) | (Common::Right, Kind::Inner | Kind::Right) => right.clone(),
+            (Common::Neither, _) | (Common::Left, Kind::Right) | (Common::Right, Kind::Left) => {
+                Value::Computed(sources)
+            }
+            (Common::Unknown, _) | (_, Kind::Full) => Value::Unpredictable(sources),
         }
     }
 
-    /// Type and length modifier: a difference in either puts a coercion between the column and the result.
-    fn same_type(&self, left: ColumnId, right: ColumnId) -> bool {
+    /// Which side already is of the type both are brought to.
+    fn common_type(&self, left: ColumnId, right: ColumnId) -> Common {
         let types = (self.snapshot.column(left).map(|c| c.type_oid), self.snapshot.column(right).map(|c| c.type_oid));
-        let known = matches!(types, (Some(l), Some(r)) if l == r);
-        known && self.snapshot.type_modifier(left) == self.snapshot.type_modifier(right)
+        let (Some(l), Some(r)) = types else { return Common::Unknown };
+        if l == r {
+            // Different length modifiers: both sides are relabelled.
+            let same = self.snapshot.type_modifier(left) == self.snapshot.type_modifier(right);
+            return if same { Common::Same } else { Common::Neither };
+        }
+        let width = |oid| INTEGERS.iter().position(|known| *known == oid);
+        match (width(l), width(r)) {
+            (Some(l), Some(r)) if l > r => Common::Left,
+            (Some(_), Some(_)) => Common::Right,
+            _ => Common::Unknown,
+        }
     }
+}
+
+/// smallint, integer and bigint: the wider one is the common type of two of them.
+const INTEGERS: [Oid; 3] = [Oid(21), Oid(23), Oid(20)];
+
+enum Common {
+    Same,
+    Left,
+    Right,
+    Neither,
+    Unknown,
 }
 
 /// NATURAL: names of the left side that the right side has too.

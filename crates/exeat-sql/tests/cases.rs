@@ -1,0 +1,108 @@
+//! Runs every `tests/cases/**/*.case`: sections `-- catalog` (a fixture, default shop), `-- path` (schemas,
+//! default pg_catalog, public), `-- statement` and `-- expect`. With EXEAT_REWRITE_CASES set, expectations are
+//! written anew; read the diff before committing it.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use exeat_sql::CatalogSnapshot;
+
+/// One statement of a case file and what must come of it.
+struct Case {
+    path: String,
+    statement: String,
+    expect: String,
+}
+
+/// A file holds cases one after the other; a comment line of the file starts with `#`.
+struct CaseFile {
+    head: String,
+    cases: Vec<Case>,
+}
+
+fn read(text: &str) -> CaseFile {
+    let mut file = CaseFile { head: String::new(), cases: Vec::new() };
+    let (mut section, mut path) = ("", String::new());
+    for line in text.split_inclusive('\n') {
+        match line.trim_end() {
+            "-- path" => section = "path",
+            "-- statement" => {
+                section = "statement";
+                let case = Case { path: std::mem::take(&mut path), statement: String::new(), expect: String::new() };
+                file.cases.push(case);
+            }
+            "-- expect" => section = "expect",
+            _ => match (section, file.cases.last_mut()) {
+                ("path", _) => path = line.trim().to_owned(),
+                ("statement", Some(case)) => case.statement.push_str(line),
+                ("expect", Some(case)) if !line.trim().is_empty() => case.expect.push_str(line),
+                ("expect", Some(_)) => {}
+                _ => file.head.push_str(line),
+            },
+        }
+    }
+    file
+}
+
+fn write(file: &CaseFile, actual: &[String]) -> String {
+    let mut text = file.head.clone();
+    for (case, actual) in file.cases.iter().zip(actual) {
+        if !case.path.is_empty() {
+            writeln!(text, "-- path\n{}", case.path).unwrap();
+        }
+        writeln!(text, "-- statement\n{}\n-- expect\n{actual}", case.statement.trim_end()).unwrap();
+    }
+    text
+}
+
+fn case_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("the case folder is readable") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            case_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "case") {
+            found.push(path);
+        }
+    }
+}
+
+fn check(path: &Path, snapshot: &CatalogSnapshot, failures: &mut Vec<String>) -> usize {
+    let file = read(&std::fs::read_to_string(path).expect("a readable case file"));
+    let actual: Vec<String> = file
+        .cases
+        .iter()
+        .map(|case| {
+            let statement = case.statement.trim_end();
+            let outcome = support::analyse(statement, snapshot, &support::scope(snapshot, &case.path));
+            support::print(&outcome, statement, snapshot)
+        })
+        .collect();
+    if std::env::var_os("EXEAT_REWRITE_CASES").is_some() {
+        std::fs::write(path, write(&file, &actual)).expect("a writable case file");
+        return file.cases.len();
+    }
+    for (case, actual) in file.cases.iter().zip(&actual) {
+        if case.expect != *actual {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            failures.push(format!("{name}: {}\nexpected:\n{}got:\n{actual}", case.statement, case.expect));
+        }
+    }
+    file.cases.len()
+}
+
+#[test]
+fn every_case_says_what_its_statement_reads_returns_and_is_influenced_by() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let shop = std::fs::read_to_string(root.join("fixtures/shop.catalog")).expect("the shop fixture");
+    let snapshots = BTreeMap::from([("shop", support::snapshot(&shop))]);
+    let mut files = Vec::new();
+    case_files(&root.join("cases"), &mut files);
+    files.sort();
+    let mut failures = Vec::new();
+    let checked: usize = files.iter().map(|path| check(path, &snapshots["shop"], &mut failures)).sum();
+    assert!(failures.is_empty(), "{} of {checked} cases differ\n{}", failures.len(), failures.join("\n"));
+    assert!(checked > 100, "only {checked} cases found");
+}

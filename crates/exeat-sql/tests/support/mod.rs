@@ -1,0 +1,139 @@
+//! Fixtures and printing for the case tests.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use exeat_sql::{
+    Analysis, CatalogSnapshot, ColumnId, Lineage, MessageAnalysis, Oid, PARSER_STACK_BYTES, ParseFailure, QUERIES,
+    Scope, Source, Use, parse_and_analyse,
+};
+
+/// A snapshot from rows captured by `examples/catalog_script.rs`.
+pub(crate) fn snapshot(text: &str) -> CatalogSnapshot {
+    let mut rows: HashMap<&str, Vec<Vec<Option<String>>>> = HashMap::new();
+    let mut section = "";
+    for line in text.lines() {
+        match line.strip_prefix("== ") {
+            Some(name) => section = name,
+            None => rows.entry(section).or_default().push(line.split('\t').map(cell).collect()),
+        }
+    }
+    let results: Vec<_> = QUERIES.iter().map(|query| rows.remove(query.name).unwrap_or_default()).collect();
+    CatalogSnapshot::build(1, &results).expect("the fixture is a whole catalog")
+}
+
+/// One value in COPY's text format.
+fn cell(text: &str) -> Option<String> {
+    if text == "\\N" {
+        return None;
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, character == '\\') {
+            (plain, false) => out.push(plain),
+            (_, true) => match characters.next() {
+                Some('n') => out.push('\n'),
+                Some('t') => out.push('\t'),
+                Some('r') => out.push('\r'),
+                Some(other) => out.push(other),
+                None => out.push('\\'),
+            },
+        }
+    }
+    Some(out)
+}
+
+/// `public` and the implicit pg_catalog before it, unless the case names schemas.
+pub(crate) fn scope(snapshot: &CatalogSnapshot, schemas: &str) -> Scope {
+    let names = if schemas.is_empty() { "pg_catalog, public" } else { schemas };
+    let oid = |name: &str| snapshot.schema_by_name(name).unwrap_or(Oid(99));
+    Scope { search_path: names.split(',').map(|name| oid(name.trim())).collect() }
+}
+
+/// Analyses on a thread with the stack the parser needs.
+pub(crate) fn analyse(sql: &str, snapshot: &CatalogSnapshot, scope: &Scope) -> Result<MessageAnalysis, ParseFailure> {
+    std::thread::scope(|threads| {
+        let run = || parse_and_analyse(sql, snapshot, scope);
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES).spawn_scoped(threads, run);
+        thread.expect("a thread starts").join().expect("analysis does not panic")
+    })
+}
+
+pub(crate) fn print(outcome: &Result<MessageAnalysis, ParseFailure>, sql: &str, snapshot: &CatalogSnapshot) -> String {
+    let message = match outcome {
+        Err(failure) => return format!("failure: {failure}\n"),
+        Ok(message) => message,
+    };
+    let mut out = String::new();
+    for (number, statement) in message.statements.iter().enumerate() {
+        if message.statements.len() > 1 {
+            writeln!(out, "[{}] {}", number + 1, &sql[statement.text.clone()]).unwrap();
+        }
+        writeln!(out, "kind: {:?}", statement.kind).unwrap();
+        match &statement.analysis {
+            Analysis::Opaque(opaque) => {
+                writeln!(out, "opaque: {} at {:?}", opaque.reason, opaque.at.unwrap_or(0)).unwrap();
+            }
+            Analysis::Unresolved { name, at } => {
+                writeln!(out, "unresolved: {name} at {:?}", at.unwrap_or(0)).unwrap();
+            }
+            Analysis::Known(lineage) => print_lineage(&mut out, lineage, snapshot),
+        }
+    }
+    if message.statements.is_empty() {
+        out.push_str("empty\n");
+    }
+    out
+}
+
+fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot) {
+    for (what, oids) in [("reads", &lineage.reads), ("writes", &lineage.writes), ("reaches", &lineage.reaches)] {
+        if !oids.is_empty() {
+            let mut names: Vec<_> = oids.iter().map(|oid| relation(*oid, snapshot)).collect();
+            names.sort();
+            writeln!(out, "{what}: {}", names.join(", ")).unwrap();
+        }
+    }
+    for output in lineage.outputs.iter().flatten() {
+        let source = match &output.source {
+            Source::Column(id) => column(*id, snapshot),
+            Source::Computed => "computed".to_owned(),
+        };
+        writeln!(out, "output: {} <- {source}", output.name.as_deref().unwrap_or("?")).unwrap();
+    }
+    for how in [Use::Projected, Use::Expression, Use::Predicate, Use::Key, Use::Written] {
+        let uses = lineage.uses.iter().filter(|known| known.how == how);
+        let at = |at: Option<usize>| at.map_or(String::new(), |at| format!("@{at}"));
+        let mut names: Vec<_> =
+            uses.map(|known| format!("{}{}", column(known.column, snapshot), at(known.at))).collect();
+        names.sort();
+        if !names.is_empty() {
+            writeln!(out, "{}: {}", format!("{how:?}").to_lowercase(), names.join(", ")).unwrap();
+        }
+    }
+    for (setting, value) in &lineage.settings {
+        writeln!(out, "sets: {setting} = {value}").unwrap();
+    }
+    for (flag, set) in [
+        ("user code", lineage.user_code),
+        ("locks rows", lineage.locks_rows),
+        ("changes settings", lineage.changes_settings),
+        ("relation sizes", lineage.relation_sizes),
+        ("metadata only", lineage.metadata_only),
+    ] {
+        if set {
+            writeln!(out, "{flag}").unwrap();
+        }
+    }
+}
+
+fn relation(oid: Oid, snapshot: &CatalogSnapshot) -> String {
+    let known = snapshot.relation(oid).expect("a relation of the snapshot");
+    if known.schema_name == "public" { known.name.clone() } else { format!("{}.{}", known.schema_name, known.name) }
+}
+
+fn column(id: ColumnId, snapshot: &CatalogSnapshot) -> String {
+    let name = snapshot.column_name(id).expect("a column of the snapshot");
+    format!("{}.{name}", relation(id.relation, snapshot))
+}
