@@ -76,13 +76,12 @@ def test_psql_shows_the_masked_row(agent):
     assert done.stdout.strip() == f"1|{REDACTED}|"
 
 
-@pytest.mark.parametrize("command", [r"\dt", r"\d customers", r"\dn", r"\l", r"\du", r"\d+ orders", r"\di", r"\conninfo"])
+@pytest.mark.parametrize("command", [r"\dt", r"\d customers", r"\dn", r"\l", r"\du", r"\d+ orders", r"\di", r"\df pg_catalog.now", r"\dT integer"])
 def test_psql_describes_objects_as_it_does_directly(agent, shop, command):
-    through, direct = psql(agent, command), psql(shop.reader, command)
-    if command == r"\conninfo":
-        assert "shop" in through.stdout
-    else:
-        assert (through.stdout, through.stderr) == (direct.stdout, direct.stderr)
+    # An old psql asks a new server for columns that are gone: then the errors are the same.
+    through, direct = (psql(dsn, command, check=False) for dsn in (agent, shop.reader))
+    assert (through.stdout, through.stderr, through.returncode) == (direct.stdout, direct.stderr, direct.returncode)
+    assert through.stdout or through.stderr
 
 
 def test_psql_runs_a_script_of_several_statements(agent, run):
