@@ -249,6 +249,7 @@ impl Session {
                 match read {
                     Ok(snapshot) => snapshot,
                     Err(problem) => {
+                        self.picture.catalog_changed = true;
                         tracing::error!(target_name = %self.target.name, %problem, "catalog could not be read");
                         return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
                     }
@@ -305,7 +306,7 @@ impl Session {
 
     /// Ends the gateway's own messages and waits for their answers. Inside a batch of the client's with a Flush: a
     /// Sync would commit it. Else with a Sync, which also ends a skip after an error.
-    async fn end_own_exchange(&mut self) -> Result<OwnAnswer, SessionEnd> {
+    pub(crate) async fn end_own_exchange(&mut self) -> Result<OwnAnswer, SessionEnd> {
         if self.batch_open {
             self.sender().flush();
         } else {
@@ -327,7 +328,7 @@ impl Session {
 }
 
 /// What became of the gateway's own exchange on this connection.
-enum OwnAnswer {
+pub(crate) enum OwnAnswer {
     Done,
     Failed(Fields),
     Skipped,

@@ -104,6 +104,7 @@ impl Session {
         let portal = Portal {
             request_id,
             permit,
+            policy: self.picture.policy.generation,
             result_formats: bind.result_formats.clone(),
             bound: OnceLock::new(),
             describe_sent: AtomicBool::new(false),
@@ -145,6 +146,11 @@ impl Session {
         let Some(portal) = self.names.portal(execute.portal.as_str()).cloned() else {
             return self.refuse_extended(missing("34000", "portal", execute.portal.as_str()));
         };
+        // Masks and permit are those of the Bind: under another policy it must be bound again.
+        if portal.policy != self.shared.dependencies.policy.load().generation {
+            let refusal = Refusal::statement_changed();
+            return self.refuse_extended(refusal.to_fields(&portal.request_id));
+        }
         let needs_description =
             portal.plan().is_some_and(|plan| matches!(plan.outputs, Outputs::Columns(_) | Outputs::ByOrigin));
         if needs_description && portal.bound.get().is_none() && !portal.describe_sent.swap(true, Ordering::Relaxed) {
@@ -194,14 +200,18 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) fn refuse_simple(&mut self, fields: &Fields) -> Done {
+    pub(crate) async fn refuse_simple(&mut self, fields: &Fields) -> Done {
+        if self.pipeline.is_skipping() {
+            return self.answer_simple(fields).await;
+        }
         self.names.forget_unnamed();
+        self.batch_open = false;
         self.sender().poison_simple(Due::Poison(Box::new(fields.clone())))?;
         Ok(())
     }
 
     /// A FunctionCall names a function by OID and passes every analysis by.
-    pub(crate) fn refuse_function_call(&mut self) -> Done {
+    pub(crate) async fn refuse_function_call(&mut self) -> Done {
         let request_id = self.new_request();
         let refusal = Refusal::new(
             RefusalCode::CapabilityMissing,
@@ -211,7 +221,7 @@ impl Session {
         .suggestion("call the function with SELECT");
         let refused = Refused::plain(refusal);
         self.record_refusal(&request_id, "", &refused);
-        self.refuse_simple(&refused.refusal.to_fields(&request_id))
+        self.refuse_simple(&refused.refusal.to_fields(&request_id)).await
     }
 
     fn refuse_name(&self, name: &str) -> Option<Refusal> {

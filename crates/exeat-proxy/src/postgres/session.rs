@@ -182,8 +182,11 @@ impl Session {
             FrontendMessage::Describe(describe) => self.describe(describe)?,
             FrontendMessage::Execute(execute) => self.execute(execute)?,
             FrontendMessage::Close(close) => self.close(close)?,
-            FrontendMessage::Flush => self.sender().flush(),
-            FrontendMessage::FunctionCall(_) => return self.refuse_function_call(),
+            FrontendMessage::Flush => {
+                self.sender().flush();
+                return Ok(());
+            }
+            FrontendMessage::FunctionCall(_) => return self.refuse_function_call().await,
             // Left over from a COPY that is refused here: the server ignores them as well.
             FrontendMessage::CopyData(_) | FrontendMessage::CopyDone | FrontendMessage::CopyFail => return Ok(()),
             FrontendMessage::Password(_) => return Err(SessionEnd::ClientMessage("a password message")),
@@ -201,20 +204,21 @@ impl Session {
             Understood::Permit(permit, _) => permit, // steps 4 to 6
             Understood::Refuse(refused) => {
                 self.record_refusal(&request_id, sql.as_str(), &refused);
-                return self.refuse_simple(&refused.refusal.to_fields(&request_id));
+                return self.refuse_simple(&refused.refusal.to_fields(&request_id)).await;
             }
-            Understood::Answered(fields) => return self.answer_simple(&fields),
+            Understood::Answered(fields) => return self.answer_simple(&fields).await,
             Understood::Skipped => return Ok(()),
         };
         let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, Intent::Query) {
             Ok(receipt) => receipt, // step 8
-            Err(refusal) => return self.refuse_simple(&refusal.to_fields(&request_id)),
+            Err(refusal) => return self.refuse_simple(&refusal.to_fields(&request_id)).await,
         };
         match admit_query(query, &permit) {
-            Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)),
+            Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
             Verdict::Forward(admitted) => {
                 self.note_effects(&permit);
                 self.names.forget_unnamed();
+                self.batch_open = false; // a Query ends the implicit transaction it runs in
                 let due = Due::Query(Box::new(QueryDue::new(permit, request_id)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
                 Ok(())
@@ -223,9 +227,14 @@ impl Session {
     }
 
     /// The server has answered already, through a probe, or would say just this.
-    fn answer_simple(&mut self, fields: &Fields) -> Done {
+    pub(crate) async fn answer_simple(&mut self, fields: &Fields) -> Done {
         self.names.forget_unnamed();
         self.io.outbox.error(fields);
+        if self.pipeline.is_skipping() {
+            // The probe stood in an open batch and failed there; a Query would have ended the batch.
+            self.batch_open = false;
+            self.end_own_exchange().await?;
+        }
         self.io.outbox.ready_for_query(self.status);
         Ok(())
     }

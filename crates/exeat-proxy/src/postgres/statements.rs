@@ -28,6 +28,8 @@ pub(crate) struct Statement {
 pub(crate) struct Portal {
     pub(crate) request_id: Arc<str>,
     pub(crate) permit: Arc<Permit>,
+    /// Generation of the policy it was bound under.
+    pub(crate) policy: u64,
     pub(crate) result_formats: Vec<Format>,
     /// Set by the first description the server gives for it; rows without it are never released.
     pub(crate) bound: OnceLock<BoundMask>,
