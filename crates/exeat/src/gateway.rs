@@ -4,18 +4,18 @@
 //! listener; at the end the listener closes first, sessions drain, and the record is the last thing to go.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use exeat_console::{ConsoleError, StatusFn};
-use exeat_proxy::config::{Analyser, Dependencies, LoadedPolicy};
+use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
 use exeat_proxy::server::{ServeError, Server};
+use exeat_proxy::upstream::TlsMode;
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
-use exeat_store::record::{PolicyChange, Recorder, RecorderConfig};
+use exeat_store::record::{ConfigChange, PolicyChange, Recorder, RecorderConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -64,6 +64,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
+        warn_of_what_is_off(&config);
         let analyser = pool::start()?;
         let loaded = load_policy(&config, &analyser).await?;
         let keys = KeySet::open(&config.keys, &config.data_dir)?;
@@ -73,7 +74,7 @@ impl Gateway {
             durability: config.durability,
         };
         let recorder = Arc::new(Recorder::open(&recorder_config, keys)?);
-        record_start(&recorder, &loaded, &config.policy)?;
+        record_start(&recorder, &loaded, &config)?;
         let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
         let console = bind_console(config.console).await?;
 
@@ -140,14 +141,37 @@ async fn load_policy(config: &Config, analyser: &Analyser) -> Result<LoadedPolic
     Ok(LoadedPolicy { policy, generation: 1, sha256: text.sha256().to_owned() })
 }
 
-fn record_start(recorder: &Recorder, loaded: &LoadedPolicy, path: &Path) -> Result<(), StoreError> {
+fn record_start(recorder: &Recorder, loaded: &LoadedPolicy, config: &Config) -> Result<(), StoreError> {
+    recorder.config_changed(&ConfigChange {
+        path: &config.file.display().to_string(),
+        sha256: &config.sha256,
+        what: "started",
+    })?;
     recorder.policy_changed(&PolicyChange {
         policy: reference(loaded),
         previous: None,
-        path: &path.display().to_string(),
+        path: &config.policy.display().to_string(),
         accepted: true,
         problem: None,
     })
+}
+
+/// What the configuration allows and an operator should not forget.
+fn warn_of_what_is_off(config: &Config) {
+    if matches!(config.proxy.listen.tls, ListenTls::Off) {
+        tracing::warn!(address = %config.proxy.listen.address, "the listener speaks without TLS, on loopback only");
+    }
+    for target in config.proxy.targets.values() {
+        if target.upstream.mode() == TlsMode::Off {
+            tracing::warn!(name = target.name, "the target is reached without TLS, on loopback only");
+        }
+        if target.allow_privileged_login {
+            tracing::warn!(name = target.name, "the target accepts privileged logins");
+        }
+        if target.allow_newer_server {
+            tracing::warn!(name = target.name, "the target accepts a server newer than the grammar");
+        }
+    }
 }
 
 async fn bind_console(address: Option<SocketAddr>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {

@@ -16,7 +16,8 @@ pub(crate) enum LoggingError {
     Filter { given: String, source: tracing_subscriber::filter::ParseError },
 }
 
-/// Installs the process's one subscriber.
+/// Installs the process's one subscriber, and a panic hook that says where and not what: the words of a panic may
+/// quote the text that was being worked on.
 pub(crate) fn install(format: LogFormat) -> Result<(), LoggingError> {
     let filter = match std::env::var("EXEAT_LOG") {
         Ok(given) if !given.is_empty() => {
@@ -29,6 +30,11 @@ pub(crate) fn install(format: LogFormat) -> Result<(), LoggingError> {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => builder.with_ansi(colours()).init(),
     }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current().name().map(str::to_owned);
+        tracing::error!(place, thread, "a thread panicked");
+    }));
     Ok(())
 }
 

@@ -78,3 +78,42 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exeat_sql::{CatalogSnapshot, Scope};
+
+    fn request(sql: &str) -> AnalyseRequest {
+        AnalyseRequest {
+            sql: sql.to_owned(),
+            snapshot: Arc::new(CatalogSnapshot::default()),
+            scope: Arc::new(Scope { search_path: Vec::new() }),
+        }
+    }
+
+    #[test]
+    fn a_full_queue_gives_no_answer_and_a_free_one_waits_for_it() {
+        let (sender, _jobs) = sync_channel(1);
+        let mut waiting = submit(&sender, request("SELECT 1"));
+        assert_eq!(waiting.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
+        let mut refused = submit(&sender, request("SELECT 1"));
+        assert_eq!(refused.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+    }
+
+    #[test]
+    fn a_statement_as_deep_as_the_limit_on_length_allows_is_answered() {
+        let analyse = start_sized(1, 4).unwrap();
+        let deep = format!("SELECT {}1{}", "(".repeat(200_000), ")".repeat(200_000));
+        // Refused or understood, but answered: the thread is alive and takes the next one.
+        let _deep = analyse(request(&deep)).blocking_recv().unwrap();
+        assert!(analyse(request("SELECT 1")).blocking_recv().unwrap().is_ok());
+    }
+
+    #[test]
+    fn an_answer_nobody_waits_for_stops_nothing() {
+        let analyse = start_sized(1, 4).unwrap();
+        drop(analyse(request("SELECT 1")));
+        assert!(analyse(request("SELECT 2")).blocking_recv().unwrap().is_ok());
+    }
+}

@@ -85,7 +85,9 @@ impl Reloader {
         match &result {
             Ok(()) => self.problem.store(Arc::new(None)),
             Err(error) => {
-                tracing::error!(path = %self.path.display(), "policy was not reloaded, the last good one stays:\n{error}");
+                let text = error.to_string();
+                let path = self.path.display();
+                tracing::error!(%path, "policy was not reloaded, the last good one stays:\n{}", text.trim_end());
                 // The place in the console is small, and whoever reads it may not be who wrote the policy.
                 self.problem.store(Arc::new(Some("the policy on disk was not loaded; see the log".to_owned())));
                 self.record_refused(error);

@@ -253,6 +253,14 @@ fn banned_crates_are_not_in_the_graph() {
 }
 
 #[test]
+fn deny_toml_bans_the_same_crates() {
+    let text = read(&root().join("deny.toml"));
+    let there: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("{ crate = \"")?.split('"').next()).collect();
+    assert_eq!(there, BANNED.iter().map(|(name, _)| *name).collect());
+}
+
+#[test]
 fn one_version_of_each_crate_but_for_the_list() {
     let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for package in packages().values() {
@@ -381,7 +389,13 @@ fn architecture_lists_the_modules_that_are_there() {
     let there: BTreeSet<PathBuf> = sources(&["src"]).into_iter().filter(|path| !is_test_file(path)).collect();
     let unique: BTreeSet<PathBuf> = listed.iter().cloned().collect();
     assert_eq!(listed.len(), unique.len(), "a module is listed twice");
-    let missing: Vec<_> = there.difference(&unique).collect();
+    let suggestion = |path: &PathBuf| {
+        let source = read(&root().join(path));
+        let lines = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+        let first = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        format!("- `{}`: {}", path.display(), first.split(". ").next().unwrap().trim_end_matches('.'))
+    };
+    let missing: Vec<_> = there.difference(&unique).map(suggestion).collect();
     let stale: Vec<_> = unique.difference(&there).collect();
     assert!(missing.is_empty() && stale.is_empty(), "not listed: {missing:#?}\nlisted but not there: {stale:#?}");
     for line in section.lines().filter(|line| line.starts_with("- `")) {

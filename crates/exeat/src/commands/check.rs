@@ -5,10 +5,11 @@ use exeat_policy::Policy;
 use exeat_proxy::config::{Config as ProxyConfig, ListenTls, Target};
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
 use exeat_proxy::tls::{ServerTls, TlsError};
-use exeat_proxy::upstream::CatalogConnection;
+use exeat_proxy::upstream::{CatalogConnection, LoginConfig, UpstreamError};
 use serde_json::{Map, Value, json};
 
 use super::policy::{reports_json, reports_text};
+use crate::catalog;
 use crate::cli::CheckArgs;
 use crate::config::{self, Config, ConfigError};
 use crate::exit::{self, Exit};
@@ -46,7 +47,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Exit, CheckError> {
     let mut ended = Exit::Ok;
     let mut reports = Vec::new();
     if args.connect {
-        let (targets, reachable) = connect(&config.proxy).await;
+        let (targets, reachable) = connect(&policy, &config.proxy).await;
         reports = run_tests(&policy, &config.proxy).await?;
         if let Value::Object(members) = &mut shown {
             members.insert("targets".to_owned(), targets);
@@ -102,31 +103,41 @@ fn summary(policy: &Policy, sha256: &str) -> Value {
     })
 }
 
-async fn connect(proxy: &ProxyConfig) -> (Value, bool) {
+async fn connect(policy: &Policy, proxy: &ProxyConfig) -> (Value, bool) {
     let mut shown = Map::new();
-    let mut reachable = true;
+    let mut good = true;
     for target in proxy.targets.values() {
-        let (logins, good) = connect_target(target).await;
-        reachable &= good;
-        shown.insert(target.name.clone(), logins);
+        let mut logins = Vec::new();
+        for login in &target.logins {
+            let answer = match connect_login(policy, target, login).await {
+                Ok(answer) => answer,
+                Err(problem) => {
+                    good = false;
+                    json!({"error": problem})
+                }
+            };
+            logins.push(json!({"login": login.user, "answer": answer}));
+        }
+        shown.insert(target.name.clone(), Value::Array(logins));
     }
-    (Value::Object(shown), reachable)
+    (Value::Object(shown), good)
 }
 
-async fn connect_target(target: &Target) -> (Value, bool) {
-    let mut shown = Vec::new();
-    let mut good = true;
-    for login in &target.logins {
-        let answer = match CatalogConnection::connect(&target.upstream, login).await {
-            Ok(connection) => json!({"server_version_num": connection.server_version_num()}),
-            Err(error) => {
-                good = false;
-                json!({"error": error.to_string()})
-            }
-        };
-        shown.push(json!({"login": login.user, "answer": answer}));
+async fn connect_login(policy: &Policy, target: &Target, login: &LoginConfig) -> Result<Value, String> {
+    let words = |error: UpstreamError| error.to_string();
+    let mut connection = CatalogConnection::connect(&target.upstream, login).await.map_err(words)?;
+    let labels = policy.labels(&target.name);
+    let excess = match labels.is_empty() {
+        true => Vec::new(),
+        false => catalog::excess_privileges(&mut connection, labels).await.map_err(words)?,
+    };
+    if !excess.is_empty() && !target.allow_privileged_login {
+        return Err(format!(
+            "the login {}; use a plain role, or set allow_privileged_login to accept that",
+            excess.join(", ")
+        ));
     }
-    (Value::Array(shown), good)
+    Ok(json!({"server_version_num": connection.server_version_num(), "privileges": excess}))
 }
 
 async fn run_tests(policy: &Policy, proxy: &ProxyConfig) -> Result<Vec<Report>, CheckError> {

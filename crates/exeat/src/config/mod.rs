@@ -19,6 +19,7 @@ use exeat_policy::document::{Diagnostics, Document, MappingReader, Node};
 use exeat_proxy::identity::IssuerConfig;
 use exeat_store::keys::KeySource;
 use exeat_store::record::Durability;
+use ring::digest::{SHA256, digest};
 
 pub(crate) use show::show;
 
@@ -29,6 +30,9 @@ const AUDIT_KEYS_UNSUPPORTED: &[&str] = &["archive", "results", "require_archive
 /// The configuration, resolved.
 #[derive(Debug)]
 pub(crate) struct Config {
+    /// Where it was read from, and the SHA-256 of that in hex.
+    pub(crate) file: PathBuf,
+    pub(crate) sha256: String,
     /// Origin of the record, shown in every line of it.
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
@@ -61,8 +65,9 @@ impl Config {
     /// `folder` is what relative paths start from.
     pub(crate) fn parse(file_name: &str, text: &str, folder: &Path) -> Result<Self, Diagnostics> {
         let root = Document::parse(file_name, text)?;
+        let source = (PathBuf::from(file_name), hex(digest(&SHA256, text.as_bytes()).as_ref()));
         let mut reading = Reading { diags: Diagnostics::new(), folder };
-        let config = reading.config(&root);
+        let config = reading.config(&root, source);
         reading.diags.into_result(config)
     }
 
@@ -75,6 +80,10 @@ impl Config {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// One pass over the tree. Every method pushes what is wrong and goes on; `None` means that something was.
 struct Reading<'a> {
     diags: Diagnostics,
@@ -82,7 +91,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    fn config(&mut self, root: &Node) -> Option<Config> {
+    fn config(&mut self, root: &Node, (file, sha256): (PathBuf, String)) -> Option<Config> {
         let mut reader = root.mapping(&mut self.diags)?;
         let name = self.name(&mut reader);
         let data_dir = self.path_or(&mut reader, "data_dir", "data");
@@ -97,6 +106,8 @@ impl Reading<'_> {
         reader.finish(&mut self.diags);
         let (listen, console) = listeners?;
         Some(Config {
+            file,
+            sha256,
             name: name?,
             data_dir: data_dir?,
             keys: keys?,

@@ -72,6 +72,21 @@ fn the_example_in_the_documentation_loads() {
 }
 
 #[test]
+fn what_the_readme_shows_loads() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let block = |name: &str| {
+        let start = format!("```yaml\n# {name}\n");
+        let rest = readme.split(&start).nth(1).unwrap_or_else(|| panic!("README.md shows no {name}"));
+        rest.split("```").next().unwrap().to_owned()
+    };
+    let config = parse(&block("exeat.yaml")).unwrap();
+    let policy = vec![("policy.yaml".to_owned(), block("policy.yaml"))];
+    let policy = exeat_policy::Policy::load(&policy, &config.policy_context()).unwrap();
+    assert!(policy.warnings().is_empty(), "{}", policy.warnings());
+    assert_eq!(policy.rules().len(), 3);
+}
+
+#[test]
 fn five_mistakes_are_reported_at_once_in_order() {
     let text = SMALL
         .replace("tls: off}", "tsl: off}")

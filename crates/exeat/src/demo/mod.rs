@@ -20,6 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use exeat_store::secret::SecretSource;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::certificates::CertificateError;
 use self::database::{DatabaseError, Passwords, Server};
@@ -68,6 +69,8 @@ pub(crate) enum DemoError {
     ServerSlow,
     #[error("the gateway was not ready within {READY_SECONDS_MAX} s: {state}")]
     NotReady { state: String },
+    #[error("port {port} on 127.0.0.1 is taken; give another with --port, or leave it out")]
+    PortTaken { port: u16, source: std::io::Error },
     #[error("could not listen for signals")]
     Signals(#[source] std::io::Error),
     #[error("could not write to standard output")]
@@ -87,10 +90,13 @@ struct Stage {
 
 pub(crate) async fn run(args: DemoArgs) -> Result<Exit, DemoError> {
     let mut signals = Signals::listen().map_err(DemoError::Signals)?;
+    // A closed terminal ends a demo too, and a database in somebody else's server must not stay there.
+    let mut hangup = signal(SignalKind::hangup()).map_err(DemoError::Signals)?;
     let mut stage = Stage { keeper: Keeper::start()?, postgres: None, guest: None, gateway: None };
     let played = tokio::select! {
         played = play(&mut stage, &args) => played,
         _ = signals.next() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     };
     let cleared = stage.clear().await;
     played?;
@@ -100,6 +106,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<Exit, DemoError> {
 
 /// From the empty stage to the end of the tour, or until somebody ends it.
 async fn play(stage: &mut Stage, args: &DemoArgs) -> Result<(), DemoError> {
+    let port = choose_port(args.port)?;
     let files = Files::make(stage.keeper.folder())?;
     let (server, database) = stage.server(args.database_url.as_deref(), &files).await?;
     let passwords = Passwords { reader: random_text()?, officer: random_text()? };
@@ -107,7 +114,6 @@ async fn play(stage: &mut Stage, args: &DemoArgs) -> Result<(), DemoError> {
 
     let issuer = Issuer::new()?;
     let certificates = certificates::make(stage.keeper.folder(), "localhost")?;
-    let port = args.port.unwrap_or_else(default_port);
     files.write(&files::Contents {
         port,
         certificates: &certificates,
@@ -195,11 +201,13 @@ async fn wait_ready(health: &crate::readiness::Health) -> Result<(), DemoError> 
     }
 }
 
-/// The gateway's usual port if nobody holds it, else any.
-fn default_port() -> u16 {
-    match TcpListener::bind(("127.0.0.1", PREFERRED_PORT)) {
-        Ok(_free) => PREFERRED_PORT,
-        Err(_taken) => 0,
+/// The one asked for; else the gateway's usual port if nobody holds it; else any.
+fn choose_port(asked: Option<u16>) -> Result<u16, DemoError> {
+    let port = asked.unwrap_or(PREFERRED_PORT);
+    match (TcpListener::bind(("127.0.0.1", port)), asked) {
+        (Ok(_free), _) => Ok(port),
+        (Err(_taken), None) => Ok(0),
+        (Err(source), Some(port)) => Err(DemoError::PortTaken { port, source }),
     }
 }
 
