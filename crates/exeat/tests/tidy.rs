@@ -379,28 +379,41 @@ fn only_the_demo_can_sign_a_token() {
     assert!(wrong.is_empty(), "signing keys outside the demo: {wrong:#?}");
 }
 
+/// What a module's own documentation says first, as a line of the list.
+fn module_line(path: &Path) -> String {
+    let source = read(&root().join(path));
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
+    let first = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    format!("- `{}`: {}", path.display(), first.split(". ").next().unwrap().trim_end_matches('.'))
+}
+
+/// With TIDY_REWRITE set the list is brought up to date from the modules' own first sentences: read the diff.
 #[test]
 fn architecture_lists_the_modules_that_are_there() {
-    let document = read(&root().join("ARCHITECTURE.md"));
-    let section = document.split("\n## Modules\n").nth(1).expect("ARCHITECTURE.md has no section `## Modules`");
-    let section = section.split("\n## ").next().unwrap();
-    let listed: Vec<PathBuf> =
-        section.lines().filter_map(|line| line.strip_prefix("- `")?.split('`').next()).map(PathBuf::from).collect();
-    let there: BTreeSet<PathBuf> = sources(&["src"]).into_iter().filter(|path| !is_test_file(path)).collect();
-    let unique: BTreeSet<PathBuf> = listed.iter().cloned().collect();
-    assert_eq!(listed.len(), unique.len(), "a module is listed twice");
-    let suggestion = |path: &PathBuf| {
-        let source = read(&root().join(path));
-        let lines = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
-        let first = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        format!("- `{}`: {}", path.display(), first.split(". ").next().unwrap().trim_end_matches('.'))
-    };
-    let missing: Vec<_> = there.difference(&unique).map(suggestion).collect();
-    let stale: Vec<_> = unique.difference(&there).collect();
-    assert!(missing.is_empty() && stale.is_empty(), "not listed: {missing:#?}\nlisted but not there: {stale:#?}");
+    let path = root().join("ARCHITECTURE.md");
+    let document = read(&path);
+    let (before, rest) = document.split_once("\n## Modules\n").expect("ARCHITECTURE.md has no section `## Modules`");
+    let (section, after) = rest.split_at(rest.find("\n## ").unwrap_or(rest.len()));
+    let mut listed: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    let mut wrong = Vec::new();
     for line in section.lines().filter(|line| line.starts_with("- `")) {
-        assert!(line.split_once("`: ").is_some_and(|(_, sentence)| sentence.len() > 10), "no sentence: {line}");
+        let (name, sentence) = line.trim_start_matches("- `").split_once("`: ").unwrap_or((line, ""));
+        if sentence.len() <= 10 {
+            wrong.push(format!("no sentence: {line}"));
+        } else if listed.insert(PathBuf::from(name), line).is_some() {
+            wrong.push(format!("listed twice: {line}"));
+        }
     }
+    let there: BTreeSet<PathBuf> = sources(&["src"]).into_iter().filter(|path| !is_test_file(path)).collect();
+    wrong.extend(there.iter().filter(|path| !listed.contains_key(*path)).map(|path| module_line(path)));
+    wrong.extend(listed.keys().filter(|path| !there.contains(*path)).map(|path| format!("gone: {}", path.display())));
+    if std::env::var_os("TIDY_REWRITE").is_some() {
+        let line = |path: &PathBuf| listed.get(path).map_or_else(|| module_line(path), |line| (*line).to_owned());
+        let lines: Vec<String> = there.iter().map(line).collect();
+        fs::write(&path, format!("{before}\n## Modules\n\n{}\n{after}", lines.join("\n"))).unwrap();
+        return;
+    }
+    assert!(wrong.is_empty(), "the list of modules in ARCHITECTURE.md: {wrong:#?}");
 }
 
 /// Rows of the table of channels: channel, status, tests.
