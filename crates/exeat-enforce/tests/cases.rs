@@ -1,0 +1,212 @@
+//! Walks `tests/cases`. A file holds `-- policy` once and `-- principal` before the first statement and wherever it
+//! changes (a subject, then its groups), then `-- statement` and `-- expect` as often as wanted; lines before the
+//! first section are the file's comment. EXEAT_REWRITE_CASES=1 writes what was found; read the diff before you
+//! commit it.
+
+// The lint wall exempts test functions, not the helpers they share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
+use exeat_enforce::plan::{Outputs, PlannedColumn, StateEffect, StatementPlan};
+use exeat_enforce::record::{RecordFacts, mask_name};
+use exeat_enforce::refusal::{Object, Refusal};
+use exeat_policy::Policy;
+use exeat_sql::CatalogSnapshot;
+
+#[test]
+fn every_statement_is_permitted_or_refused_as_written_down() {
+    let failures = support::on_parser_stack(|| {
+        let snapshot = Arc::new(support::shop());
+        let mut files = Vec::new();
+        case_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases"), &mut files);
+        files.sort();
+        assert!(files.len() > 5, "only {} case files found", files.len());
+        files.iter().flat_map(|file| check(file, &snapshot)).collect::<Vec<_>>()
+    });
+    assert!(failures.is_empty(), "{} cases differ\n{}", failures.len(), failures.join("\n"));
+}
+
+struct Section {
+    name: String,
+    body: String,
+}
+
+fn check(file: &Path, snapshot: &Arc<CatalogSnapshot>) -> Vec<String> {
+    let text = std::fs::read_to_string(file).expect("a readable case file");
+    let (head, mut sections) = split(&text);
+    let mut run = Run { snapshot, policy: None, session: None };
+    let (mut failures, mut statement) = (Vec::new(), None);
+    for section in &mut sections {
+        match (section.name.as_str(), statement.take()) {
+            ("policy", None) => run.policy(&section.body),
+            ("principal", None) => run.principal(&section.body),
+            ("statement", None) => statement = Some(section.body.clone()),
+            ("expect", Some(sql)) => {
+                let found = run.statement(sql.trim_end());
+                if section.body.trim() != found.trim() {
+                    let name = file.file_name().unwrap().to_string_lossy();
+                    failures.push(format!("{name}: {sql}expected:\n{}\nfound:\n{found}", section.body.trim()));
+                }
+                section.body = format!("{}\n\n", found.trim_end());
+            }
+            (other, _) => panic!("{}: section {other:?} does not belong here", file.display()),
+        }
+    }
+    assert!(statement.is_none(), "{}: the last statement expects nothing", file.display());
+    if std::env::var_os("EXEAT_REWRITE_CASES").is_some() {
+        let bodies: String = sections.iter().map(|section| format!("-- {}\n{}", section.name, section.body)).collect();
+        std::fs::write(file, format!("{head}{}\n", bodies.trim_end())).expect("a writable case file");
+    }
+    failures
+}
+
+fn split(text: &str) -> (String, Vec<Section>) {
+    let mut head = String::new();
+    let mut sections: Vec<Section> = Vec::new();
+    for line in text.split_inclusive('\n') {
+        match (line.strip_prefix("-- "), sections.last_mut()) {
+            (Some(name), _) => sections.push(Section { name: name.trim().to_owned(), body: String::new() }),
+            (None, Some(section)) => section.body.push_str(line),
+            (None, None) => head.push_str(line),
+        }
+    }
+    (head, sections)
+}
+
+fn case_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a readable case folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            case_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "case") {
+            found.push(path);
+        }
+    }
+}
+
+/// The state that sections before a statement leave.
+struct Run<'a> {
+    snapshot: &'a Arc<CatalogSnapshot>,
+    policy: Option<Policy>,
+    session: Option<SessionFacts>,
+}
+
+impl Run<'_> {
+    fn policy(&mut self, text: &str) {
+        (self.policy, self.session) = (Some(support::policy(text)), None);
+    }
+
+    fn principal(&mut self, words: &str) {
+        let policy = self.policy.as_ref().expect("a policy before the principal");
+        self.session = Some(support::session(self.snapshot, policy, support::principal(words)));
+    }
+
+    fn statement(&self, sql: &str) -> String {
+        let (policy, session) = (self.policy.as_ref().unwrap(), self.session.as_ref().expect("a principal"));
+        match support::analyse(sql, self.snapshot) {
+            Err(failure) => format!("not analysed\n{}", refusal(&Refusal::parse_failure(&failure))),
+            Ok(analysis) => match evaluate(session, policy, sql, &analysis) {
+                Evaluation::Permit(permit) => self.permit(&permit, sql),
+                Evaluation::Refuse { refusal: refused, facts } => {
+                    format!("refuse {}{}", refusal(&refused), record(&facts))
+                }
+                Evaluation::Probe { statement, refusal: refused } => {
+                    format!("probe {:?}, else {}", &sql[statement], refusal(&refused))
+                }
+            },
+        }
+    }
+
+    fn permit(&self, permit: &Permit, sql: &str) -> String {
+        assert_eq!(permit.sql(), sql, "a permit speaks of the text it was given for");
+        let mut out = "permit\n".to_owned();
+        for plan in &permit.plans {
+            self.plan(&mut out, plan);
+        }
+        out + &record(&permit.facts)
+    }
+
+    fn plan(&self, out: &mut String, plan: &StatementPlan) {
+        match &plan.outputs {
+            Outputs::None => out.push_str("no rows"),
+            Outputs::ByOrigin => out.push_str("rows masked by origin"),
+            Outputs::Unchecked => out.push_str("rows unchecked"),
+            Outputs::Columns(_) => out.push_str("rows"),
+        }
+        write!(out, "; {:?}", plan.taint).unwrap();
+        let StateEffect { rereads_state, transaction, changes_catalog } = plan.effect;
+        if let Some(command) = transaction {
+            write!(out, "; {command:?}").unwrap();
+        }
+        for (effect, set) in [("rereads state", rereads_state), ("changes catalog", changes_catalog)] {
+            if set {
+                write!(out, "; {effect}").unwrap();
+            }
+        }
+        out.push('\n');
+        if let Outputs::Columns(columns) = &plan.outputs {
+            columns.iter().for_each(|column| self.column(out, column));
+        }
+    }
+
+    fn column(&self, out: &mut String, column: &PlannedColumn) {
+        let name = column.name.as_deref().unwrap_or("?");
+        let source = column.origin.map_or("computed".to_owned(), |id| {
+            let relation = self.snapshot.relation(id.relation).unwrap();
+            format!("{}.{}", relation.name, self.snapshot.column_name(id).unwrap())
+        });
+        write!(out, "  {name} <- {source}").unwrap();
+        if let Some(mask) = &column.mask {
+            write!(out, ": {} as {} by {}", mask_name(mask.mask), mask.label, mask.rule).unwrap();
+        }
+        out.push('\n');
+    }
+}
+
+fn refusal(refusal: &Refusal) -> String {
+    let Object { target, relation, column, at } = &refusal.object;
+    let mut out = format!("{} {}", refusal.code.as_str(), refusal.sqlstate());
+    for (what, value) in [("rule", &refusal.rule), ("at", &at.map(|at| at.to_string()))] {
+        if let Some(value) = value {
+            write!(out, " {what} {value}").unwrap();
+        }
+    }
+    if let Some(target) = target {
+        let parts = [Some(target), relation.as_ref(), column.as_ref()];
+        write!(out, " on {}", parts.iter().flatten().map(|part| part.as_str()).collect::<Vec<_>>().join(" ")).unwrap();
+    }
+    writeln!(out, "\n{}", refusal.reason).unwrap();
+    for allowed in &refusal.allowed {
+        writeln!(out, "allowed: {allowed}").unwrap();
+    }
+    if let Some(suggestion) = &refusal.suggestion {
+        writeln!(out, "hint: {suggestion}").unwrap();
+    }
+    out
+}
+
+fn record(facts: &RecordFacts) -> String {
+    let masked: Vec<String> =
+        facts.masked.iter().map(|masked| format!("{} {} as {}", masked.mask, masked.column, masked.label)).collect();
+    let kinds: Vec<String> = facts.kinds.iter().map(|kind| (*kind).to_owned()).collect();
+    let mut out = String::new();
+    for (what, list) in [
+        ("kinds", &kinds),
+        ("relations", &facts.relations),
+        ("columns", &facts.columns),
+        ("masked", &masked),
+        ("rules", &facts.rules),
+        ("reasons", &facts.reasons),
+    ] {
+        if !list.is_empty() {
+            writeln!(out, "record {what}: {}", list.join(", ")).unwrap();
+        }
+    }
+    out
+}
