@@ -397,6 +397,16 @@ fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
             .suggestion("select from the base table by name"),
         );
     }
+    if lineage.relation_sizes {
+        return Some(
+            Refusal::new(
+                RefusalCode::OpaqueFunction,
+                "size functions tell something about stored values; they are not available where columns are sealed",
+            )
+            .object(Object::at(&facts.target, None))
+            .suggestion("leave the size out of the statement"),
+        );
+    }
     let touched = lineage.writes.iter().chain(lineage.reads.iter().filter(|_| lineage.locks_rows));
     if let Some(seal) = touched.filter_map(|oid| facts.seals.relation(*oid)).next() {
         return Some(

@@ -117,7 +117,7 @@ impl Run<'_> {
                     format!("refuse {}{}", refusal(&refused), record(&facts))
                 }
                 Evaluation::Probe { statement, refusal: refused } => {
-                    format!("probe {:?}, else {}", &sql[statement], refusal(&refused))
+                    format!("probe {:?}, else {}", sql.get(statement).unwrap(), refusal(&refused))
                 }
             },
         }
