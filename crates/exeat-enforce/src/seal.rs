@@ -76,7 +76,11 @@ fn sealed_columns(
             mask: Mask::Redact,
             rule: "built-in".to_owned(),
         });
-        if let Some(mask) = by_label.or(built_in) {
+        let strictest = match (by_label, built_in) {
+            (Some(labelled), Some(built_in)) if built_in.mask > labelled.mask => Some(built_in),
+            (labelled, built_in) => labelled.or(built_in),
+        };
+        if let Some(mask) = strictest {
             sealed.insert(column.attribute, mask);
         }
     }
