@@ -72,6 +72,13 @@ impl Permit {
 pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &MessageAnalysis) -> Evaluation {
     let mut plans = Vec::with_capacity(analysis.statements.len());
     let mut record = record::facts(facts, analysis);
+    if analysis.statements.is_empty() {
+        let decision = decide_nothing(facts, policy);
+        record.add(&decision);
+        if decision.effect == Effect::Deny {
+            return Evaluation::Refuse { refusal: policy_refusal(facts, &decision), facts: record };
+        }
+    }
     for statement in &analysis.statements {
         match evaluate_statement(facts, policy, statement) {
             Step::Permit { plan, decision } => {
@@ -88,6 +95,16 @@ pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &Mes
         }
     }
     Evaluation::Permit(Arc::new(Permit { sql: Arc::from(sql), plans, facts: record }))
+}
+
+/// The empty message does nothing, but is not sent for those whom policy gives nothing either.
+fn decide_nothing(facts: &SessionFacts, policy: &Policy) -> Decision {
+    policy.decide(&AccessRequest {
+        principal: &facts.principal,
+        target: &facts.target,
+        accesses: Vec::new(),
+        presets: vec![Preset::Session],
+    })
 }
 
 /// A text our grammar does not parse, in a session that nothing restricts: the server decides.
