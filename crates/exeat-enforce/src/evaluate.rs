@@ -8,8 +8,8 @@ use exeat_policy::{
     Access, AccessRequest, Capability, Decision, Effect, Mask, Policy, Preset, Principal, Reason, RelationName,
 };
 use exeat_sql::{
-    Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, SessionCommand, Source,
-    StatementAnalysis, StatementKind, Use,
+    Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Relation,
+    SessionCommand, Source, StatementAnalysis, StatementKind, Use,
 };
 
 use crate::plan::{Outputs, PlannedColumn, StateEffect, StatementPlan};
@@ -291,11 +291,13 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ne
         needs.presets.push(Preset::Session);
         return needs;
     }
-    let mut ask = |capability, oid: &Oid| match relation_name(&facts.snapshot, *oid) {
-        Some(name) if is_system_schema(&name.schema) && capability == Capability::Read => {
+    let is_metadata = |oid: &Oid| facts.snapshot.relation(*oid).is_some_and(Relation::is_metadata);
+    let mut ask = |capability, oid: &Oid| {
+        if is_metadata(oid) && capability == Capability::Read {
             needs.presets.push(Preset::Metadata);
+        } else {
+            needs.accesses.push(Access { capability, relation: relation_name(&facts.snapshot, *oid) });
         }
-        relation => needs.accesses.push(Access { capability, relation }),
     };
     for oid in &lineage.reads {
         ask(Capability::Read, oid);
@@ -305,6 +307,10 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ne
     }
     for oid in &lineage.writes {
         ask(capability(kind), oid);
+        // What names and labels resolve against is not data.
+        if is_metadata(oid) {
+            ask(Capability::Admin, oid);
+        }
     }
     if lineage.metadata_only {
         needs.presets.push(Preset::Metadata);
@@ -518,8 +524,4 @@ pub(crate) fn relation_name(snapshot: &CatalogSnapshot, oid: Oid) -> Option<Rela
     snapshot
         .relation(oid)
         .map(|relation| RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() })
-}
-
-fn is_system_schema(schema: &str) -> bool {
-    schema == "pg_catalog" || schema == "information_schema"
 }
