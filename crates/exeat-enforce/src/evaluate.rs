@@ -80,7 +80,7 @@ pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &Mes
         }
     }
     for statement in &analysis.statements {
-        match evaluate_statement(facts, policy, statement) {
+        match evaluate_statement(facts, policy, statement, sql.get(statement.text.clone()).unwrap_or(sql)) {
             Step::Permit { plan, decision } => {
                 record.add(&decision);
                 plans.push(plan);
@@ -119,7 +119,7 @@ enum Step {
     Probe(Refusal),
 }
 
-fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis) -> Step {
+fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, text: &str) -> Step {
     if let Some(refusal) = refused_in_this_version(facts, &statement.kind) {
         return Step::Refuse { refusal, decision: None };
     }
@@ -139,7 +139,7 @@ fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &Stateme
     match &statement.analysis {
         Analysis::Unresolved { name, at } => Step::Probe(unresolved(facts, name, *at)),
         Analysis::Opaque(opaque) => evaluate_opaque(facts, policy, statement, opaque),
-        Analysis::Known(lineage) => evaluate_known(facts, policy, statement, lineage),
+        Analysis::Known(lineage) => evaluate_known(facts, policy, statement, text, lineage),
     }
 }
 
@@ -252,28 +252,35 @@ fn opaque_refusal(facts: &SessionFacts, opaque: &Opaque) -> Refusal {
         .suggestion("use plain SELECT, INSERT, UPDATE or DELETE with built-in functions")
 }
 
-fn evaluate_known(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, lineage: &Lineage) -> Step {
+fn evaluate_known(
+    facts: &SessionFacts,
+    policy: &Policy,
+    statement: &StatementAnalysis,
+    text: &str,
+    lineage: &Lineage,
+) -> Step {
+    let kind = &statement.kind;
     // A relation without a name in the snapshot cannot be held against any rule.
     let mut touched = lineage.reads.iter().chain(&lineage.writes).chain(&lineage.reaches);
     if touched.any(|oid| facts.snapshot.relation(*oid).is_none()) {
         return Step::Refuse { refusal: Refusal::catalog_drift(), decision: None };
     }
-    let needs = needs_of(facts, &statement.kind, lineage);
-    let decision = policy.decide(&request(facts, &statement.kind, &needs));
+    let needs = needs_of(facts, kind, text, lineage);
+    let decision = policy.decide(&request(facts, kind, &needs));
     if decision.effect == Effect::Deny {
         return Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) };
     }
     if let Some(refusal) = denied_behind(facts, policy, lineage) {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
-    let refusal = settings_refusal(facts, &statement.kind, Some(lineage)).or_else(|| seal_refusal(facts, lineage));
+    let refusal = settings_refusal(facts, kind, Some(lineage)).or_else(|| seal_refusal(facts, lineage));
     if let Some(refusal) = refusal {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
     let plan = StatementPlan {
         outputs: outputs_of(facts, lineage),
         taint: taint_of(facts, lineage),
-        effect: StateEffect::of(&statement.kind, lineage.changes_settings),
+        effect: StateEffect::of(kind, lineage.changes_settings),
     };
     Step::Permit { plan, decision }
 }
@@ -285,7 +292,7 @@ fn conclude(facts: &SessionFacts, plan: StatementPlan, decision: Decision) -> St
     }
 }
 
-fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Needs {
+fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Lineage) -> Needs {
     let mut needs = Needs::default();
     if let StatementKind::Session(_) = kind {
         needs.presets.push(Preset::Session);
@@ -307,6 +314,9 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ne
     }
     for oid in &lineage.writes {
         ask(capability(kind), oid);
+        if *kind == StatementKind::Insert && may_update_on_conflict(text, lineage) {
+            ask(Capability::Update, oid);
+        }
         // What names and labels resolve against is not data.
         if is_metadata(oid) {
             ask(Capability::Admin, oid);
@@ -317,6 +327,14 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ne
     }
     needs.presets.dedup();
     needs
+}
+
+/// INSERT ... ON CONFLICT DO UPDATE changes rows that are there. Lineage does not tell it from DO NOTHING. It names
+/// key columns of its target, and key words stand in a text as they are: what lacks either is no such statement.
+fn may_update_on_conflict(text: &str, lineage: &Lineage) -> bool {
+    let keyed = |used: &ColumnUse| used.how == Use::Key && lineage.writes.contains(&used.column.relation);
+    let text = text.to_ascii_lowercase();
+    text.contains("conflict") && text.contains("update") && lineage.uses.iter().any(keyed)
 }
 
 /// A view does not launder a `deny`: a rule that denies what stands behind it denies the statement.
