@@ -459,11 +459,15 @@ fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
             .suggestion("read it instead, or write to a relation without sealed columns"),
         );
     }
-    lineage.uses.iter().find_map(|used| use_refusal(facts, used))
+    lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used))
 }
 
-fn use_refusal(facts: &SessionFacts, used: &ColumnUse) -> Option<Refusal> {
+fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Option<Refusal> {
     let seal = facts.seals.relation(used.column.relation)?;
+    if !lineage.reads.contains(&used.column.relation) && !lineage.writes.contains(&used.column.relation) {
+        // The other side of a foreign key: a relation whose name the client did not send.
+        return facts.seals.column(used.column).map(|mask| looked_up(facts, &mask.rule));
+    }
     let column = facts.snapshot.column_name(used.column);
     let object = || Object::column(&facts.target, &seal.name, column, used.at);
     if used.column.attribute <= 0 {
@@ -478,38 +482,34 @@ fn use_refusal(facts: &SessionFacts, used: &ColumnUse) -> Option<Refusal> {
     }
     let mask = facts.seals.column(used.column)?;
     let shown = column.unwrap_or("column");
-    let (code, reason) = match used.how {
-        Use::Projected if mask.mask == Mask::Refuse => {
-            (RefusalCode::Denied, format!("{shown} is sealed for you and may not be selected"))
-        }
+    if mask.mask == Mask::Refuse {
+        let refusal = Refusal::new(RefusalCode::Denied, format!("{shown} is sealed for you and may not be used"));
+        return Some(
+            refusal.rule(&mask.rule).object(object()).suggestion(format!("leave {shown} out of the statement")),
+        );
+    }
+    let (code, may_not) = match used.how {
         Use::Projected => return None,
-        Use::Expression => (
-            RefusalCode::MaskedColumnInExpression,
-            format!("{shown} is sealed for you; it may be selected (masked) but not computed with"),
-        ),
-        Use::Predicate => (
-            RefusalCode::MaskedColumnInPredicate,
-            format!("{shown} is sealed for you; it may be selected (masked) but not compared"),
-        ),
-        Use::Key => (
-            RefusalCode::MaskedColumnInKey,
-            format!(
-                "{shown} is sealed for you; it may be selected (masked) but not grouped, sorted, joined or deduplicated by"
-            ),
-        ),
-        Use::Written => (
-            RefusalCode::MaskedColumnInWrite,
-            format!("{shown} is sealed for you; its values may not be written anywhere"),
-        ),
+        Use::Expression => (RefusalCode::MaskedColumnInExpression, "computed with"),
+        Use::Predicate => (RefusalCode::MaskedColumnInPredicate, "compared"),
+        Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
+        Use::Written => (RefusalCode::MaskedColumnInWrite, "written anywhere"),
     };
-    let refusal = Refusal::new(code, reason).rule(&mask.rule).object(object());
-    Some(if mask.mask == Mask::Refuse {
-        refusal.suggestion(format!("leave {shown} out of the statement"))
-    } else {
-        refusal
+    Some(
+        Refusal::new(code, format!("{shown} is sealed for you; it may be selected (masked) but not {may_not}"))
+            .rule(&mask.rule)
+            .object(object())
             .allowed(format!("select {shown} (masked)"))
-            .suggestion(format!("use {shown} as a plain output column only"))
-    })
+            .suggestion(format!("use {shown} as a plain output column only")),
+    )
+}
+
+/// A foreign key compares what is written with a sealed column: each row would be a guess at its values.
+fn looked_up(facts: &SessionFacts, rule: &str) -> Refusal {
+    Refusal::new(RefusalCode::MaskedColumnInKey, "a foreign key of what is written looks up a column sealed for you")
+        .rule(rule)
+        .object(Object::at(&facts.target, None))
+        .suggestion("write to a relation without such a key")
 }
 
 fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
