@@ -230,13 +230,19 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
         }
         Effect::Deny => {
             let refusal =
-                match decision.reasons.iter().find(|reason| matches!(reason, Reason::NoRule | Reason::Denied { .. })) {
-                    Some(_) => policy_refusal(facts, &decision),
-                    None => opaque_refusal(facts, opaque),
-                };
+                if lacks_opaque(&decision) { opaque_refusal(facts, opaque) } else { policy_refusal(facts, &decision) };
             Step::Refuse { refusal, decision: Some(decision) }
         }
     }
+}
+
+/// Whether what stands in the way is that the statement is not understood, and neither a deny nor, for those who may
+/// run such statements, another capability.
+fn lacks_opaque(decision: &Decision) -> bool {
+    decision
+        .reasons
+        .iter()
+        .any(|reason| matches!(reason, Reason::CapabilityMissing { access } if access.capability == Capability::Opaque))
 }
 
 fn opaque_refusal(facts: &SessionFacts, opaque: &Opaque) -> Refusal {
@@ -317,10 +323,6 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
         if *kind == StatementKind::Insert && may_update_on_conflict(text, lineage) {
             ask(Capability::Update, oid);
         }
-        // What names and labels resolve against is not data.
-        if is_metadata(oid) {
-            ask(Capability::Admin, oid);
-        }
     }
     if lineage.metadata_only {
         needs.presets.push(Preset::Metadata);
@@ -373,11 +375,14 @@ fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
     match denied.or(missing) {
         Some(Reason::Denied { rule, text, access }) => Refusal::new(
             RefusalCode::Denied,
-            text.clone().unwrap_or_else(|| format!("{} is denied to you", describe(access))),
+            text.clone().unwrap_or_else(|| format!("a rule denies you to {}", describe(access))),
         )
         .rule(rule)
         .object(Object::relation(&facts.target, access.relation.as_ref()))
-        .suggestion("leave this relation out of the statement"),
+        .suggestion(match access.relation {
+            Some(_) => "leave this relation out of the statement",
+            None => "ask the policy's owner whether it should be allowed",
+        }),
         Some(Reason::CapabilityMissing { access }) => {
             Refusal::new(RefusalCode::CapabilityMissing, format!("no rule allows you to {}", describe(access)))
                 .object(Object::relation(&facts.target, access.relation.as_ref()))
@@ -392,10 +397,14 @@ fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
 }
 
 fn describe(access: &Access) -> String {
-    let verb = crate::record::capability_name(access.capability);
-    match &access.relation {
-        Some(name) => format!("{verb} {}.{}", name.schema, name.name),
-        None => format!("run statements of kind {verb}"),
+    let capability = record::capability_name(access.capability);
+    match (&access.relation, access.capability) {
+        (
+            Some(RelationName { schema, name }),
+            Capability::Read | Capability::Insert | Capability::Update | Capability::Delete,
+        ) => format!("{capability} {schema}.{name}"),
+        (Some(RelationName { schema, name }), _) => format!("run statements of kind {capability} on {schema}.{name}"),
+        (None, _) => format!("run statements of kind {capability}"),
     }
 }
 
@@ -482,26 +491,24 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
     }
     let mask = facts.seals.column(used.column)?;
     let shown = column.unwrap_or("column");
-    if mask.mask == Mask::Refuse {
-        let refusal = Refusal::new(RefusalCode::Denied, format!("{shown} is sealed for you and may not be used"));
-        return Some(
-            refusal.rule(&mask.rule).object(object()).suggestion(format!("leave {shown} out of the statement")),
-        );
-    }
+    let refused = mask.mask == Mask::Refuse;
     let (code, may_not) = match used.how {
+        Use::Projected if refused => (RefusalCode::Denied, "selected"),
         Use::Projected => return None,
         Use::Expression => (RefusalCode::MaskedColumnInExpression, "computed with"),
         Use::Predicate => (RefusalCode::MaskedColumnInPredicate, "compared"),
         Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
         Use::Written => (RefusalCode::MaskedColumnInWrite, "written anywhere"),
     };
-    Some(
+    let refusal = if refused {
+        Refusal::new(code, format!("{shown} is sealed for you and may not be {may_not}"))
+            .suggestion(format!("leave {shown} out of the statement"))
+    } else {
         Refusal::new(code, format!("{shown} is sealed for you; it may be selected (masked) but not {may_not}"))
-            .rule(&mask.rule)
-            .object(object())
             .allowed(format!("select {shown} (masked)"))
-            .suggestion(format!("use {shown} as a plain output column only")),
-    )
+            .suggestion(format!("use {shown} as a plain output column only"))
+    };
+    Some(refusal.rule(&mask.rule).object(object()))
 }
 
 /// A foreign key compares what is written with a sealed column: each row would be a guess at its values.
