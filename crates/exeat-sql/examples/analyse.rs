@@ -1,9 +1,12 @@
 //! Prints the analysis of each line of standard input as a statement against a catalog fixture:
 //! `cargo run -p exeat-sql --example analyse tests/fixtures/shop.catalog < statements`.
 
+// It shares the helpers of the case tests, and like them may stop at a fixture it cannot read.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::string_slice)]
+
 use std::io::{BufRead, Write};
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/analysis/support.rs"]
 mod support;
 
 fn main() -> std::io::Result<()> {

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
-pub(crate) use types::{Type, UserCast, UserFunction, UserOperator};
+pub(crate) use types::{Operands, Type, UserCast, UserFunction, UserOperator};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Oid(pub u32);

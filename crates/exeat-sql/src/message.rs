@@ -15,8 +15,8 @@ use crate::walk::select::Target;
 use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
 use crate::{
-    Analysis, ColumnUse, Lineage, Opaque, Output, ParseFailure, Scope, SessionCommand, Source,
-    StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Analysis, ColumnUse, Lineage, Opaque, Output, ParseFailure, Scope, SessionCommand, Source, StatementAnalysis,
+    StatementKind, TransactionCommand, Use,
 };
 
 /// What earlier statements of the message leave uncertain for later ones.
@@ -95,7 +95,9 @@ impl Simulated {
             | StatementKind::Cursor => match analysis {
                 Analysis::Known(lineage) if !lineage.changes_settings => None,
                 Analysis::Known(_) => Some("set_config"),
-                Analysis::Opaque(_) | Analysis::Unresolved { .. } => Some("a statement that is not analysed"),
+                Analysis::Opaque(_) => Some("a statement that is not analysed"),
+                // It will not run: the message is refused whole.
+                Analysis::Unresolved { .. } => None,
             },
         };
         self.names_changed_by = self.names_changed_by.or(cause);
@@ -201,7 +203,8 @@ fn finish(
     {
         return construct(&format!("{name} in a statement that reads or writes tables"), at);
     }
-    let use_of = |((column, how), at): (&(_, _), &i32)| ColumnUse { column: *column, how: *how, at: positions.character(*at) };
+    let use_of =
+        |((column, how), at): (&(_, _), &i32)| ColumnUse { column: *column, how: *how, at: positions.character(*at) };
     let named: BTreeSet<Oid> = facts.reads.union(&facts.writes).copied().collect();
     Ok(Lineage {
         reaches: facts.reaches.difference(&named).copied().collect(),

@@ -21,11 +21,32 @@ pub fn parse_and_analyse(
         let construct = format!("letters beyond ASCII in a database with encoding {}", snapshot.encoding());
         return Err(ParseFailure::NotAnalysed { construct });
     }
+    check_rescans(sql)?;
     let tree = parse_tree(sql)?;
     check_numbers(sql)?;
     let fingerprint = pg_query::fingerprint(sql, 0, FingerprintOptions::default()).ok().map(|print| print.hex);
     let statements = message::analyse(sql, &tree, snapshot, scope)?;
     Ok(MessageAnalysis { statements, fingerprint })
+}
+
+/// PostgreSQL's scanner reads a whole run of operator characters and puts most of it back at every `/*`, `+` and
+/// `-` inside: 400 KB of `/*/*/*` keep it busy for minutes. This bounds the characters read again, to under a
+/// second; no statement made for reading comes near it.
+const RESCANNED_BYTES_MAX: usize = 50_000_000;
+
+fn check_rescans(sql: &str) -> Result<(), ParseFailure> {
+    let is_operator = |byte: &u8| b"~!@#^&|`?+-*/%<>=".contains(byte);
+    let mut rescanned: usize = 0;
+    for run in sql.as_bytes().split(|byte| !is_operator(byte)) {
+        let comments = run.windows(2).filter(|pair| pair == b"/*").count();
+        // A run that begins with `--` is a comment to the end of its line, read once.
+        let signs = if run.starts_with(b"--") { 0 } else { run.iter().filter(|byte| b"+-".contains(byte)).count() };
+        rescanned = rescanned.saturating_add(run.len().saturating_mul(comments + signs));
+    }
+    if rescanned > RESCANNED_BYTES_MAX {
+        return Err(ParseFailure::NotAnalysed { construct: "an overlong run of operator characters".to_owned() });
+    }
+    Ok(())
 }
 
 /// The tree alone. pg_query's summary of it may panic on shapes it did not expect: that is a refusal here.
@@ -79,6 +100,16 @@ fn is_new_number(sql: &str, token: &ScanToken) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_the_scanner_would_read_again_and_again_are_refused() {
+        for sql in ["/*".repeat(100_000), format!("SELECT {}1", "+-".repeat(100_000)), "@/*".repeat(50_000)] {
+            assert!(matches!(check_rescans(&sql), Err(ParseFailure::NotAnalysed { .. })), "{sql:.20}");
+        }
+        for sql in [format!("/{}/ SELECT 1", "*".repeat(5_000)), "-".repeat(100_000), "- 1 ".repeat(100_000)] {
+            assert_eq!(check_rescans(&sql), Ok(()), "{sql:.20}");
+        }
+    }
 
     #[test]
     fn numbers_every_version_reads_alike_pass() {

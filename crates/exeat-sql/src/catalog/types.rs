@@ -51,6 +51,13 @@ pub(crate) enum CastContext {
     Explicit,
 }
 
+/// Which operands are untyped literals or parameters: they take the type of whatever operator is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Operands {
+    pub(crate) left_open: bool,
+    pub(crate) right_open: bool,
+}
+
 /// Chains of domains over arrays over domains end; a row that says otherwise is not believed.
 const TYPE_DEPTH_MAX: u8 = 32;
 
@@ -124,21 +131,24 @@ impl CatalogSnapshot {
     /// the statement opaque before any candidate is chosen, unless a built-in value turns into one by itself.
     fn enters_expressions(&self, oid: Oid) -> bool {
         let implicit = |cast: &&UserCast| cast.context == CastContext::Implicit && cast.target == oid;
-        !self.type_runs_code(oid)
-            || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
+        !self.type_runs_code(oid) || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
     }
 
-    /// May a call of `name` by a session that searches `schemas` run a user's function?
-    pub(crate) fn user_function_visible(&self, schemas: &[Oid], name: &str) -> bool {
+    /// May a call of `name` by a session that searches `schemas` run a user's function? `open[i]`: argument i is an
+    /// untyped literal or parameter, which fits any type. Arity does not count: defaults and VARIADIC bend it.
+    pub(crate) fn user_function_visible(&self, schemas: &[Oid], name: &str, open: &[bool]) -> bool {
         self.functions.get(name).into_iter().flatten().any(|function| {
-            schemas.contains(&function.schema) && function.arguments.iter().all(|oid| self.enters_expressions(*oid))
+            let fits = |(oid, open): (&Oid, &bool)| *open || self.enters_expressions(*oid);
+            schemas.contains(&function.schema) && function.arguments.iter().zip(open).all(fits)
         })
     }
 
-    pub(crate) fn user_operator_visible(&self, schemas: &[Oid], name: &str) -> bool {
+    /// The same for an operator; a prefix operator has a right operand only.
+    pub(crate) fn user_operator_visible(&self, schemas: &[Oid], name: &str, operands: Operands) -> bool {
         self.operators.get(name).into_iter().flatten().any(|operator| {
-            let left = operator.left == Oid(0) || self.enters_expressions(operator.left);
-            schemas.contains(&operator.schema) && left && self.enters_expressions(operator.right)
+            let left = operands.left_open || operator.left == Oid(0) || self.enters_expressions(operator.left);
+            let right = operands.right_open || self.enters_expressions(operator.right);
+            schemas.contains(&operator.schema) && left && right
         })
     }
 

@@ -3,6 +3,7 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const};
 
+use super::expr::is_open;
 use super::scope::Value;
 use super::{Stop, Walk, Walker, construct, inner, strings};
 use crate::catalog::PG_CATALOG;
@@ -44,7 +45,11 @@ impl Walker<'_> {
         } = call;
         let at = *location;
         let Some(names) = strings(funcname) else { return construct("a function name of this form", at) };
-        let review = self.review(&names, args.len(), at)?;
+        let open: Vec<bool> = args.iter().map(is_open).collect();
+        // A named argument may stand anywhere: all places are then open.
+        let named = args.iter().any(|arg| matches!(&arg.node, Some(NodeEnum::NamedArgExpr(_))));
+        let open = if named { vec![true; open.len()] } else { open };
+        let review = self.review(&names, &open, at)?;
         self.check_review(review, &names.join("."), args, at)?;
         self.arguments(args, how)?;
         if *agg_distinct {
@@ -73,7 +78,7 @@ impl Walker<'_> {
     }
 
     /// The review of what this name resolves to, whatever its arguments turn out to be.
-    fn review(&mut self, names: &[&str], arity: usize, at: i32) -> Walk<Review> {
+    fn review(&mut self, names: &[&str], open: &[bool], at: i32) -> Walk<Review> {
         self.spend(1)?;
         let unreviewed = || Err(Stop::Opaque { reason: OpaqueReason::Function { name: names.join(".") }, at });
         let pg_catalog = [PG_CATALOG];
@@ -82,11 +87,14 @@ impl Walker<'_> {
             ["pg_catalog", name] => (&pg_catalog[..], *name),
             _ => return unreviewed(),
         };
-        let shadowed = self.snapshot.user_function_visible(schemas, name)
-            || (arity == 1 && self.snapshot.call_may_be_cast(schemas, name));
+        let shadowed = self.snapshot.user_function_visible(schemas, name, open)
+            || (open.len() == 1 && self.snapshot.call_may_be_cast(schemas, name));
         match functions::review(name) {
-            Some(review) if !shadowed => Ok(review),
-            _ => unreviewed(),
+            Some(_) if shadowed => {
+                construct(&format!("function {name}, for which a user-defined one may be chosen,"), at)
+            }
+            Some(review) => Ok(review),
+            None => unreviewed(),
         }
     }
 
@@ -129,7 +137,8 @@ fn literal(node: &Node) -> Option<&str> {
         }
         NodeEnum::TypeCast(cast) => match cast.as_ref() {
             TypeCast { arg: Some(arg), type_name: Some(of), location: _ }
-                if strings(&of.names).is_some_and(|names| matches!(names.as_slice(), ["text"] | ["pg_catalog", "text"])) =>
+                if strings(&of.names)
+                    .is_some_and(|names| matches!(names.as_slice(), ["text"] | ["pg_catalog", "text"])) =>
             {
                 literal(arg)
             }

@@ -165,7 +165,8 @@ impl<'a> Walker<'a> {
     }
 
     pub(crate) fn delete<'s>(&mut self, stmt: &'s DeleteStmt) -> Walk<Returned<'s>> {
-        let DeleteStmt { relation: Some(table), using_clause, where_clause, returning_clause, with_clause } = stmt else {
+        let DeleteStmt { relation: Some(table), using_clause, where_clause, returning_clause, with_clause } = stmt
+        else {
             return construct("DELETE of this form", NOWHERE);
         };
         self.levels.push(Level::default());
@@ -183,7 +184,7 @@ impl<'a> Walker<'a> {
         let mut item = self.target_item(target, table)?;
         (item.lateral_only, item.lateral_ok) = (true, false);
         self.items_mut().push(item);
-        self.from_clause(from)
+        self.read_from(from)
     }
 
     fn target_item(&mut self, target: &'a Relation, table: &RangeVar) -> Walk<Item> {
@@ -199,6 +200,9 @@ impl<'a> Walker<'a> {
             return construct("a write to a WITH query", at);
         }
         let target = self.relation(table)?;
+        if target.is_metadata() {
+            return relation_property(target, "is part of the system catalogs", at);
+        }
         match target.kind {
             RelationKind::Table | RelationKind::PartitionedTable => {}
             RelationKind::View | RelationKind::MaterializedView => {
@@ -298,7 +302,8 @@ impl<'a> Walker<'a> {
             let NodeEnum::IndexElem(element) = inner(node)? else {
                 return construct("ON CONFLICT of this form", *location);
             };
-            let IndexElem { name, expr: None, indexcolname: _, collation: _, opclass, opclassopts, .. } = element.as_ref()
+            let IndexElem { name, expr: None, indexcolname: _, collation: _, opclass, opclassopts, .. } =
+                element.as_ref()
             else {
                 return construct("ON CONFLICT on an expression", *location);
             };

@@ -4,13 +4,13 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{
     AArrayExpr, AConst, AExpr, AExprKind, AIndices, AIndirection, BoolExpr, BoolExprType, BoolTestType, BooleanTest,
     CaseExpr, CaseWhen, CoalesceExpr, CollateClause, GroupingFunc, MinMaxExpr, MinMaxOp, Node, NullTest, NullTestType,
-    RowExpr, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType,
+    RowExpr, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const,
 };
 
 use super::column::Resolved;
 use super::scope::Value;
 use super::{NOWHERE, Stop, Walk, Walker, construct, inner, strings};
-use crate::catalog::{Oid, PG_CATALOG};
+use crate::catalog::{Oid, Operands, PG_CATALOG};
 use crate::{OpaqueReason, Use, operators};
 
 impl Walker<'_> {
@@ -145,6 +145,8 @@ impl Walker<'_> {
         let AExpr { kind, name, lexpr, rexpr, rexpr_list_start: _, rexpr_list_end: _, location } = expr;
         let at = *location;
         let Some(names) = strings(name) else { return construct("an operator of this form", at) };
+        let open = |operand: &Option<Box<Node>>| operand.as_deref().is_some_and(is_open);
+        let operands = Operands { left_open: open(lexpr), right_open: open(rexpr) };
         match AExprKind::try_from(*kind) {
             Ok(
                 AExprKind::AexprOp
@@ -157,14 +159,14 @@ impl Walker<'_> {
                 | AExprKind::AexprLike
                 | AExprKind::AexprIlike
                 | AExprKind::AexprSimilar,
-            ) => self.operator(&names, at)?,
+            ) => self.operator(&names, operands, at)?,
             // The server turns these into comparisons with the operators it finds on the path.
             Ok(
                 AExprKind::AexprBetween
                 | AExprKind::AexprNotBetween
                 | AExprKind::AexprBetweenSym
                 | AExprKind::AexprNotBetweenSym,
-            ) => ["<", ">", "<=", ">="].iter().try_for_each(|implied| self.operator(&[implied], at))?,
+            ) => ["<", ">", "<=", ">="].iter().try_for_each(|implied| self.operator(&[implied], operands, at))?,
             Ok(AExprKind::Undefined) | Err(_) => return construct("an operator of this kind", at),
         }
         self.optional(lexpr, how)?;
@@ -172,7 +174,7 @@ impl Walker<'_> {
     }
 
     /// May this operator name stand for code we have not read?
-    pub(crate) fn operator(&mut self, names: &[&str], at: i32) -> Walk<()> {
+    pub(crate) fn operator(&mut self, names: &[&str], operands: Operands, at: i32) -> Walk<()> {
         self.spend(1)?;
         let pg_catalog = [PG_CATALOG];
         let (schemas, name): (&[Oid], &str) = match names {
@@ -180,16 +182,20 @@ impl Walker<'_> {
             ["pg_catalog", name] => (&pg_catalog, name),
             _ => (&[], ""),
         };
-        if operators::is_reviewed(name) && !self.snapshot.user_operator_visible(schemas, name) {
-            return Ok(());
+        if !operators::is_reviewed(name) {
+            return Err(Stop::Opaque { reason: OpaqueReason::Operator { name: names.join(".") }, at });
         }
-        Err(Stop::Opaque { reason: OpaqueReason::Operator { name: names.join(".") }, at })
+        if self.snapshot.user_operator_visible(schemas, name, operands) {
+            return construct(&format!("operator {name}, for which a user-defined one may be chosen,"), at);
+        }
+        Ok(())
     }
 
     fn case(&mut self, case: &CaseExpr, how: Use) -> Walk<()> {
         let CaseExpr { xpr: _, casetype: _, casecollid: _, arg, args, defresult, location } = case;
-        if arg.is_some() {
-            self.operator(&["="], *location)?;
+        if let Some(arg) = arg {
+            let operands = Operands { left_open: is_open(arg), right_open: true };
+            self.operator(&["="], operands, *location)?;
         }
         self.optional(arg, Use::Predicate)?;
         for when in args {
@@ -211,10 +217,13 @@ impl Walker<'_> {
             // Only whether there is a row counts; bare outputs are never computed.
             Ok(SubLinkType::ExistsSublink) => return self.select(stmt, Use::Predicate).map(|_| ()),
             Ok(SubLinkType::AnySublink | SubLinkType::AllSublink | SubLinkType::RowcompareSublink) => {
+                // What a sub-select gives back has a type; what is compared with it may have none.
+                let left_open = testexpr.as_deref().is_some_and(is_open);
+                let operands = Operands { left_open, right_open: false };
                 match strings(oper_name).as_deref() {
                     // IN (SELECT ...) leaves the name out.
-                    Some([]) => self.operator(&["="], at)?,
-                    Some(names) => self.operator(names, at)?,
+                    Some([]) => self.operator(&["="], operands, at)?,
+                    Some(names) => self.operator(names, operands, at)?,
                     None => return construct("an operator of this form", at),
                 }
             }
@@ -247,5 +256,19 @@ impl Walker<'_> {
             self.optional(uidx, how)?;
         }
         Ok(())
+    }
+}
+
+/// An untyped literal, NULL or parameter, or a row or list that holds one: it takes the type the chosen operator or
+/// function wants. Every other expression has a type of its own.
+pub(crate) fn is_open(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::AConst(constant)) => constant.isnull || matches!(constant.val, Some(a_const::Val::Sval(_))),
+        Some(NodeEnum::ParamRef(_)) => true,
+        Some(NodeEnum::RowExpr(row)) => row.args.iter().any(is_open),
+        Some(NodeEnum::List(list)) => list.items.iter().any(is_open),
+        Some(NodeEnum::AArrayExpr(array)) => array.elements.iter().any(is_open),
+        Some(NodeEnum::NamedArgExpr(_) | NodeEnum::CollateClause(_)) | None => true,
+        Some(_) => false,
     }
 }

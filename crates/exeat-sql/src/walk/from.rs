@@ -22,9 +22,9 @@ pub(crate) fn alias_parts(alias: &Option<Alias>) -> Walk<(Option<&str>, Vec<&str
 }
 
 impl<'a> Walker<'a> {
-    pub(crate) fn from_clause(&mut self, nodes: &[Node]) -> Walk<()> {
+    pub(crate) fn read_from(&mut self, nodes: &[Node]) -> Walk<()> {
         for node in nodes {
-            let mut items = self.from_item(node)?;
+            let mut items = self.read_item(node)?;
             // Later items of the list see earlier ones only from inside LATERAL.
             for item in &mut items {
                 (item.lateral_only, item.lateral_ok) = (true, true);
@@ -46,7 +46,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Items that one entry of FROM adds; the last one stands for the whole entry.
-    pub(crate) fn from_item(&mut self, node: &Node) -> Walk<Vec<Item>> {
+    pub(crate) fn read_item(&mut self, node: &Node) -> Walk<Vec<Item>> {
         self.deeper(|walker| match inner(node)? {
             NodeEnum::RangeVar(table) => Ok(vec![walker.range_var(table)?]),
             NodeEnum::RangeSubselect(query) => Ok(vec![walker.sub_select(query)?]),

@@ -8,7 +8,7 @@ use super::from::{alias_parts, named_part, renamed};
 use super::scope::{Columns, Found, Item, Value};
 use super::{NOWHERE, Walk, Walker, construct, strings, unresolved};
 use crate::Use;
-use crate::catalog::{ColumnId, Oid};
+use crate::catalog::{ColumnId, Oid, Operands};
 
 /// The kinds the grammar can produce.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,8 +44,8 @@ impl Walker<'_> {
             Ok(JoinType::JoinFull) => Kind::Full,
             _ => return construct("a join of this kind", NOWHERE),
         };
-        let left = self.from_item(larg)?;
-        let (mut items, right) = self.with_left_in_sight(left, kind, |walker| walker.from_item(rarg))?;
+        let left = self.read_item(larg)?;
+        let (mut items, right) = self.with_left_in_sight(left, kind, |walker| walker.read_item(rarg))?;
         let (Some(l), Some(r)) = (items.last().cloned(), right.last().cloned()) else {
             return construct("a join of this form", NOWHERE);
         };
@@ -110,7 +110,7 @@ impl Walker<'_> {
     fn merge(&mut self, using: &[Rc<str>], l: &Columns, r: &Columns, kind: Kind) -> Walk<(Vec<Named>, Vec<Named>)> {
         let mut merged = Vec::with_capacity(using.len());
         if !using.is_empty() {
-            self.operator(&["="], NOWHERE)?;
+            self.operator(&["="], Operands::default(), NOWHERE)?;
         }
         for name in using {
             let (Found::One(left), Found::One(right)) = (l.find(name), r.find(name)) else {

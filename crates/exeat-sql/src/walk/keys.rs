@@ -10,6 +10,7 @@ use pg_query::protobuf::{
 use super::select::Target;
 use super::{NOWHERE, Walk, Walker, construct, inner, strings, unresolved};
 use crate::Use;
+use crate::catalog::Operands;
 
 impl Walker<'_> {
     /// Sorting and grouping use the type's default operator class, which is not looked up by name.
@@ -97,7 +98,7 @@ impl Walker<'_> {
         }
         match strings(use_op).as_deref() {
             Some([]) => {}
-            Some(names) => self.operator(names, *location)?,
+            Some(names) => self.operator(names, Operands { left_open: true, right_open: true }, *location)?,
             None => return construct("ORDER BY of this form", *location),
         }
         Ok(node)

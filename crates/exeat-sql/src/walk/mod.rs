@@ -34,7 +34,7 @@ const DEPTH_MAX: usize = 6_000;
 
 /// Steps of one statement: nodes visited, names compared, columns expanded. A statement of a megabyte that is not
 /// built to explode stays below it; one that is would otherwise hold a parser thread for minutes.
-const STEPS_MAX: usize = 20_000_000;
+const STEPS_MAX: usize = 5_000_000;
 
 /// The server's own limit on target lists (MaxTupleAttributeNumber).
 pub(crate) const COLUMNS_MAX: usize = 1_664;

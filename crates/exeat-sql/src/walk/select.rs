@@ -91,7 +91,7 @@ impl Walker<'_> {
         else {
             return construct("a set operation of this form", NOWHERE);
         };
-        self.from_clause(from_clause)?;
+        self.read_from(from_clause)?;
         let targets = self.target_list(target_list, how)?;
         self.optional(where_clause, Use::Predicate)?;
         self.optional(having_clause, Use::Predicate)?;
@@ -191,7 +191,8 @@ impl Walker<'_> {
 
     /// VALUES (..), (..): columns are column1, column2...
     fn values<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
-        let SelectStmt { values_lists, sort_clause, limit_offset, limit_count, limit_option, locking_clause, .. } = stmt;
+        let SelectStmt { values_lists, sort_clause, limit_offset, limit_count, limit_option, locking_clause, .. } =
+            stmt;
         let rest_empty = stmt.distinct_clause.is_empty()
             && stmt.target_list.is_empty()
             && stmt.from_clause.is_empty()
@@ -218,7 +219,8 @@ impl Walker<'_> {
 
     /// UNION, INTERSECT, EXCEPT: the server announces no origin for the result; what each branch projects is used.
     fn set_operation<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
-        let SelectStmt { larg: Some(left), rarg: Some(right), sort_clause, limit_offset, limit_count, .. } = stmt else {
+        let SelectStmt { larg: Some(left), rarg: Some(right), sort_clause, limit_offset, limit_count, .. } = stmt
+        else {
             return construct("a set operation of this form", NOWHERE);
         };
         let rest_empty = stmt.distinct_clause.is_empty()

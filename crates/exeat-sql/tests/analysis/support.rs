@@ -47,7 +47,7 @@ fn cell(text: &str) -> Option<String> {
 /// `public` and the implicit pg_catalog before it, unless the case names schemas.
 pub(crate) fn scope(snapshot: &CatalogSnapshot, schemas: &str) -> Scope {
     let names = if schemas.is_empty() { "pg_catalog, public" } else { schemas };
-    let oid = |name: &str| snapshot.schema_by_name(name).unwrap_or(Oid(99));
+    let oid = |name: &str| snapshot.schema_by_name(name).unwrap_or(Oid(4_000_000_000));
     Scope { search_path: names.split(',').map(|name| oid(name.trim())).collect() }
 }
 

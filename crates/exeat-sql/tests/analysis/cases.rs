@@ -2,13 +2,13 @@
 //! default pg_catalog, public), `-- statement` and `-- expect`. With EXEAT_REWRITE_CASES set, expectations are
 //! written anew; read the diff before committing it.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use exeat_sql::CatalogSnapshot;
+
+use crate::support;
 
 /// One statement of a case file and what must come of it.
 struct Case {

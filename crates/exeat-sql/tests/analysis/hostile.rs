@@ -1,0 +1,129 @@
+//! Statements built to hurt: deep, wide, long. Each must end in an answer, in bounded time, without a panic or an
+//! overflow of the parser thread's stack.
+
+use std::time::{Duration, Instant};
+
+use exeat_sql::{Analysis, CatalogSnapshot, ParseFailure, STATEMENT_BYTES_MAX};
+
+use crate::support;
+
+/// Far above what any of these takes, far below what an exponential walk would; also on a busy machine.
+const SECONDS_MAX: Duration = Duration::from_secs(60);
+
+fn shop() -> CatalogSnapshot {
+    support::snapshot(include_str!("../fixtures/shop.catalog"))
+}
+
+/// Analyses and gives one word for the outcome.
+fn outcome(sql: &str, snapshot: &CatalogSnapshot) -> &'static str {
+    let started = Instant::now();
+    let answer = support::analyse(sql, snapshot, &support::scope(snapshot, ""));
+    assert!(started.elapsed() < SECONDS_MAX, "{:?} for {:.60}", started.elapsed(), sql);
+    match answer {
+        Err(ParseFailure::TooLong { .. }) => "too long",
+        Err(ParseFailure::TooDeep) => "too deep",
+        Err(ParseFailure::Syntax { .. }) => "syntax",
+        Err(ParseFailure::NotAnalysed { .. }) => "not analysed",
+        Ok(message) => match message.statements.first().map(|statement| &statement.analysis) {
+            None => "empty",
+            Some(Analysis::Known(_)) => "known",
+            Some(Analysis::Opaque(_)) => "opaque",
+            Some(Analysis::Unresolved { .. }) => "unresolved",
+        },
+    }
+}
+
+/// Nested `depth` times around a core.
+fn nested(open: &str, core: &str, close: &str, depth: usize) -> String {
+    format!("{}{core}{}", open.repeat(depth), close.repeat(depth))
+}
+
+#[test]
+fn nesting_of_a_thousand_levels_is_analysed() {
+    let snapshot = shop();
+    for sql in [
+        format!("SELECT {}", vec!["1"; 1000].join("+")),
+        format!("SELECT {}", nested("abs(", "id", ")", 1000)) + " FROM codes",
+        format!("SELECT {}", nested("CASE WHEN true THEN ", "1", " END", 500)),
+        format!("SELECT {} FROM codes", nested("(SELECT ", "id", ")", 500)),
+        format!("SELECT id FROM {} LIMIT 1", nested("(SELECT id FROM ", "codes", ") x", 500)),
+        vec!["SELECT id FROM codes"; 1000].join(" UNION ALL "),
+        format!("SELECT 1 FROM codes a0 {}", (1..400).map(|n| format!("JOIN codes a{n} ON true ")).collect::<String>()),
+    ] {
+        assert_eq!(outcome(&sql, &snapshot), "known", "{sql:.80}");
+    }
+}
+
+#[test]
+fn nesting_of_ten_thousand_levels_and_more_is_refused_or_analysed_but_never_fatal() {
+    let snapshot = shop();
+    for depth in [5_000, 10_000, 60_000] {
+        for sql in [
+            format!("SELECT {}", vec!["1"; depth].join("+")),
+            format!("SELECT {}", nested("(", "1", ")", depth)),
+            format!("SELECT {}", nested("abs(", "1", ")", depth)),
+            format!("SELECT {}", nested("NOT ", "true", "", depth)),
+            format!("SELECT {}", nested("- ", "1", "", depth)),
+            format!("SELECT 1{}", "::int".repeat(depth)),
+            format!("SELECT {}", nested("(SELECT ", "1", ")", depth)),
+            format!("SELECT {}", nested("CASE WHEN true THEN ", "1", " END", depth)),
+            format!("SELECT {}", nested("ARRAY[", "1", "]", depth)),
+            format!("SELECT {}", nested("ROW(", "1", ")", depth)),
+            format!("SELECT * FROM {}", nested("(SELECT * FROM ", "codes", ") x", depth)),
+            format!("SELECT * FROM {} codes", "codes JOIN ".repeat(depth)),
+            nested("WITH x AS (", "SELECT 1", ") SELECT 1", depth),
+            vec!["SELECT 1"; depth].join(" UNION "),
+        ] {
+            if sql.len() <= STATEMENT_BYTES_MAX {
+                assert_ne!(outcome(&sql, &snapshot), "empty", "{sql:.80}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wide_statements_end() {
+    let snapshot = shop();
+    let list = |item: &str, times: usize| vec![item; times].join(",");
+    for (sql, expected) in [
+        (format!("SELECT {} FROM codes", list("id", 10_000)), "opaque"),
+        (format!("SELECT {} FROM codes", list("*", 100_000)), "opaque"),
+        (format!("SELECT {} FROM customers", list("id", 1_600)), "known"),
+        (format!("SELECT id FROM codes WHERE id IN ({})", list("1", 400_000)), "known"),
+        (format!("VALUES {}", list("(1)", 200_000)), "known"),
+        (format!("SELECT id FROM codes GROUP BY {}", list("1", 400_000)), "known"),
+        (format!("SELECT 1 FROM {}", list("codes", 100_000)), "known"),
+        (format!("SELECT {} FROM {}", list("id", 1_000), list("codes", 100_000)), "unresolved"),
+        (format!("SELECT 1 WHERE {}", list("x = x", 10_000).replace(',', " AND ")), "unresolved"),
+        (format!("SELECT id FROM codes {}", "NATURAL JOIN codes ".repeat(2_000)), "known"),
+        (format!("SELECT 1 FROM codes {}", "CROSS JOIN codes ".repeat(3_000)), "opaque"),
+        (
+            format!("SELECT 1 FROM {}", (0..3_000).map(|n| format!("(SELECT 1) a{n}")).collect::<Vec<_>>().join(",")),
+            "known",
+        ),
+        ("SELECT 1;".repeat(100_000), "known"),
+        (format!("SELECT '{}'", "x".repeat(1_000_000)), "known"),
+        (format!("SELECT 1 {}", "/*".repeat(200_000)), "not analysed"),
+        (format!("SELECT {}1", "+-".repeat(200_000)), "not analysed"),
+        (format!("SELECT {}1", "+- ".repeat(200_000)), "too deep"),
+        ("é".repeat(STATEMENT_BYTES_MAX / 2), "syntax"),
+        ("x".repeat(STATEMENT_BYTES_MAX + 1), "too long"),
+        (" ".repeat(STATEMENT_BYTES_MAX), "empty"),
+        ("-- nothing".to_owned(), "empty"),
+    ] {
+        assert_eq!(outcome(&sql, &snapshot), expected, "{sql:.80}");
+    }
+}
+
+#[test]
+fn statements_that_explode_run_out_of_steps() {
+    let snapshot = shop();
+    // Each key walks the whole first output again.
+    let sum = vec!["id"; 4_000].join("+");
+    let sql = format!("SELECT {sum} FROM codes GROUP BY {}", vec!["1"; 100_000].join(","));
+    assert_eq!(outcome(&sql, &snapshot), "opaque");
+    // Each level doubles the columns of the one below.
+    let doubling = (1..60).map(|n| format!(", c{n} AS (SELECT a.*, b.* FROM c{} a, c{} b)", n - 1, n - 1));
+    let sql = format!("WITH c0 AS (SELECT * FROM codes) {} SELECT 1", doubling.collect::<String>());
+    assert_eq!(outcome(&sql, &snapshot), "opaque");
+}
