@@ -207,6 +207,9 @@ fn capability(kind: &StatementKind) -> Capability {
         StatementKind::CopyIn => Capability::CopyIn,
         StatementKind::CopyFile => Capability::Files,
         StatementKind::Admin => Capability::Admin,
+        // Beside `opaque`, which every utility needs as long as none is analysed.
+        StatementKind::Utility { name: "TRUNCATE" } => Capability::Delete,
+        StatementKind::Utility { name: "LOCK" } => Capability::Update,
         StatementKind::SqlPrepare | StatementKind::SqlExecute | StatementKind::Utility { .. } => Capability::Opaque,
     }
 }
