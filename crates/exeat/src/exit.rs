@@ -25,6 +25,13 @@ impl From<Exit> for ExitCode {
 
 /// Prints `error: what: cause: cause` on stderr. Several lines (diagnostics of a file) are printed as they are.
 pub(crate) fn report(error: &dyn Error) {
+    let text = chain(error);
+    let prefix = if text.starts_with("error") || text.starts_with("warning") { "" } else { "error: " };
+    note(&format!("{prefix}{}", text.trim_end()));
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -36,8 +43,7 @@ pub(crate) fn report(error: &dyn Error) {
         }
         cause = inner.source();
     }
-    let prefix = if text.starts_with("error") || text.starts_with("warning") { "" } else { "error: " };
-    note(&format!("{prefix}{}", text.trim_end()));
+    text
 }
 
 /// One message for a person, on stderr. A closed stderr is nobody listening: not an error of the command.

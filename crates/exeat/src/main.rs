@@ -40,7 +40,12 @@ fn start(cli: Cli) -> Result<Exit, Box<dyn Error>> {
     logging::install(cli.log_format)?;
     // Before anything makes an HTTPS client, which looks for the process's provider.
     exeat_proxy::tls::install_ring_provider();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Deep stacks (address space, not memory) let a session parse its own short statements without a change of thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(exeat_sql::PARSER_STACK_BYTES)
+        .on_thread_start(pool::mark_deep_stack)
+        .build()?;
     let exit = runtime.block_on(run(cli.command));
     // A resolver or a file read that hangs must not keep a finished command from ending.
     runtime.shutdown_background();

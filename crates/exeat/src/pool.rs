@@ -4,6 +4,7 @@
 //! allows; and they take CPU time that must not hold up other sessions' bytes. A full queue, a dead thread or a
 //! panic while parsing all look the same to the session: no answer, and the statement is refused.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,6 +26,19 @@ pub(crate) enum PoolError {
         "could not start a parser thread with a stack of {PARSER_STACK_BYTES} bytes; raise the memory limit of the process"
     )]
     Thread(#[source] std::io::Error),
+}
+
+/// Texts up to this length are parsed where they are, on a runtime thread with a deep stack: handing one over costs
+/// more than parsing it. Half a millisecond at most, and at two bytes a level too short to exhaust the stack.
+const INLINE_BYTES_MAX: usize = 4 * 1024;
+
+thread_local! {
+    static DEEP_STACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called by each thread that was made with [`PARSER_STACK_BYTES`] of stack.
+pub(crate) fn mark_deep_stack() {
+    DEEP_STACK.set(true);
 }
 
 struct Job {
@@ -54,6 +68,10 @@ fn start_sized(threads: usize, queue: usize) -> Result<Analyser, PoolError> {
 
 fn submit(queue: &SyncSender<Job>, request: AnalyseRequest) -> oneshot::Receiver<AnalyseResult> {
     let (reply, answer) = oneshot::channel();
+    if request.sql.len() <= INLINE_BYTES_MAX && DEEP_STACK.get() {
+        answer_here(Job { request, reply });
+        return answer;
+    }
     if queue.try_send(Job { request, reply }).is_err() {
         // The job is dropped with its reply, and a closed channel is how the session learns of it.
         tracing::warn!(queue = PARSER_QUEUE_MAX, "the parser queue is full: a statement is refused");
@@ -65,17 +83,20 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { request, reply }) = next else { return };
-        if reply.is_closed() {
-            continue;
+        if !reply.is_closed() {
+            answer_here(Job { request, reply });
         }
-        let analysed = catch_unwind(AssertUnwindSafe(|| {
-            exeat_sql::parse_and_analyse(&request.sql, &request.snapshot, &request.scope).map(Arc::new)
-        }));
-        match analysed {
-            // A session that went away meanwhile needs no answer.
-            Ok(result) => drop(reply.send(result)),
-            Err(_panic) => tracing::error!("a parser panicked: the statement is refused"),
-        }
+    }
+}
+
+fn answer_here(Job { request, reply }: Job) {
+    let analysed = catch_unwind(AssertUnwindSafe(|| {
+        exeat_sql::parse_and_analyse(&request.sql, &request.snapshot, &request.scope).map(Arc::new)
+    }));
+    match analysed {
+        // A session that went away meanwhile needs no answer.
+        Ok(result) => drop(reply.send(result)),
+        Err(_panic) => tracing::error!("a parser panicked: the statement is refused"),
     }
 }
 
@@ -108,6 +129,20 @@ mod tests {
         // Refused or understood, but answered: the thread is alive and takes the next one.
         let _deep = analyse(request(&deep)).blocking_recv().unwrap();
         assert!(analyse(request("SELECT 1")).blocking_recv().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_short_statement_of_the_deepest_nesting_fits_a_deep_stack() {
+        let (sender, _jobs) = sync_channel(1);
+        let answered = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES).spawn(move || {
+            mark_deep_stack();
+            ["- ", "NOT ", "(", "ARRAY[", "1+", "(SELECT "].map(|level| {
+                let deep = format!("SELECT {}1", level.repeat((INLINE_BYTES_MAX - 8) / level.len()));
+                // Refused or understood, but answered at once and on this thread.
+                submit(&sender, request(&deep)).try_recv().is_ok()
+            })
+        });
+        assert_eq!(answered.unwrap().join().unwrap(), [true; 6]);
     }
 
     #[test]

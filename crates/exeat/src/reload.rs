@@ -14,6 +14,7 @@ use exeat_proxy::config::{Analyser, Config as ProxyConfig, LoadedPolicy};
 use exeat_store::record::{PolicyChange, PolicyRef, Recorder};
 use tokio::sync::watch;
 
+use crate::exit;
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
 
@@ -85,7 +86,7 @@ impl Reloader {
         match &result {
             Ok(()) => self.problem.store(Arc::new(None)),
             Err(error) => {
-                let text = error.to_string();
+                let text = exit::chain(error);
                 let path = self.path.display();
                 tracing::error!(%path, "policy was not reloaded, the last good one stays:\n{}", text.trim_end());
                 // The place in the console is small, and whoever reads it may not be who wrote the policy.
@@ -131,7 +132,7 @@ impl Reloader {
             problem: text.lines().next(),
         };
         if let Err(error) = self.recorder.policy_changed(&change) {
-            tracing::error!(%error, "a refused policy could not be recorded");
+            tracing::error!(error = exit::chain(&error), "a refused policy could not be recorded");
         }
     }
 }

@@ -31,7 +31,6 @@ pub(super) struct Files {
 
 /// What goes into them.
 pub(super) struct Contents<'a> {
-    pub(super) port: u16,
     pub(super) certificates: &'a Certificates,
     pub(super) jwks: &'a str,
     pub(super) server: &'a Server,
@@ -55,22 +54,19 @@ impl Files {
         })
     }
 
-    pub(super) fn write(&self, contents: &Contents<'_>) -> Result<(), FileError> {
+    /// Writes everything but the listener's address, which may have to be tried.
+    pub(super) fn write(&self, contents: &Contents<'_>) -> Result<Draft, FileError> {
         let jwks = self.secret("jwks.json", contents.jwks)?;
         self.secret("policy.yaml", POLICY)?;
         let reader = self.secret("reader.password", &contents.passwords.reader)?;
         let officer = self.secret("officer.password", &contents.passwords.officer)?;
-        // JSON is YAML, and serde_json quotes what needs it.
-        let config = json!({
+        let cert = json!({"cert": path(&contents.certificates.cert), "key": path(&contents.certificates.key)});
+        Ok(Draft(json!({
             "name": "exeat-demo",
             "data_dir": path(&self.data_dir),
             "keys": path(&self.keys),
             "listen": {
-                "postgres": {
-                    "address": format!("127.0.0.1:{}", contents.port),
-                    "tls": {"cert": path(&contents.certificates.cert), "key": path(&contents.certificates.key)},
-                    "default_target": "shop",
-                },
+                "postgres": {"address": Value::Null, "tls": cert, "default_target": "shop"},
                 "console": {"address": "127.0.0.1:0"},
             },
             "identity": [{
@@ -78,9 +74,17 @@ impl Files {
             }],
             "targets": {"shop": {"postgres": target(contents, &reader, &officer)}},
             "policy": {"path": path(&self.policy)},
-        });
-        self.secret("exeat.yaml", &format!("{config:#}\n"))?;
-        Ok(())
+        })))
+    }
+
+    /// JSON is YAML, and serde_json quotes what needs it.
+    pub(super) fn write_config(&self, draft: &Draft, port: u16) -> Result<(), FileError> {
+        let mut config = draft.0.clone();
+        if let Some(address) = config.pointer_mut("/listen/postgres/address") {
+            *address = json!(format!("127.0.0.1:{port}"));
+        }
+        let error = |source| FileError::Write { path: self.config.clone(), source };
+        std::fs::write(&self.config, format!("{config:#}\n")).map_err(error)
     }
 
     /// A file for this user alone.
@@ -96,6 +100,9 @@ impl Files {
         Ok(path)
     }
 }
+
+/// A configuration that lacks the listener's address.
+pub(super) struct Draft(Value);
 
 fn target(contents: &Contents<'_>, reader: &Path, officer: &Path) -> Value {
     let mut target = json!({

@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use exeat_proxy::server::ServeError;
 use exeat_store::secret::SecretSource;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::certificates::CertificateError;
 use self::database::{DatabaseError, Passwords, Server};
-use self::files::{FileError, Files};
+use self::files::{Draft, FileError, Files};
 use self::keeper::{Keeper, KeeperError};
 use self::postgres::{Postgres, PostgresError};
 use self::tokens::{AGENT, Issuer, OFFICER, TokenError};
@@ -106,7 +107,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<Exit, DemoError> {
 
 /// From the empty stage to the end of the tour, or until somebody ends it.
 async fn play(stage: &mut Stage, args: &DemoArgs) -> Result<(), DemoError> {
-    let port = choose_port(args.port)?;
+    refuse_taken(args.port)?;
     let files = Files::make(stage.keeper.folder())?;
     let (server, database) = stage.server(args.database_url.as_deref(), &files).await?;
     let passwords = Passwords { reader: random_text()?, officer: random_text()? };
@@ -114,15 +115,14 @@ async fn play(stage: &mut Stage, args: &DemoArgs) -> Result<(), DemoError> {
 
     let issuer = Issuer::new()?;
     let certificates = certificates::make(stage.keeper.folder(), "localhost")?;
-    files.write(&files::Contents {
-        port,
+    let draft = files.write(&files::Contents {
         certificates: &certificates,
         jwks: &issuer.jwks()?,
         server: &server,
         database: &database,
         passwords: &passwords,
     })?;
-    let gateway = Gateway::start(Config::load(&files.config)?).await?;
+    let gateway = start_gateway(&files, &draft, args.port).await?;
     let (address, health) = (gateway.address, std::sync::Arc::clone(&gateway.health));
     let console = gateway.console;
     stage.gateway = Some(gateway);
@@ -158,16 +158,18 @@ impl Stage {
         let password = random_text()?;
         let kept = files.secret("administrator.password", &password)?;
         let postgres = self.postgres.insert(Postgres::start(&mut self.keeper, &password)?);
-        let server = Server::own(postgres.port, postgres::SUPERUSER, kept);
         let deadline = tokio::time::Instant::now() + Duration::from_secs(SERVER_SECONDS_MAX);
-        while server.ping().await.is_err() {
-            postgres.alive()?;
+        loop {
+            let server = Server::own(postgres.port, postgres::SUPERUSER, kept.clone());
+            if server.ping().await.is_ok() {
+                return Ok((server, "shop".to_owned()));
+            }
+            postgres.keep_alive(&mut self.keeper)?;
             if tokio::time::Instant::now() > deadline {
                 return Err(DemoError::ServerSlow);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok((server, "shop".to_owned()))
     }
 
     async fn clear(mut self) -> Result<(), DemoError> {
@@ -201,14 +203,22 @@ async fn wait_ready(health: &crate::readiness::Health) -> Result<(), DemoError> 
     }
 }
 
-/// The one asked for; else the gateway's usual port if nobody holds it; else any.
-fn choose_port(asked: Option<u16>) -> Result<u16, DemoError> {
-    let port = asked.unwrap_or(PREFERRED_PORT);
-    match (TcpListener::bind(("127.0.0.1", port)), asked) {
-        (Ok(_free), _) => Ok(port),
-        (Err(_taken), None) => Ok(0),
-        (Err(source), Some(port)) => Err(DemoError::PortTaken { port, source }),
+/// On the port asked for; else on the gateway's usual one if nobody holds it; else on any.
+async fn start_gateway(files: &Files, draft: &Draft, asked: Option<u16>) -> Result<Gateway, DemoError> {
+    files.write_config(draft, asked.unwrap_or(PREFERRED_PORT))?;
+    match Gateway::start(Config::load(&files.config)?).await {
+        Err(StartError::Serve(ServeError::Listen { .. })) if asked.is_none() => {
+            files.write_config(draft, 0)?;
+            Ok(Gateway::start(Config::load(&files.config)?).await?)
+        }
+        started => Ok(started?),
     }
+}
+
+/// Said before a database is made for nothing.
+fn refuse_taken(asked: Option<u16>) -> Result<(), DemoError> {
+    let Some(port) = asked else { return Ok(()) };
+    TcpListener::bind(("127.0.0.1", port)).map(drop).map_err(|source| DemoError::PortTaken { port, source })
 }
 
 /// Letters, digits, `-` and `_`: needs no quoting anywhere.

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use super::keeper::{Keeper, KeeperError};
+use super::keeper::{Keeper, KeeperError, Watched};
 
 /// Debian's and its kin's place for server programs, which is on nobody's PATH.
 const DEBIAN_VERSIONS: &str = "/usr/lib/postgresql";
@@ -21,6 +21,9 @@ const UNPRIVILEGED_USERS: [&str; 2] = ["postgres", "nobody"];
 
 /// Lines of a server's log worth showing with an error.
 const LOG_LINES_SHOWN: usize = 5;
+
+/// Ports tried. Each is looked up free and taken a moment later; losing that race three times is no accident.
+const LAUNCHES_MAX: u32 = 3;
 
 pub(super) const SUPERUSER: &str = "postgres";
 
@@ -64,39 +67,46 @@ pub(super) struct Postgres {
     pub(super) port: u16,
     /// Server programs' folder: psql often lives there too.
     pub(super) programs: PathBuf,
+    home: PathBuf,
+    user: Option<User>,
     child: Child,
-    log: PathBuf,
+    watched: Option<Watched>,
+    launches: u32,
 }
 
 impl Postgres {
-    /// Makes a cluster whose superuser has this password and starts it. It may not answer yet: see [`Self::alive`].
+    /// Makes a cluster whose superuser has this password and starts it. It may not answer yet: see
+    /// [`Self::keep_alive`].
     pub(super) fn start(keeper: &mut Keeper, password: &str) -> Result<Self, PostgresError> {
         let programs = find_or_install(keeper.superuser())?;
         let user = if keeper.superuser() { Some(unprivileged_user()?) } else { None };
         let home = keeper.folder().join("postgres");
         prepare(&home, user)?;
         init(&home, &programs, user, (keeper, password))?;
-
         let port = free_port()?;
-        let log = home.join("log");
-        let output = fs::File::create(&log).map_err(|source| PostgresError::Prepare { path: log.clone(), source })?;
-        let errors = output.try_clone().map_err(|source| PostgresError::Prepare { path: log.clone(), source })?;
-        let mut command = program(&programs, "postgres", user);
-        command.arg("-D").arg(home.join("data")).stdout(output).stderr(errors);
-        for setting in settings(port) {
-            command.args(["-c", &setting]);
-        }
-        let child = command.spawn().map_err(|source| PostgresError::Run { program: "postgres".to_owned(), source })?;
-        keeper.watch(&child)?;
-        Ok(Self { port, programs, child, log })
+        let child = launch(&home, &programs, user, port)?;
+        let watched = Some(keeper.watch(&child)?);
+        Ok(Self { port, programs, home, user, child, watched, launches: 1 })
     }
 
-    /// An error once the server process has ended.
-    pub(super) fn alive(&mut self) -> Result<(), PostgresError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) | Err(_) => Err(PostgresError::Ended { log: last_lines(&self.log) }),
+    /// An error once the server process has ended, unless it ended because somebody took its port between our look
+    /// and its start: then it is started again on another.
+    pub(super) fn keep_alive(&mut self, keeper: &mut Keeper) -> Result<(), PostgresError> {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            return Ok(());
         }
+        let log = last_lines(&log_of(&self.home));
+        if !log.contains("Address already in use") || self.launches >= LAUNCHES_MAX {
+            return Err(PostgresError::Ended { log });
+        }
+        if let Some(watched) = self.watched.take() {
+            keeper.forget(watched)?;
+        }
+        self.port = free_port()?;
+        self.child = launch(&self.home, &self.programs, self.user, self.port)?;
+        self.watched = Some(keeper.watch(&self.child)?);
+        self.launches += 1;
+        Ok(())
     }
 
     /// Waits for the end that the keeper has brought about.
@@ -104,6 +114,23 @@ impl Postgres {
         // A process that cannot be waited for has gone already.
         let _gone = self.child.wait();
     }
+}
+
+fn log_of(home: &Path) -> PathBuf {
+    home.join("log")
+}
+
+fn launch(home: &Path, programs: &Path, user: Option<User>, port: u16) -> Result<Child, PostgresError> {
+    let log = log_of(home);
+    let prepare = |source| PostgresError::Prepare { path: log.clone(), source };
+    let output = fs::File::create(&log).map_err(prepare)?;
+    let errors = output.try_clone().map_err(prepare)?;
+    let mut command = program(programs, "postgres", user);
+    command.arg("-D").arg(home.join("data")).stdout(output).stderr(errors);
+    for setting in settings(port) {
+        command.args(["-c", &setting]);
+    }
+    command.spawn().map_err(|source| PostgresError::Run { program: "postgres".to_owned(), source })
 }
 
 /// Durability is for data that outlives the process.
