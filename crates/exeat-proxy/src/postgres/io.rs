@@ -14,19 +14,22 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 pub(crate) const OUTBOX_BYTES_HIGH: usize = 256 * 1024;
 /// Above this many bytes waiting for the server the client is not read.
 pub(crate) const UPSTREAM_BYTES_HIGH: usize = 256 * 1024;
-/// One read asks for this much; larger messages grow the buffer up to the frame limits of the wire crate.
-const READ_BYTES: usize = 8 * 1024;
+/// One read asks for this much, so that an idle session is small...
+const READ_BYTES_MIN: usize = 8 * 1024;
+/// ...and for up to this much while whole reads come in full: a bulk result costs a system call per read.
+const READ_BYTES_MAX: usize = 128 * 1024;
 
 /// A stream and what was read from it but not yet decoded.
 #[derive(Debug)]
 pub(crate) struct Inbound<S> {
     pub(crate) stream: S,
     pub(crate) buffer: BytesMut,
+    read_bytes: usize,
 }
 
 impl<S> Inbound<S> {
     pub(crate) fn new(stream: S, buffer: BytesMut) -> Self {
-        Self { stream, buffer }
+        Self { stream, buffer, read_bytes: READ_BYTES_MIN }
     }
 }
 
@@ -213,7 +216,12 @@ where
 }
 
 fn poll_read<S: AsyncRead + Unpin>(inbound: &mut Inbound<S>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    inbound.buffer.reserve(READ_BYTES);
+    inbound.buffer.reserve(inbound.read_bytes);
     // `read_buf` is cancel safe, so a future made anew at every poll loses nothing.
-    pin!(inbound.stream.read_buf(&mut inbound.buffer)).poll(cx)
+    let read = pin!(inbound.stream.read_buf(&mut inbound.buffer)).poll(cx);
+    if let Poll::Ready(Ok(read)) = read {
+        let full = read >= inbound.read_bytes;
+        inbound.read_bytes = if full { (inbound.read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES_MIN };
+    }
+    read
 }

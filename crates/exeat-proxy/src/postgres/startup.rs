@@ -179,7 +179,7 @@ async fn answer_ssl(shared: &Shared, mut client: Inbound<ClientStream>) -> Resul
     if let Err(problem) = client.stream.write_all(b"S").await {
         return Err(Box::new((client, problem.into())));
     }
-    let Inbound { stream, buffer } = client;
+    let Inbound { stream, buffer, .. } = client;
     match stream {
         ClientStream::Plain(tcp) => handshake(tls, tcp, buffer).await,
         tls @ ClientStream::Tls(_) => Err(Box::new((Inbound::new(tls, buffer), StartupError::BytesBeforeTls))),
