@@ -6,6 +6,7 @@ by our own key, so that a test can shape a token or read the bytes on the wire. 
 
 import os
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import psycopg
@@ -22,16 +23,40 @@ from spine import CLIENTS, POLICY  # noqa: E402
 
 # Tests make mistakes on purpose; the limit on failed logins has a test of its own.
 LIMITS = {"failed_logins": "1000/min"}
+LOG_LINES_MAX = 25
+RUNS = []
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("late") is not None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure comes with what the gateways and servers said during the test."""
+    report = yield
+    if report.failed:
+        for log in (path for run in RUNS for path in sorted(run.folder.glob("*.log"))):
+            said = [line for line in log.read_text(errors="replace").splitlines() if recent(line, call.start)]
+            if said:
+                report.sections.append((f"{log.name} during the test", "\n".join(said[-LOG_LINES_MAX:])))
+    return report
+
+
+def recent(line, start):
+    """Lines that begin with a time at or after `start`; gateways and PostgreSQL write UTC."""
+    try:
+        when = datetime.fromisoformat(line[:19].replace(" ", "T")).replace(tzinfo=timezone.utc)
+    except ValueError:
+        return False
+    return when.timestamp() >= int(start)
+
+
 @pytest.fixture(scope="session")
 def run():
     end_on_signals()
     with Run() as run:
+        RUNS.append(run)
         yield run
 
 

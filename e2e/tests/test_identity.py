@@ -179,7 +179,7 @@ def logs_in(dsn):
 
 def test_a_session_ends_when_its_token_does(plain, trust):
     """The token is within the minute of clock skew at login and past it soon after."""
-    with psycopg.connect(plain.dsn(trust.token("agent-7", ["agents"], ttl="-56s")).text(), autocommit=True) as connection:
+    with psycopg.connect(plain.dsn(trust.token("agent-7", ["agents"], ttl="-53s")).text(), autocommit=True) as connection:
         connection.execute("SELECT 1")
 
         def ended():
@@ -195,7 +195,7 @@ def test_a_session_ends_when_its_token_does(plain, trust):
 
 
 def test_a_transaction_under_way_may_finish_past_the_expiry(plain, trust):
-    dsn = plain.dsn(trust.token("agent-7", ["agents"], ttl="-56s"))
+    dsn = plain.dsn(trust.token("agent-7", ["agents"], ttl="-53s"))
     with psycopg.connect(dsn.text(), autocommit=True) as connection:
         connection.execute("BEGIN")
         wait_until("the token has expired for new sessions", lambda: not quietly_accepted(dsn), seconds=40)
