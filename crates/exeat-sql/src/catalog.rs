@@ -6,7 +6,7 @@ mod queries;
 mod session;
 mod types;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
@@ -127,6 +127,7 @@ pub struct CatalogSnapshot {
     types: HashMap<Oid, Type>,
     type_oids: HashMap<Oid, HashMap<String, Oid>>,
     functions: HashMap<String, Vec<UserFunction>>,
+    built_in_functions: HashSet<String>,
     operators: HashMap<String, Vec<UserOperator>>,
     casts: Vec<UserCast>,
     default_opclass_types: Vec<Oid>,

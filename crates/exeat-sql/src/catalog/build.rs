@@ -45,6 +45,9 @@ impl CatalogSnapshot {
                 "foreign keys" => self.load_foreign_key(&row)?,
                 "types" => self.load_type(&row)?,
                 "functions" => self.load_function(&row)?,
+                "built-in functions" => {
+                    self.built_in_functions.insert(row.text(0)?.to_owned());
+                }
                 "operators" => self.load_operator(&row)?,
                 "casts" => self.load_cast(&row)?,
                 "operator classes" => self.default_opclass_types.push(row.oid(0)?),

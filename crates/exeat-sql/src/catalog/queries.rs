@@ -99,6 +99,13 @@ pub const QUERIES: &[CatalogQuery] = &[
             OR p.pronamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
     },
     CatalogQuery {
+        // Names alone: they tell a function we have not reviewed from one that does not exist.
+        name: "built-in functions",
+        sql: "SELECT DISTINCT p.proname::pg_catalog.text FROM pg_catalog.pg_proc p \
+            WHERE p.oid OPERATOR(pg_catalog.<) '16384'::pg_catalog.oid \
+            AND p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace",
+    },
+    CatalogQuery {
         name: "operators",
         sql: "SELECT o.oprnamespace::pg_catalog.text, o.oprname::pg_catalog.text, o.oprleft::pg_catalog.text, \
             o.oprright::pg_catalog.text FROM pg_catalog.pg_operator o \

@@ -1,7 +1,7 @@
 //! Types, and the user-defined functions, operators and casts that could run instead of a reviewed built-in.
 //! Answers one question: may this run code we have not read? When in doubt, yes.
 
-use super::{CatalogSnapshot, FIRST_USER_OID, Oid};
+use super::{CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Type {
@@ -150,6 +150,20 @@ impl CatalogSnapshot {
             let right = operands.right_open || self.enters_expressions(operator.right);
             schemas.contains(&operator.schema) && left && right
         })
+    }
+
+    /// Does any function, or any type that could be cast to by calling it, go by this name in these schemas?
+    pub(crate) fn function_exists(&self, schemas: &[Oid], name: &str) -> bool {
+        let built_in = schemas.contains(&PG_CATALOG) && self.built_in_functions.contains(name);
+        let users = self.functions.get(name).into_iter().flatten();
+        built_in
+            || users.into_iter().any(|function| schemas.contains(&function.schema))
+            || schemas.iter().any(|schema| self.type_in(*schema, name).is_some())
+    }
+
+    /// Does a user's operator of this name exist anywhere?
+    pub(crate) fn user_operator_exists(&self, name: &str) -> bool {
+        self.operators.contains_key(name)
     }
 
     pub(crate) fn type_in(&self, schema: Oid, name: &str) -> Option<Oid> {

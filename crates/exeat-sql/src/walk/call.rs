@@ -5,7 +5,7 @@ use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const
 
 use super::expr::is_open;
 use super::scope::Value;
-use super::{Stop, Walk, Walker, construct, inner, strings};
+use super::{Stop, Walk, Walker, construct, inner, strings, unresolved};
 use crate::catalog::PG_CATALOG;
 use crate::functions::{self, Review};
 use crate::{OpaqueReason, Use};
@@ -87,6 +87,10 @@ impl Walker<'_> {
             ["pg_catalog", name] => (&pg_catalog[..], *name),
             _ => return unreviewed(),
         };
+        // The server's own "does not exist" is the better answer, and says how close the caller was.
+        if !self.snapshot.function_exists(schemas, name) {
+            return unresolved(name, at);
+        }
         let shadowed = self.snapshot.user_function_visible(schemas, name, open)
             || (open.len() == 1 && self.snapshot.call_may_be_cast(schemas, name));
         match functions::review(name) {

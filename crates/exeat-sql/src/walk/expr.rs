@@ -9,7 +9,7 @@ use pg_query::protobuf::{
 
 use super::column::Resolved;
 use super::scope::Value;
-use super::{NOWHERE, Stop, Walk, Walker, construct, inner, strings};
+use super::{NOWHERE, Stop, Walk, Walker, construct, inner, strings, unresolved};
 use crate::catalog::{Oid, Operands, PG_CATALOG};
 use crate::{OpaqueReason, Use, operators};
 
@@ -183,6 +183,9 @@ impl Walker<'_> {
             _ => (&[], ""),
         };
         if !operators::is_reviewed(name) {
+            if names.len() == 1 && !self.snapshot.user_operator_exists(name) {
+                return unresolved(name, at);
+            }
             return Err(Stop::Opaque { reason: OpaqueReason::Operator { name: names.join(".") }, at });
         }
         if self.snapshot.user_operator_visible(schemas, name, operands) {

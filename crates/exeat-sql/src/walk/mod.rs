@@ -167,7 +167,11 @@ impl<'a> Walker<'a> {
     /// What holds for reading and writing alike: row security, relatives, views.
     pub(crate) fn touch(&mut self, relation: &Relation, at: i32) -> Walk<()> {
         if relation.is_metadata() {
-            return Ok(());
+            // The one system catalog that holds nothing but users' data.
+            return match (relation.schema, relation.name.as_str()) {
+                (PG_CATALOG, "pg_largeobject") => relation_property(relation, "holds the bytes of large objects", at),
+                _ => Ok(()),
+            };
         }
         let facts = self.snapshot.facts(relation.oid);
         if facts.row_security && facts.policies {
