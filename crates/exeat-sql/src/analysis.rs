@@ -159,7 +159,8 @@ pub enum OpaqueReason {
 /// Where things come from and go to. Relations and columns are named by OID: names are for people.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lineage {
-    /// Relations named by the statement (directly, also inside sub-selects and CTEs), each once.
+    /// Relations named by the statement (directly, also inside sub-selects and CTEs), each once. A target of
+    /// INSERT, UPDATE or DELETE is among them only if the statement also reads a column of it.
     pub reads: BTreeSet<Oid>,
     /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets).
     pub writes: BTreeSet<Oid>,

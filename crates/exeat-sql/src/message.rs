@@ -138,7 +138,17 @@ fn session_lineage(command: &SessionCommand) -> Lineage {
             Some(["name", "setting", "description"].map(|name| computed(Some(name))).to_vec())
         }
         SessionCommand::Show { .. } => Some(vec![computed(None)]),
-        _ => None,
+        SessionCommand::Transaction(_)
+        | SessionCommand::Set { .. }
+        | SessionCommand::Reset { .. }
+        | SessionCommand::SetTransaction
+        | SessionCommand::SetConstraints
+        | SessionCommand::Discard { .. }
+        | SessionCommand::Deallocate { .. }
+        | SessionCommand::CloseCursor { .. }
+        | SessionCommand::Listen { .. }
+        | SessionCommand::Unlisten { .. }
+        | SessionCommand::Notify { .. } => None,
     };
     Lineage { outputs, metadata_only: true, ..Lineage::default() }
 }
