@@ -9,10 +9,10 @@ use exeat_policy::{
 };
 use exeat_sql::{
     Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Relation,
-    SessionCommand, Source, StatementAnalysis, StatementKind, Use,
+    SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 
-use crate::plan::{Outputs, PlannedColumn, StateEffect, StatementPlan};
+use crate::plan::{Forgets, Outputs, PlannedColumn, StateEffect, StatementPlan};
 use crate::record::{self, RecordFacts};
 use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
@@ -133,6 +133,7 @@ fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &Stateme
             outputs: Outputs::Unchecked,
             taint: Taint::Clean,
             effect: StateEffect::of(&statement.kind, true),
+            forgets: Forgets::of(&statement.kind),
         };
         return conclude(facts, plan, decision);
     }
@@ -228,6 +229,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 outputs: if facts.seals.is_empty() { Outputs::Unchecked } else { Outputs::ByOrigin },
                 taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
                 effect: StateEffect::of(&statement.kind, true),
+                forgets: Forgets::of(&statement.kind),
             };
             Step::Permit { plan, decision }
         }
@@ -290,6 +292,7 @@ fn evaluate_known(
         outputs: outputs_of(facts, lineage),
         taint: taint_of(facts, lineage),
         effect: StateEffect::of(kind, lineage.changes_settings),
+        forgets: Forgets::of(&statement.kind),
     };
     Step::Permit { plan, decision }
 }
@@ -303,8 +306,14 @@ fn conclude(facts: &SessionFacts, plan: StatementPlan, decision: Decision) -> St
 
 fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Lineage) -> Needs {
     let mut needs = Needs::default();
-    if let StatementKind::Session(_) = kind {
-        needs.presets.push(Preset::Session);
+    if let StatementKind::Session(command) = kind {
+        match command {
+            // A prepared transaction belongs to the role, which other principals share.
+            SessionCommand::Transaction(TransactionCommand::TwoPhase) => {
+                needs.accesses.push(Access { capability: Capability::Admin, relation: None });
+            }
+            _ => needs.presets.push(Preset::Session),
+        }
         return needs;
     }
     let is_metadata = |oid: &Oid| facts.snapshot.relation(*oid).is_some_and(Relation::is_metadata);

@@ -10,6 +10,27 @@ pub struct StatementPlan {
     pub outputs: Outputs,
     pub taint: Taint,
     pub effect: StateEffect,
+    /// Prepared statements that are gone after it.
+    pub forgets: Option<Forgets>,
+}
+
+/// What DEALLOCATE and DISCARD take away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forgets {
+    All,
+    One(String),
+}
+
+impl Forgets {
+    pub fn of(kind: &StatementKind) -> Option<Self> {
+        match kind {
+            StatementKind::Session(SessionCommand::Deallocate { name: Some(name) }) => Some(Self::One(name.clone())),
+            StatementKind::Session(
+                SessionCommand::Deallocate { name: None } | SessionCommand::Discard { all: true },
+            ) => Some(Self::All),
+            _ => None,
+        }
+    }
 }
 
 /// The prediction that the server's RowDescription is held against.

@@ -118,7 +118,7 @@ pub fn bind(
                 return Err(MaskMismatch::Count { described: fields.len(), predicted: planned.len() });
             }
             for (index, (planned, field)) in planned.iter().zip(fields).enumerate() {
-                cross_check(index, planned, field, snapshot)?;
+                cross_check(index, planned, field, seals, snapshot)?;
                 let mask = planned.mask.as_ref().map(|sealed| sealed.mask);
                 columns.push(encoder(mask, field, snapshot, formats(index)));
             }
@@ -136,9 +136,16 @@ fn cross_check(
     index: usize,
     planned: &PlannedColumn,
     field: &Field,
+    seals: &SealPlan,
     snapshot: &CatalogSnapshot,
 ) -> Result<(), MaskMismatch> {
-    let announced = (field.table_oid != 0).then(|| origin(field));
+    let whole_row = field.attribute == 0;
+    // A whole row is announced as attribute 0 of its table. Analysis counts it as a use of every column, so one of
+    // a relation with sealed columns cannot have been permitted.
+    if whole_row && seals.relation(Oid(field.table_oid)).is_some() {
+        return Err(MaskMismatch::Origin { index });
+    }
+    let announced = (field.table_oid != 0 && !whole_row).then(|| origin(field));
     if announced != planned.origin {
         return Err(MaskMismatch::Origin { index });
     }
@@ -233,8 +240,13 @@ pub fn release(
                 out.bytes.extend_from_slice(frame.bytes());
             }
         }
+        // A value that user code may have set is a message from user code.
+        BackendMessage::ParameterStatus { frame, .. } => {
+            if taint < Taint::UserCode {
+                out.bytes.extend_from_slice(frame.bytes());
+            }
+        }
         BackendMessage::RowDescription(_)
-        | BackendMessage::ParameterStatus { .. }
         | BackendMessage::ParameterDescription { .. }
         | BackendMessage::CommandComplete { .. }
         | BackendMessage::EmptyQueryResponse

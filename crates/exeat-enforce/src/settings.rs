@@ -101,6 +101,10 @@ pub fn refuse_command(command: &SessionCommand) -> Option<SettingRefused> {
     match command {
         SessionCommand::Set { setting, values, .. } => refuse_setting(setting, values.as_deref()),
         SessionCommand::Reset { setting: Some(setting) } => refuse_reset(setting),
+        // A setting with a dot in its name is an application's own, and may hold what it likes.
+        SessionCommand::Show { setting } if setting.contains('.') && !is_own(setting) => {
+            Some(SettingRefused::Unknown { name: setting.clone() })
+        }
         // Back to the values of login, which the gateway gave; the session's picture is read again after it.
         SessionCommand::Reset { setting: None } | SessionCommand::Discard { .. } => None,
         SessionCommand::Transaction(_)

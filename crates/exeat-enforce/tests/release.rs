@@ -315,7 +315,12 @@ fn named_opaque_masks_what_the_server_announces_as_sealed() {
 
 #[test]
 fn unchecked_passes_rows_as_they_are() {
-    let plan = StatementPlan { outputs: Outputs::Unchecked, taint: Taint::Clean, effect: StateEffect::default() };
+    let plan = StatementPlan {
+        outputs: Outputs::Unchecked,
+        taint: Taint::Clean,
+        effect: StateEffect::default(),
+        forgets: None,
+    };
     let shop = Shop::new();
     let bound = shop.bind(&plan, &[shop.customer("ssn", TEXT)]).unwrap();
     for cells in [&[Some(&b"a"[..])][..], &[Some(&b"a"[..]), None][..]] {

@@ -140,11 +140,14 @@ impl Server {
     }
 }
 
+/// Hosts, ports and logins are for the log: readiness is read without a login.
 async fn probe(target: &Target) -> Result<(), String> {
     let login = target.logins.last().ok_or_else(|| "no login".to_owned())?;
-    let mut connection =
-        CatalogConnection::connect(&target.upstream, login).await.map_err(|problem| problem.to_string())?;
-    connection.query("SELECT 1").await.map(drop).map_err(|problem| problem.to_string())
+    let reached = async { CatalogConnection::connect(&target.upstream, login).await?.query("SELECT 1").await };
+    reached.await.map(drop).map_err(|problem| {
+        tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "target cannot be reached");
+        problem.client_message(&target.name)
+    })
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
@@ -160,7 +163,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
         let (stream, source) = match accepted {
             Ok(accepted) => accepted,
             Err(problem) => {
-                tracing::warn!(%problem, "could not accept a connection");
+                tracing::warn!(problem = exeat_store::chain(&problem), "could not accept a connection");
                 // Out of file descriptors, usually: the listener must not spin on it.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -192,14 +195,14 @@ async fn turn_away(mut stream: TcpStream) {
 
 async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, _counted: CountGuard<IpAddr>) {
     if let Err(problem) = tcp.set_nodelay(true) {
-        tracing::debug!(%source, %problem, "could not set TCP_NODELAY");
+        tracing::debug!(%source, problem = exeat_store::chain(&problem), "could not set TCP_NODELAY");
     }
     let client = session::Client::new(stream::ClientStream::Plain(tcp), BytesMut::new());
     let arrival = match timeout(startup::LOGIN_DEADLINE, startup::receive(&shared, client, source)).await {
         Ok(Ok(arrival)) => arrival,
         Ok(Err(refused)) => {
             let (client, problem) = *refused;
-            tracing::debug!(%source, %problem, "connection ended before authentication");
+            tracing::debug!(%source, problem = exeat_store::chain(&problem), "connection ended before authentication");
             return close(client, problem.fields()).await;
         }
         Err(_elapsed) => {
@@ -207,13 +210,16 @@ async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, _co
             return;
         }
     };
-    let startup::Arrival::Applicant(applicant) = arrival else { return };
+    let applicant = match arrival {
+        startup::Arrival::Applicant(applicant) => applicant,
+        startup::Arrival::Cancelled(client) => return close(*client, None).await,
+    };
     match login::admit(&shared, *applicant).await {
         Ok(session) => session.run().await,
         Err(refused) => {
             let (client, problem) = *refused;
             if problem.is_ours() {
-                tracing::error!(%source, %problem, "login failed for a reason of our own");
+                tracing::error!(%source, problem = exeat_store::chain(&problem), "login failed for a reason of our own");
             }
             close(client, Some(problem.fields())).await;
         }

@@ -9,4 +9,4 @@ pub mod read;
 pub mod record;
 pub mod secret;
 
-pub use error::StoreError;
+pub use error::{StoreError, chain};

@@ -25,25 +25,9 @@ impl From<Exit> for ExitCode {
 
 /// Prints `error: what: cause: cause` on stderr. Several lines (diagnostics of a file) are printed as they are.
 pub(crate) fn report(error: &dyn Error) {
-    let text = chain(error);
+    let text = exeat_store::chain(error);
     let prefix = if text.starts_with("error") || text.starts_with("warning") { "" } else { "error: " };
     note(&format!("{prefix}{}", text.trim_end()));
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        // Errors that show their source in their own message would otherwise say it twice.
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 /// One message for a person, on stderr. A closed stderr is nobody listening: not an error of the command.

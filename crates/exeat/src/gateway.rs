@@ -21,7 +21,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::exit;
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
 use crate::pool::{self, PoolError};
@@ -190,7 +189,7 @@ async fn serve_console(listener: TcpListener, health: Arc<Health>, mut shutdown:
         let _stopped = shutdown.wait_for(|stop| *stop).await.is_ok();
     };
     if let Err(ConsoleError::Serve(error)) = exeat_console::serve(listener, status, stopped).await {
-        tracing::error!(error = exit::chain(&error), "the console listener ended");
+        tracing::error!(error = exeat_store::chain(&error), "the console listener ended");
     }
 }
 
@@ -201,7 +200,7 @@ async fn heartbeat(recorder: Arc<Recorder>, mut shutdown: watch::Receiver<bool>)
             () = tokio::time::sleep(HEARTBEAT_EVERY) => {}
         }
         if let Err(error) = recorder.heartbeat() {
-            tracing::error!(error = exit::chain(&error), "heartbeat could not be recorded");
+            tracing::error!(error = exeat_store::chain(&error), "heartbeat could not be recorded");
         }
     }
 }

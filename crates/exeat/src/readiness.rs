@@ -14,7 +14,6 @@ use exeat_proxy::server::{Server, TargetStatus};
 use exeat_store::record::Recorder;
 use tokio::sync::watch;
 
-use crate::exit;
 
 /// A target that is down is looked for often, one that is up seldom: each look is a login.
 const LOOK_EVERY_DOWN: Duration = Duration::from_millis(500);
@@ -122,7 +121,7 @@ impl Health {
     fn look_at_record(&self, recorder: &Recorder) {
         let problem = recorder.health().err();
         if let Some(error) = &problem {
-            tracing::error!(error = exit::chain(error), "the record cannot be written: statements are refused");
+            tracing::error!(error = exeat_store::chain(error), "the record cannot be written: statements are refused");
         }
         self.record_problem.store(Arc::new(problem.map(|_| "the record cannot be written; see the log".to_owned())));
     }

@@ -14,7 +14,6 @@ use exeat_proxy::config::{Analyser, Config as ProxyConfig, LoadedPolicy};
 use exeat_store::record::{PolicyChange, PolicyRef, Recorder};
 use tokio::sync::watch;
 
-use crate::exit;
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
 
@@ -86,7 +85,7 @@ impl Reloader {
         match &result {
             Ok(()) => self.problem.store(Arc::new(None)),
             Err(error) => {
-                let text = exit::chain(error);
+                let text = exeat_store::chain(error);
                 let path = self.path.display();
                 tracing::error!(%path, "policy was not reloaded, the last good one stays:\n{}", text.trim_end());
                 // The place in the console is small, and whoever reads it may not be who wrote the policy.
@@ -132,7 +131,7 @@ impl Reloader {
             problem: text.lines().next(),
         };
         if let Err(error) = self.recorder.policy_changed(&change) {
-            tracing::error!(error = exit::chain(&error), "a refused policy could not be recorded");
+            tracing::error!(error = exeat_store::chain(&error), "a refused policy could not be recorded");
         }
     }
 }

@@ -31,7 +31,10 @@ impl Session {
 
     fn answer(&mut self, message: &BackendMessage) -> Done {
         match self.pipeline.on_backend(message)? {
-            Step::Asynchronous => self.release(message, self.outside_taint()),
+            Step::Asynchronous => {
+                let taint = self.pipeline.front().map_or(self.outside_taint(), |(_, due)| self.taint_of(due));
+                self.release(message, taint)
+            }
             Step::Partial => self.partial(message),
             Step::Completed { context, .. } => self.completed(message, context),
             Step::Failed { context, skipped, .. } => self.failed(message, context, skipped),
@@ -70,7 +73,7 @@ impl Session {
             }
             (Some((_, Due::Execute(execute))), BackendMessage::DataRow(row)) => {
                 let ExecuteDue { portal, counts, .. } = execute.as_mut();
-                let bound = bound_of(portal.bound.get(), portal.plan())?;
+                let bound = bound_of(portal.bound.get(), portal.plan(), facts.unrestricted)?;
                 release::release_row(row, bound, counts, &mut self.io.outbox)?;
                 Ok(())
             }
@@ -274,24 +277,27 @@ impl Session {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
         self.status = *status;
-        if *status == TransactionStatus::Idle {
-            self.picture.transaction_ended();
+        // What was sent ahead may have begun a transaction with settings, taint and portals of its own.
+        if *status == TransactionStatus::Idle && !self.batch_open && self.pipeline.due() == 0 {
+            self.picture.at_rest();
             self.taint = Taint::Clean;
-            // A batch sent ahead may have made its own already.
-            if !self.batch_open && self.pipeline.due() == 0 {
-                self.names.forget_portals();
-            }
+            self.names.forget_portals();
         }
         if to_client { self.release(message, Taint::Clean) } else { Ok(()) }
     }
 }
 
 /// Rows of a portal need its description, unless nothing of this session is checked or masked.
-fn bound_of<'a>(bound: Option<&'a BoundMask>, plan: Option<&StatementPlan>) -> Result<&'a BoundMask, MaskMismatch> {
+fn bound_of<'a>(
+    bound: Option<&'a BoundMask>,
+    plan: Option<&StatementPlan>,
+    unrestricted: bool,
+) -> Result<&'a BoundMask, MaskMismatch> {
     match (bound, plan.map(|plan| &plan.outputs)) {
         (Some(bound), _) => Ok(bound),
-        (None, Some(Outputs::Unchecked) | None) => Ok(BoundMask::UNCHECKED),
-        (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin)) => Err(MaskMismatch::Rows),
+        (None, Some(Outputs::Unchecked)) => Ok(BoundMask::UNCHECKED),
+        (None, None) if unrestricted => Ok(BoundMask::UNCHECKED),
+        (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin) | None) => Err(MaskMismatch::Rows),
     }
 }
 

@@ -73,7 +73,7 @@ async fn poll(catalog: Weak<DatabaseCatalog>, bound: Duration) {
         let Some(catalog) = catalog.upgrade() else { return };
         // A session that must know says so itself; here a failure only means that the snapshot ages.
         if let Err(problem) = catalog.refresh(false).await {
-            tracing::warn!(target_name = %catalog.target.name, %problem, "catalog could not be read");
+            tracing::warn!(target_name = %catalog.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
         }
     }
 }

@@ -34,7 +34,7 @@ impl Session {
         log_end(&end, &self.target.name);
         let Self { record, mut io, .. } = self;
         if let Err(problem) = record.end(&reason) {
-            tracing::error!(%problem, "could not record the end of a session");
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record the end of a session");
         }
         let _ = timeout(LAST_WORDS, io.client.stream.shutdown()).await;
         let _ = timeout(LAST_WORDS, io.upstream.stream.shutdown()).await;
@@ -56,7 +56,7 @@ impl Session {
         let (pid, secret) = self.upstream_key.clone();
         let cancel = crate::upstream::cancel(&self.target.upstream, pid, &secret);
         if let Ok(Err(problem)) = timeout(LAST_WORDS, cancel).await {
-            tracing::warn!(target_name = %self.target.name, %problem, "could not cancel the statement of a client that left");
+            tracing::warn!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "could not cancel the statement of a client that left");
         }
     }
 
@@ -78,7 +78,7 @@ impl Session {
                 | Due::Own => Ok(()),
             };
             if let Err(problem) = recorded {
-                tracing::error!(%problem, "could not record an unknown outcome");
+                tracing::error!(problem = exeat_store::chain(&problem), "could not record an unknown outcome");
                 return;
             }
         }

@@ -192,7 +192,7 @@ fn record_failure(shared: &Shared, source: SocketAddr, target: &str, token: &str
     if matches!(problem, LoginError::Identity(_)) {
         shared.failures.note(source.ip());
     }
-    tracing::info!(%source, target_name = ?target, token, problem = %problem, "login failed");
+    tracing::info!(%source, target_name = ?target, token, problem = exeat_store::chain(problem), "login failed");
     let failure = AuthFailure {
         source: &source.to_string(),
         target: Some(target),
@@ -203,7 +203,7 @@ fn record_failure(shared: &Shared, source: SocketAddr, target: &str, token: &str
         tls: None,
     };
     if let Err(problem) = shared.dependencies.recorder.auth_failed(&failure) {
-        tracing::error!(%problem, "could not record a failed login");
+        tracing::error!(problem = exeat_store::chain(&problem), "could not record a failed login");
     }
 }
 
@@ -373,7 +373,7 @@ impl Session {
         let _ = self.io.turn(super::io::Interest { client: false, upstream: false }).await;
         let Self { record, io, .. } = self;
         if let Err(problem) = record.end("state_unreadable") {
-            tracing::error!(%problem, "could not record the end of a session");
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record the end of a session");
         }
         io.client
     }

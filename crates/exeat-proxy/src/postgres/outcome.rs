@@ -69,7 +69,10 @@ impl Session {
             }
         };
         receipt.map_err(|problem| {
-            tracing::error!(%problem, "could not record a statement; it was not forwarded");
+            tracing::error!(
+                problem = exeat_store::chain(&problem),
+                "could not record a statement; it was not forwarded"
+            );
             Box::new(Refusal::not_enforceable("the audit log cannot be written"))
         })
     }
@@ -86,7 +89,7 @@ impl Session {
             ..described(Statement::new(request_id, sql, Decision::Refuse, policy), facts, &masked)
         };
         if let Err(problem) = self.record.intent(&statement) {
-            tracing::error!(%problem, "could not record a refusal");
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record a refusal");
         }
     }
 
@@ -141,6 +144,9 @@ impl Session {
     pub(crate) fn note_effects(&mut self, permit: &Arc<Permit>) {
         self.taint = self.taint.max(permit.worst_taint());
         self.picture.note_effects(permit.plans.iter().map(|plan| plan.effect));
+        for plan in &permit.plans {
+            self.names.forget_statements(plan.forgets.as_ref());
+        }
     }
 }
 

@@ -19,6 +19,8 @@ use exeat_wire::{Fields, TransactionStatus};
 use super::catalog::DatabaseCatalog;
 use super::due::Due;
 use super::io::{Interest, Turn};
+use super::outcome::Intent;
+use super::send::OWN_NAME;
 use super::session::{Session, SessionEnd};
 use crate::config::{AnalyseRequest, LoadedPolicy};
 
@@ -135,8 +137,14 @@ impl Picture {
         }
     }
 
-    /// The server is between transactions: what the last one changed may have been taken back.
-    pub(crate) fn transaction_ended(&mut self) {
+    /// A Sync or Query was sent: when the server has run it, the transaction may have ended and taken back what it
+    /// changed. Said when it is sent, because the client may send more before the server says so.
+    pub(crate) fn transaction_may_end(&mut self) {
+        self.stale |= self.moved;
+    }
+
+    /// The server is between transactions, and nothing is on its way that could have begun another.
+    pub(crate) fn at_rest(&mut self) {
         self.stale |= self.moved;
         self.moved = false;
     }
@@ -176,6 +184,7 @@ impl Session {
         match self.probe(text, parameter_types, extended).await? {
             OwnAnswer::Failed(answer) => return Ok(Understood::Answered(answer)),
             OwnAnswer::Skipped => return Ok(Understood::Skipped),
+            OwnAnswer::Refused(refusal) => return Ok(Understood::refuse(*refusal)),
             OwnAnswer::Done => {}
         }
         // The server knows what we do not: our catalog is behind. Once more with a new one.
@@ -250,7 +259,7 @@ impl Session {
                     Ok(snapshot) => snapshot,
                     Err(problem) => {
                         self.picture.catalog_changed = true;
-                        tracing::error!(target_name = %self.target.name, %problem, "catalog could not be read");
+                        tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
                         return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
                     }
                 }
@@ -276,6 +285,7 @@ impl Session {
         match self.end_own_exchange().await? {
             OwnAnswer::Done => {}
             OwnAnswer::Skipped => return Ok(Renewed::Skipped),
+            OwnAnswer::Refused(refusal) => return Ok(Renewed::Refuse(*refusal)),
             OwnAnswer::Failed(problem) => {
                 tracing::error!(sqlstate = ?problem.sqlstate(), "session state could not be read");
                 return Ok(Renewed::Refuse(Refusal::not_enforceable("the session's own state cannot be read")));
@@ -299,6 +309,11 @@ impl Session {
     /// Asks the server to parse what we cannot. `Some`: its error is the answer.
     async fn probe(&mut self, sql: &str, parameter_types: &[u32], extended: bool) -> Result<OwnAnswer, SessionEnd> {
         self.settle_cancel().await;
+        // The server sees this text before anybody has understood it: that too is on record first.
+        let request_id = self.new_request();
+        if let Err(refusal) = self.record_intent(&request_id, sql, &probe_facts(), Intent::Parse { name: OWN_NAME }) {
+            return Ok(OwnAnswer::Refused(refusal));
+        }
         let types = if extended { parameter_types } else { &[] };
         self.sender().parse_probe(sql, types)?;
         self.end_own_exchange().await
@@ -332,6 +347,8 @@ pub(crate) enum OwnAnswer {
     Done,
     Failed(Fields),
     Skipped,
+    /// It was not sent.
+    Refused(Box<Refusal>),
 }
 
 /// What became of bringing the picture up to date.
@@ -346,6 +363,14 @@ enum Unclear {
     /// Our grammar does not take it; the server may.
     Syntax(Refusal),
     Refuse(Refusal),
+}
+
+fn probe_facts() -> RecordFacts {
+    RecordFacts {
+        kinds: vec!["probe"],
+        reasons: vec!["does not parse or resolve here: the server is asked to parse it, not to run it".to_owned()],
+        ..RecordFacts::default()
+    }
 }
 
 fn ends_block(permit: &Permit) -> bool {

@@ -22,7 +22,7 @@ impl Session {
         let request_id = self.new_request();
         let refused = self.refuse_name(parse.name.as_str()).or_else(|| self.refuse_types(&parse.parameter_types));
         if let Some(refusal) = refused {
-            return self.refuse_extended(refusal.to_fields(&request_id));
+            return self.refuse_recorded(&request_id, parse.sql.as_str(), refusal);
         }
         let sql = parse.sql.clone();
         let (permit, analysis) = match self.understand(sql.as_str(), &parse.parameter_types, true).await? {
@@ -56,7 +56,7 @@ impl Session {
     pub(crate) async fn bind(&mut self, bind: Bind) -> Done {
         let request_id = self.new_request();
         if let Some(refusal) = self.refuse_name(bind.portal.as_str()) {
-            return self.refuse_extended(refusal.to_fields(&request_id));
+            return self.refuse_recorded(&request_id, "", refusal);
         }
         let Some(statement) = self.names.statement(bind.statement.as_str()).cloned() else {
             return self.refuse_extended(missing("26000", "prepared statement", bind.statement.as_str()));
@@ -148,8 +148,7 @@ impl Session {
         };
         // Masks and permit are those of the Bind: under another policy it must be bound again.
         if portal.policy != self.shared.dependencies.policy.load().generation {
-            let refusal = Refusal::statement_changed();
-            return self.refuse_extended(refusal.to_fields(&portal.request_id));
+            return self.refuse_recorded(&portal.request_id, portal.permit.sql(), Refusal::statement_changed());
         }
         let needs_description =
             portal.plan().is_some_and(|plan| matches!(plan.outputs, Outputs::Columns(_) | Outputs::ByOrigin));
@@ -181,9 +180,16 @@ impl Session {
 
     pub(crate) fn sync(&mut self) -> Done {
         self.sender().sync(Due::Sync);
+        self.picture.transaction_may_end();
         self.batch_open = false;
         self.refusing = false;
         Ok(())
+    }
+
+    fn refuse_recorded(&mut self, request_id: &str, sql: &str, refusal: Refusal) -> Done {
+        let refused = Refused::plain(refusal);
+        self.record_refusal(request_id, sql, &refused);
+        self.refuse_extended(refused.refusal.to_fields(request_id))
     }
 
     /// Poison in place of the refused message; what follows is skipped up to the client's own Sync.

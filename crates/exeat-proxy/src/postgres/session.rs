@@ -218,6 +218,7 @@ impl Session {
             Verdict::Forward(admitted) => {
                 self.note_effects(&permit);
                 self.names.forget_unnamed();
+                self.picture.transaction_may_end();
                 self.batch_open = false; // a Query ends the implicit transaction it runs in
                 let due = Due::Query(Box::new(QueryDue::new(permit, request_id)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
@@ -318,7 +319,7 @@ impl Session {
         let (pid, secret) = self.upstream_key.clone();
         self.cancelling = Some(tokio::spawn(async move {
             if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
-                tracing::warn!(target_name = %target.name, %problem, "could not forward a cancel request");
+                tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "could not forward a cancel request");
             }
         }));
     }

@@ -33,7 +33,7 @@ pub(crate) struct Applicant {
 pub(crate) enum Arrival {
     Applicant(Box<Applicant>),
     /// A CancelRequest, already handled: the connection is over.
-    Cancelled,
+    Cancelled(Box<Inbound<ClientStream>>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ pub(crate) async fn receive(
             }
             StartupMessage::Cancel { pid, secret } => {
                 shared.cancel_keys.request(pid, &secret);
-                return Ok(Arrival::Cancelled);
+                return Ok(Arrival::Cancelled(Box::new(client)));
             }
             StartupMessage::DirectTls => return Err(Box::new((client, StartupError::DirectTls))),
             StartupMessage::Startup(startup) => break startup,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use exeat_enforce::evaluate::Permit;
-use exeat_enforce::plan::StatementPlan;
+use exeat_enforce::plan::{Forgets, StatementPlan};
 use exeat_enforce::release::BoundMask;
 use exeat_sql::MessageAnalysis;
 use exeat_wire::backend::RowDescription;
@@ -113,6 +113,16 @@ impl Names {
     pub(crate) fn forget_unnamed(&mut self) {
         self.statements.remove("");
         self.portals.remove("");
+    }
+
+    /// SQL's own DEALLOCATE and DISCARD reach the names of the protocol too. A name that is gone here and still
+    /// there at the server is refused; the other way round another statement could stand behind it.
+    pub(crate) fn forget_statements(&mut self, forgotten: Option<&Forgets>) {
+        match forgotten {
+            Some(Forgets::All) => self.statements.clear(),
+            Some(Forgets::One(name)) => drop(self.statements.remove(name)),
+            None => {}
+        }
     }
 
     /// The end of a transaction closes every portal.
