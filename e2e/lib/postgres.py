@@ -157,8 +157,9 @@ class Server:
         kind = "hostssl" if pair is not None else "host"
         lines = [f"{kind} all all 127.0.0.1/32 scram-sha-256", f"{kind} replication all 127.0.0.1/32 scram-sha-256"]
         (data / "pg_hba.conf").write_text("\n".join(lines) + "\n")
+        # No Unix socket: nobody uses it, and its path may be longer than a socket's may be.
         settings = {
-            "listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": str(self._home),
+            "listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": "",
             "timezone": "UTC", "log_timezone": "UTC", **settings,
         }
         with open(data / "postgresql.conf", "a", encoding="utf-8") as conf:
