@@ -64,8 +64,8 @@ impl Permit {
     }
 
     /// Whether deferred constraints and triggers of the whole transaction may speak up in it.
-    pub fn ends_transaction(&self) -> bool {
-        self.plans.iter().any(|plan| plan.effect.transaction.is_some())
+    pub fn speaks_for_transaction(&self) -> bool {
+        self.plans.iter().any(|plan| plan.effect.speaks_for_transaction)
     }
 }
 

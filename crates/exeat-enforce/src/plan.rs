@@ -21,10 +21,23 @@ pub enum Forgets {
     One(String),
 }
 
+/// The server cuts identifiers to this many bytes, between characters.
+const IDENTIFIER_BYTES_MAX: usize = 63;
+
 impl Forgets {
+    pub fn names(&self, statement: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(name) => name == statement,
+        }
+    }
+
     pub fn of(kind: &StatementKind) -> Option<Self> {
         match kind {
-            StatementKind::Session(SessionCommand::Deallocate { name: Some(name) }) => Some(Self::One(name.clone())),
+            StatementKind::Session(SessionCommand::Deallocate { name: Some(name) }) => {
+                let cut = name.floor_char_boundary(IDENTIFIER_BYTES_MAX);
+                Some(Self::One(name.get(..cut).unwrap_or(name).to_owned()))
+            }
             StatementKind::Session(
                 SessionCommand::Deallocate { name: None } | SessionCommand::Discard { all: true },
             ) => Some(Self::All),
@@ -59,6 +72,8 @@ pub struct StateEffect {
     /// Search path, role or a pinned setting may have changed: read them again before the next analysis.
     pub rereads_state: bool,
     pub transaction: Option<TransactionCommand>,
+    /// Its errors may be those of deferred constraints and triggers of the whole transaction.
+    pub speaks_for_transaction: bool,
     /// DDL: the catalog snapshot is refreshed before the next analysis.
     pub changes_catalog: bool,
 }
@@ -66,10 +81,11 @@ pub struct StateEffect {
 impl StateEffect {
     /// `may_set`: the statement may change settings in a way its kind does not show.
     pub fn of(kind: &StatementKind, may_set: bool) -> Self {
-        let mut effect = Self { rereads_state: may_set, transaction: None, changes_catalog: false };
+        let mut effect = Self { rereads_state: may_set, ..Self::default() };
         match kind {
             StatementKind::Session(SessionCommand::Transaction(command)) => {
                 effect.transaction = Some(*command);
+                effect.speaks_for_transaction = true;
                 effect.rereads_state = matches!(command, TransactionCommand::RollbackTo);
             }
             StatementKind::Session(SessionCommand::Set { setting, .. }) => {
@@ -83,10 +99,13 @@ impl StateEffect {
                 effect.changes_catalog = true;
                 effect.rereads_state = true;
             }
+            StatementKind::Session(SessionCommand::SetConstraints) => {
+                effect.rereads_state = false;
+                effect.speaks_for_transaction = true;
+            }
             StatementKind::Session(
                 SessionCommand::Show { .. }
                 | SessionCommand::SetTransaction
-                | SessionCommand::SetConstraints
                 | SessionCommand::Deallocate { .. }
                 | SessionCommand::CloseCursor { .. }
                 | SessionCommand::Listen { .. }

@@ -21,11 +21,40 @@ const OWN_ROWS_MAX: usize = 16;
 
 impl Session {
     /// Everything the server has sent, as far as it is whole.
-    pub(crate) fn take_answers(&mut self) -> Done {
+    pub(crate) async fn take_answers(&mut self) -> Done {
         while let Some(frame) = split_backend(&mut self.io.upstream.buffer).map_err(SessionEnd::Server)? {
             let message = backend::decode(frame).map_err(SessionEnd::Server)?;
+            self.pass_gate(&message).await?;
             self.answer(&message)?;
         }
+        Ok(())
+    }
+
+    /// Before the first byte of an answer that was long in coming: is the catalog still the one of its analysis?
+    async fn pass_gate(&mut self, message: &BackendMessage) -> Done {
+        if is_asynchronous(message) {
+            return Ok(());
+        }
+        let gate = match self.pipeline.front_mut() {
+            Some((_, Due::Query(query))) => &mut query.gate,
+            Some((_, Due::Execute(execute))) => &mut execute.gate,
+            Some(_) | None => return Ok(()),
+        };
+        let analysed = gate.catalog;
+        if gate.holds(self.target.catalog_bound)
+            && let Some(database) = &self.picture.database
+        {
+            // Read after the answer began, so after any change the statement can have waited for.
+            let now = database.refresh(false).await.map_err(|problem| {
+                tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
+                SessionEnd::CatalogMoved
+            })?;
+            if now.version() != analysed {
+                return Err(SessionEnd::CatalogMoved);
+            }
+            gate.verify();
+        }
+        gate.open();
         Ok(())
     }
 
@@ -114,7 +143,11 @@ impl Session {
     /// The message ends the answer to one request.
     fn completed(&mut self, message: &BackendMessage, due: Due) -> Done {
         match due {
-            Due::Query(_) | Due::Sync => self.ready(message, true),
+            Due::Query(query) => {
+                self.names.confirm(query.change);
+                self.ready(message, true)
+            }
+            Due::Sync => self.ready(message, true),
             Due::Poison(_) => match message {
                 BackendMessage::ReadyForQuery(_) => self.ready(message, true),
                 // It parsed: then nothing we know of this server holds.
@@ -124,7 +157,10 @@ impl Session {
                 BackendMessage::ReadyForQuery(_) => self.ready(message, false),
                 _ => Ok(()),
             },
-            Due::Parse { .. } | Due::Bind { .. } | Due::Close { .. } => self.release(message, Taint::Clean),
+            Due::Parse { change, .. } | Due::Bind { change, .. } | Due::Close { change } => {
+                self.names.confirm(change);
+                self.release(message, Taint::Clean)
+            }
             Due::DescribeStatement { statement } => {
                 if let BackendMessage::RowDescription(described) = message {
                     // Checked as a text result; each Bind has its own formats.
@@ -148,6 +184,7 @@ impl Session {
                     _ => (OutcomeResult::Ok, None),
                 };
                 self.execute_ended(&execute, Ended { result, tag, sqlstate: None })?;
+                execute.change.into_iter().for_each(|change| self.names.confirm(change));
                 self.release(message, Taint::Clean)
             }
         }
@@ -187,20 +224,19 @@ impl Session {
             }
             Due::Execute(execute) => {
                 self.execute_ended(&execute, Ended::error(fields))?;
+                execute.change.into_iter().for_each(|change| self.names.discard(change));
                 self.release(message, taint)
             }
-            Due::Bind { undo, portal } => {
-                self.names.undo(undo);
+            Due::Bind { change, portal } => {
+                self.names.discard(change);
                 self.bind_ended(&portal, Ended::error(fields))?;
                 self.release(message, taint)
             }
-            Due::Parse { undo } | Due::Close { undo: Some(undo) } => {
-                self.names.undo(undo);
+            Due::Parse { change, .. } | Due::Close { change } => {
+                self.names.discard(change);
                 self.release(message, taint)
             }
-            Due::DescribeStatement { .. } | Due::DescribePortal { .. } | Due::Close { undo: None } => {
-                self.release(message, taint)
-            }
+            Due::DescribeStatement { .. } | Due::DescribePortal { .. } => self.release(message, taint),
             Due::Query(_) | Due::Sync => Err(SessionEnd::UnexpectedAnswer(message.name())),
         }
     }
@@ -208,25 +244,23 @@ impl Session {
     /// A request behind the failed one: the server never looked at it.
     fn lost(&mut self, due: Due) -> Done {
         match due {
-            Due::Parse { undo } | Due::Close { undo: Some(undo) } => {
-                self.names.undo(undo);
+            Due::Parse { change, .. } | Due::Close { change } => {
+                self.names.discard(change);
                 Ok(())
             }
-            Due::Bind { undo, portal } => {
-                self.names.undo(undo);
+            Due::Execute(execute) => {
+                execute.change.into_iter().for_each(|change| self.names.discard(change));
+                Ok(())
+            }
+            Due::Bind { change, portal } => {
+                self.names.discard(change);
                 self.bind_ended(&portal, Ended { result: OutcomeResult::Skipped, tag: None, sqlstate: None })
             }
             Due::DescribePortal { portal, .. } => {
                 portal.describe_sent.store(false, Ordering::Relaxed);
                 Ok(())
             }
-            Due::Query(_)
-            | Due::Execute(_)
-            | Due::DescribeStatement { .. }
-            | Due::Close { undo: None }
-            | Due::Sync
-            | Due::Poison(_)
-            | Due::Own => Ok(()),
+            Due::Query(_) | Due::DescribeStatement { .. } | Due::Sync | Due::Poison(_) | Due::Own => Ok(()),
         }
     }
 
@@ -258,18 +292,19 @@ impl Session {
         match due {
             Due::Query(query) => {
                 let own = query.permit.worst_taint();
-                if query.permit.ends_transaction() { own.max(self.taint) } else { own }
+                if query.permit.speaks_for_transaction() { own.max(self.taint) } else { own }
             }
             Due::Execute(execute) => self.taint_of_portal(&execute.portal),
             Due::Bind { portal, .. } | Due::DescribePortal { portal, .. } => self.taint_of_portal(portal),
             Due::DescribeStatement { statement } => statement.permit.worst_taint(),
-            Due::Parse { .. } | Due::Close { .. } | Due::Sync | Due::Poison(_) | Due::Own => self.taint,
+            Due::Parse { permit, .. } => permit.worst_taint(),
+            Due::Close { .. } | Due::Sync | Due::Poison(_) | Due::Own => self.taint,
         }
     }
 
     fn taint_of_portal(&self, portal: &Portal) -> Taint {
         let own = portal.permit.worst_taint();
-        if portal.permit.ends_transaction() { own.max(self.taint) } else { own }
+        if portal.permit.speaks_for_transaction() { own.max(self.taint) } else { own }
     }
 
     fn ready(&mut self, message: &BackendMessage, to_client: bool) -> Done {
@@ -285,6 +320,16 @@ impl Session {
         }
         if to_client { self.release(message, Taint::Clean) } else { Ok(()) }
     }
+}
+
+/// Messages that belong to no request and may come between any two others.
+fn is_asynchronous(message: &BackendMessage) -> bool {
+    matches!(
+        message,
+        BackendMessage::NoticeResponse(_)
+            | BackendMessage::ParameterStatus { .. }
+            | BackendMessage::NotificationResponse { .. }
+    )
 }
 
 /// Rows of a portal need its description, unless nothing of this session is checked or masked.

@@ -1,7 +1,7 @@
 //! What the session knows about each message it sent: whose it is, and what to do with the answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::StatementPlan;
@@ -9,17 +9,18 @@ use exeat_enforce::release::{BoundMask, Counts};
 
 use exeat_wire::Fields;
 
-use super::statements::{Portal, Statement, Undo};
+use super::statements::{ChangeId, Portal, Statement};
 
 /// The context of one request whose answer is due.
 #[derive(Debug)]
 pub(crate) enum Due {
     Query(Box<QueryDue>),
     Parse {
-        undo: Undo,
+        change: ChangeId,
+        permit: Arc<Permit>,
     },
     Bind {
-        undo: Undo,
+        change: ChangeId,
         portal: Arc<Portal>,
     },
     DescribeStatement {
@@ -32,7 +33,7 @@ pub(crate) enum Due {
     },
     Execute(Box<ExecuteDue>),
     Close {
-        undo: Option<Undo>,
+        change: ChangeId,
     },
     Sync,
     /// A constant with a syntax error in place of a refused message: its ErrorResponse becomes the refusal.
@@ -51,11 +52,15 @@ pub(crate) struct QueryDue {
     pub(crate) bound: Option<BoundMask>,
     pub(crate) counts: Counts,
     pub(crate) started: Instant,
+    pub(crate) change: ChangeId,
+    pub(crate) gate: Gate,
 }
 
 impl QueryDue {
-    pub(crate) fn new(permit: Arc<Permit>, request_id: Arc<str>) -> Self {
-        Self { permit, request_id, index: 0, bound: None, counts: Counts::default(), started: Instant::now() }
+    pub(crate) fn new(permit: Arc<Permit>, request_id: Arc<str>, change: ChangeId, catalog: u64) -> Self {
+        let started = Instant::now();
+        let counts = Counts::default();
+        Self { permit, request_id, index: 0, bound: None, counts, started, change, gate: Gate::new(catalog) }
     }
 
     pub(crate) fn plan(&self) -> Option<&StatementPlan> {
@@ -69,10 +74,49 @@ pub(crate) struct ExecuteDue {
     pub(crate) portal: Arc<Portal>,
     pub(crate) counts: Counts,
     pub(crate) started: Instant,
+    /// What its own DEALLOCATE or DISCARD takes away.
+    pub(crate) change: Option<ChangeId>,
+    pub(crate) gate: Gate,
 }
 
 impl ExecuteDue {
-    pub(crate) fn new(portal: Arc<Portal>) -> Self {
-        Self { portal, counts: Counts::default(), started: Instant::now() }
+    pub(crate) fn new(portal: Arc<Portal>, change: Option<ChangeId>) -> Self {
+        let gate = Gate::new(portal.catalog);
+        Self { portal, counts: Counts::default(), started: Instant::now(), change, gate }
+    }
+}
+
+/// Between analysis and answer the server may have waited for a lock, and the catalog may have moved under the
+/// statement. An answer that begins later than the catalog's bound is held until the catalog was looked at again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gate {
+    /// Version of the catalog the statement was analysed against.
+    pub(crate) catalog: u64,
+    verified: Instant,
+    /// The current statement's answer has begun: what it reads is fixed.
+    open: bool,
+}
+
+impl Gate {
+    fn new(catalog: u64) -> Self {
+        Self { catalog, verified: Instant::now(), open: false }
+    }
+
+    /// Whether the catalog must be looked at before the answer may begin.
+    pub(crate) fn holds(&self, bound: Duration) -> bool {
+        !self.open && self.verified.elapsed() > bound
+    }
+
+    pub(crate) fn verify(&mut self) {
+        self.verified = Instant::now();
+    }
+
+    pub(crate) fn open(&mut self) {
+        self.open = true;
+    }
+
+    /// The next statement of the same message begins.
+    pub(crate) fn shut(&mut self) {
+        self.open = false;
     }
 }

@@ -50,7 +50,10 @@ impl Session {
 
     /// The client is gone: what it started must not run on for nobody.
     async fn cancel_what_runs(&mut self) {
-        if !matches!(self.pipeline.front(), Some((_, Due::Query(_) | Due::Execute(_)))) {
+        if !matches!(
+            self.pipeline.front(),
+            Some((_, Due::Query(_) | Due::Execute(_) | Due::Parse { .. } | Due::Bind { .. }))
+        ) {
             return;
         }
         let (pid, secret) = self.upstream_key.clone();
@@ -96,6 +99,12 @@ fn last_words(end: &SessionEnd) -> Option<Fields> {
         SessionEnd::UpstreamClosed => Fields::new("FATAL", "57P01", "the database closed the connection")
             .with(b'H', "reconnect; the operator finds the cause in the database's log"),
         SessionEnd::Outcome(_) => Refusal::outcome_not_recorded().to_fields("session"),
+        SessionEnd::CatalogMoved => Fields::new(
+            "FATAL",
+            "58030",
+            "the database's definitions changed while the statement waited; nothing of its answer was released",
+        )
+        .with(b'H', "reconnect; a change it made may have been committed"),
         SessionEnd::Mismatch(_) => Fields::new(
             "FATAL",
             "58030",
@@ -140,6 +149,7 @@ fn log_end(end: &SessionEnd, target: &str) {
         SessionEnd::Server(_)
         | SessionEnd::Pipeline(_)
         | SessionEnd::Mismatch(_)
+        | SessionEnd::CatalogMoved
         | SessionEnd::Release(_)
         | SessionEnd::Outcome(_)
         | SessionEnd::Role { .. }

@@ -258,6 +258,7 @@ async fn open(
         shutdown: shared.dependencies.shutdown.clone(),
         leaving: None,
         next_request: 0,
+        upstream_closed: false,
         ticks: super::session::ticks(),
         _counted: guard,
     };

@@ -1,9 +1,9 @@
 //! What the session writes to the audit record: intents before, outcomes before the client's completion message.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use exeat_enforce::evaluate::Permit;
+use exeat_enforce::plan::Forgets;
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::Refusal;
 use exeat_enforce::release::Counts;
@@ -109,6 +109,7 @@ impl Session {
         query.bound = None;
         query.counts = Counts::default();
         query.started = Instant::now();
+        query.gate.shut();
         Ok(())
     }
 
@@ -140,13 +141,12 @@ impl Session {
         Ok(())
     }
 
-    /// A forwarded statement moves the session's picture and the transaction's taint.
-    pub(crate) fn note_effects(&mut self, permit: &Arc<Permit>) {
+    /// A forwarded statement moves the session's picture and the transaction's taint. Returns the prepared
+    /// statements it takes away.
+    pub(crate) fn note_effects(&mut self, permit: &Permit) -> Vec<Forgets> {
         self.taint = self.taint.max(permit.worst_taint());
         self.picture.note_effects(permit.plans.iter().map(|plan| plan.effect));
-        for plan in &permit.plans {
-            self.names.forget_statements(plan.forgets.as_ref());
-        }
+        permit.plans.iter().filter_map(|plan| plan.forgets.clone()).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use super::due::Due;
 use super::io::{Interest, Turn};
 use super::outcome::Intent;
 use super::send::OWN_NAME;
-use super::session::{Session, SessionEnd};
+use super::session::{Ending, Session, SessionEnd};
 use crate::config::{AnalyseRequest, LoadedPolicy};
 
 /// Texts whose evaluation a session remembers; past it the memory starts anew.
@@ -239,42 +239,42 @@ impl Session {
 
     /// Brings policy, catalog and session state up to date.
     pub(crate) async fn renew_picture(&mut self, failed_block: bool) -> Result<Renewed, SessionEnd> {
-        // In a failed block nothing can be read, and nothing but its end will run.
-        if self.picture.stale && !failed_block && (self.picture.database.is_some()) {
-            match self.read_state().await? {
-                Renewed::Yes => {}
-                other => return Ok(other),
-            }
-        }
-        let policy_moved = self.shared.dependencies.policy.load().generation != self.picture.policy.generation;
-        let snapshot = match &self.picture.database {
-            None => Arc::clone(&self.picture.facts.snapshot),
-            Some(database) => {
-                let read = if std::mem::take(&mut self.picture.catalog_changed) {
-                    database.refresh(true).await
-                } else {
-                    database.snapshot().await
-                };
-                match read {
-                    Ok(snapshot) => snapshot,
-                    Err(problem) => {
-                        self.picture.catalog_changed = true;
-                        tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
-                        return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
-                    }
-                }
-            }
+        let Some(snapshot) = self.renew_snapshot().await else {
+            return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
         };
-        if policy_moved || snapshot.version() != self.picture.facts.snapshot.version() {
+        let catalog_moved = snapshot.version() != self.picture.facts.snapshot.version();
+        let policy_moved = self.shared.dependencies.policy.load().generation != self.picture.policy.generation;
+        if policy_moved || catalog_moved {
             let policy = self.shared.dependencies.policy.load_full();
             if self.picture.facts.unrestricted
                 && !policy.policy.unrestricted(&self.picture.facts.principal, &self.target.name)
             {
-                return Err(SessionEnd::Leaving(super::session::Ending::PolicyChanged));
+                return Err(SessionEnd::Leaving(Ending::PolicyChanged));
             }
             self.picture.renew(policy, snapshot);
+            // A schema that was made, dropped, renamed or granted changes what the path means without any SET.
+            self.picture.stale |= catalog_moved;
+        }
+        // In a failed block nothing can be read, and nothing but its end will run.
+        if self.picture.stale && !failed_block && self.picture.database.is_some() {
+            return self.read_state().await;
         }
         Ok(Renewed::Yes)
+    }
+
+    /// The catalog as it is within the bound; an empty one where nothing is resolved. `None`: it cannot be read.
+    async fn renew_snapshot(&mut self) -> Option<Arc<CatalogSnapshot>> {
+        let Some(database) = &self.picture.database else { return Some(Arc::clone(&self.picture.facts.snapshot)) };
+        let read = if std::mem::take(&mut self.picture.catalog_changed) {
+            database.refresh(true).await
+        } else {
+            database.snapshot().await
+        };
+        read.inspect_err(|problem| {
+            self.picture.catalog_changed = true;
+            tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(problem), "catalog could not be read");
+        })
+        .ok()
     }
 
     /// Search path, role and database, read on this connection.
@@ -331,7 +331,10 @@ impl Session {
             if self.turn(Interest { client: false, upstream: true }).await? == Turn::ClientClosed {
                 return Err(SessionEnd::ClientClosed);
             }
-            self.take_answers()?;
+            self.take_answers().await?;
+            if self.upstream_closed {
+                return Err(SessionEnd::UpstreamClosed);
+            }
         }
         Ok(match self.own.failed.take() {
             Some(problem) => OwnAnswer::Failed(problem),

@@ -15,7 +15,7 @@ use super::outcome::Intent;
 use super::picture::{Refused, Understood};
 use super::send::OWN_NAME;
 use super::session::{Done, Session};
-use super::statements::{Portal, Statement};
+use super::statements::{NAME_BYTES_MAX, NAMES_MAX, Portal, Statement};
 
 impl Session {
     pub(crate) async fn parse(&mut self, parse: Parse) -> Done {
@@ -43,10 +43,12 @@ impl Session {
         match admit_parse(parse, &permit) {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
             Verdict::Forward(admitted) => {
+                let kept = Arc::clone(&permit);
                 let statement =
-                    Statement { sql: Arc::from(sql.as_str()), permit, analysis, described: OnceLock::new() };
-                let undo = self.names.put_statement(name.as_str(), Arc::new(statement));
-                let skipped = self.sender().statement(Request::Parse, admitted, receipt, Due::Parse { undo });
+                    Statement { sql: Arc::from(sql.as_str()), permit: kept, analysis, described: OnceLock::new() };
+                let change = self.names.put_statement(name.as_str(), Arc::new(statement));
+                let due = Due::Parse { change, permit };
+                let skipped = self.sender().statement(Request::Parse, admitted, receipt, due);
                 self.take_back(skipped);
                 Ok(())
             }
@@ -84,8 +86,8 @@ impl Session {
         match admit_bind(bind, &statement.sql, &portal.permit) {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
             Verdict::Forward(admitted) => {
-                let undo = self.names.put_portal(name.as_str(), Arc::clone(&portal));
-                let skipped = self.sender().statement(Request::Bind, admitted, receipt, Due::Bind { undo, portal });
+                let change = self.names.put_portal(name.as_str(), Arc::clone(&portal));
+                let skipped = self.sender().statement(Request::Bind, admitted, receipt, Due::Bind { change, portal });
                 self.take_back(skipped);
                 Ok(())
             }
@@ -105,6 +107,7 @@ impl Session {
             request_id,
             permit,
             policy: self.picture.policy.generation,
+            catalog: self.picture.facts.snapshot.version(),
             result_formats: bind.result_formats.clone(),
             bound: OnceLock::new(),
             describe_sent: AtomicBool::new(false),
@@ -156,9 +159,10 @@ impl Session {
             let due = Due::DescribePortal { portal: Arc::clone(&portal), ours: true };
             self.sender().describe_portal(execute.portal.as_str(), due)?;
         }
-        self.note_effects(&portal.permit);
+        let forgets = self.note_effects(&portal.permit);
+        let change = (!forgets.is_empty()).then(|| self.names.query(forgets));
         let control = Control::execute(execute, &portal.permit);
-        let due = Due::Execute(Box::new(ExecuteDue::new(portal)));
+        let due = Due::Execute(Box::new(ExecuteDue::new(portal, change)));
         let skipped = self.sender().control(Request::Execute, control, due);
         self.take_back(skipped);
         Ok(())
@@ -166,14 +170,14 @@ impl Session {
 
     pub(crate) fn close(&mut self, close: Close) -> Done {
         let name = close.name.as_str();
-        if name == OWN_NAME {
+        if name == OWN_NAME || name.len() > NAME_BYTES_MAX {
             return self.refuse_extended(missing("26000", "prepared statement", name));
         }
-        let undo = match close.target {
+        let change = match close.target {
             Target::Statement => self.names.close_statement(name),
             Target::Portal => self.names.close_portal(name),
         };
-        let skipped = self.sender().control(Request::Close, Control::close(close), Due::Close { undo });
+        let skipped = self.sender().control(Request::Close, Control::close(close), Due::Close { change });
         self.take_back(skipped);
         Ok(())
     }
@@ -210,7 +214,8 @@ impl Session {
         if self.pipeline.is_skipping() {
             return self.answer_simple(fields).await;
         }
-        self.names.forget_unnamed();
+        let change = self.names.query(Vec::new());
+        self.names.confirm(change);
         self.batch_open = false;
         self.sender().poison_simple(Due::Poison(Box::new(fields.clone())))?;
         Ok(())
@@ -237,13 +242,22 @@ impl Session {
                     .suggestion("use another statement or portal name"),
             );
         }
+        if name.len() > NAME_BYTES_MAX {
+            return Some(
+                Refusal::new(
+                    RefusalCode::StatementTooLarge,
+                    format!(
+                        "the name of a statement or portal has {} bytes, more than the limit of {NAME_BYTES_MAX}",
+                        name.len()
+                    ),
+                )
+                .suggestion("use a shorter name: the server would cut it and might take it for another"),
+            );
+        }
         (!self.names.has_room()).then(|| {
             Refusal::new(
                 RefusalCode::StatementTooLarge,
-                format!(
-                    "the session holds {} prepared statements or portals, the most allowed",
-                    super::statements::NAMES_MAX
-                ),
+                format!("the session holds {} prepared statements or portals, the most allowed", NAMES_MAX),
             )
             .suggestion("close the ones you no longer need")
         })
@@ -264,8 +278,12 @@ impl Session {
 
     /// The server will not see what was just sent: its effect on names is undone.
     fn take_back(&mut self, skipped: Option<Due>) {
-        if let Some(Due::Parse { undo } | Due::Bind { undo, .. } | Due::Close { undo: Some(undo) }) = skipped {
-            self.names.undo(undo);
+        match skipped {
+            Some(Due::Parse { change, .. } | Due::Bind { change, .. } | Due::Close { change }) => {
+                self.names.discard(change);
+            }
+            Some(Due::Execute(execute)) => execute.change.into_iter().for_each(|change| self.names.discard(change)),
+            Some(_) | None => {}
         }
     }
 }

@@ -63,6 +63,7 @@ pub(crate) struct Session {
     /// Set when the session must end as soon as it is between transactions, at the latest then.
     pub(crate) leaving: Option<(Ending, Instant)>,
     pub(crate) next_request: u64,
+    pub(crate) upstream_closed: bool,
     /// When to look at the clock, the identity and the policy although nothing happens.
     pub(crate) ticks: Interval,
     pub(crate) _counted: PrincipalGuard,
@@ -126,6 +127,8 @@ pub(crate) enum SessionEnd {
     Unsendable(#[from] Unsendable),
     #[error("server started a COPY that was not asked for")]
     Copy,
+    #[error("the catalog moved while the server waited to run a statement; nothing of its answer was released")]
+    CatalogMoved,
     #[error("server sent {0} where it does not belong")]
     UnexpectedAnswer(&'static str),
     #[error("{0:?}")]
@@ -148,7 +151,7 @@ impl Session {
 
     async fn serve(&mut self) -> Done {
         loop {
-            self.take_answers()?;
+            self.take_answers().await?;
             self.leave_if_due()?;
             while self.window_open() {
                 let Some(message) = self.next_message()? else { break };
@@ -156,6 +159,9 @@ impl Session {
                     return Ok(());
                 }
                 self.run_exchange(message).await?;
+            }
+            if self.upstream_closed {
+                return Err(SessionEnd::UpstreamClosed);
             }
             let turn = self.turn(Interest { client: self.window_open(), upstream: true }).await?;
             if turn == Turn::ClientClosed {
@@ -216,11 +222,12 @@ impl Session {
         match admit_query(query, &permit) {
             Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
             Verdict::Forward(admitted) => {
-                self.note_effects(&permit);
-                self.names.forget_unnamed();
+                let forgets = self.note_effects(&permit);
+                let change = self.names.query(forgets);
                 self.picture.transaction_may_end();
                 self.batch_open = false; // a Query ends the implicit transaction it runs in
-                let due = Due::Query(Box::new(QueryDue::new(permit, request_id)));
+                let catalog = self.picture.facts.snapshot.version();
+                let due = Due::Query(Box::new(QueryDue::new(permit, request_id, change, catalog)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
                 Ok(())
             }
@@ -229,7 +236,8 @@ impl Session {
 
     /// The server has answered already, through a probe, or would say just this.
     pub(crate) async fn answer_simple(&mut self, fields: &Fields) -> Done {
-        self.names.forget_unnamed();
+        let change = self.names.query(Vec::new());
+        self.names.confirm(change);
         self.io.outbox.error(fields);
         if self.pipeline.is_skipping() {
             // The probe stood in an open batch and failed there; a Query would have ended the batch.
@@ -298,9 +306,10 @@ impl Session {
             }
         };
         match turn {
+            // What it said before it closed is still to be read.
             Turn::UpstreamClosed => {
-                self.take_answers()?;
-                Err(SessionEnd::UpstreamClosed)
+                self.upstream_closed = true;
+                Ok(turn)
             }
             Turn::Client | Turn::Upstream | Turn::ClientClosed | Turn::Flushed => Ok(turn),
         }

@@ -1,7 +1,7 @@
 //! The session's prepared statements and portals as the server will have them once it answered what was sent.
-//! Entries made by messages the server skipped or refused are taken back, in reverse order.
+//! What was sent stands on top of what was confirmed, so that a message the server skips leaves no trace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use exeat_enforce::evaluate::Permit;
@@ -30,6 +30,8 @@ pub(crate) struct Portal {
     pub(crate) permit: Arc<Permit>,
     /// Generation of the policy it was bound under.
     pub(crate) policy: u64,
+    /// Version of the catalog it was analysed against.
+    pub(crate) catalog: u64,
     pub(crate) result_formats: Vec<Format>,
     /// Set by the first description the server gives for it; rows without it are never released.
     pub(crate) bound: OnceLock<BoundMask>,
@@ -51,84 +53,198 @@ impl Portal {
     }
 }
 
-/// How to take one change back.
-#[derive(Debug)]
-pub(crate) enum Undo {
-    Statement { name: String, before: Option<Arc<Statement>> },
-    Portal { name: String, before: Option<Arc<Portal>> },
-}
-
 /// At most this many names of each kind in one session.
 pub(crate) const NAMES_MAX: usize = 10_000;
+/// The server cuts longer names, so that two of them may mean one; here they are refused.
+pub(crate) const NAME_BYTES_MAX: usize = 63;
 
+/// What a message does to the names when the server comes to it.
+#[derive(Debug)]
+enum Change {
+    Statement {
+        name: String,
+        to: Option<Arc<Statement>>,
+    },
+    Portal {
+        name: String,
+        to: Option<Arc<Portal>>,
+    },
+    /// A simple Query drops the unnamed statement and portal, and what its own DEALLOCATE or DISCARD names.
+    Query {
+        forgets: Vec<Forgets>,
+    },
+}
+
+/// Names one change that is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChangeId(u64);
+
+/// What the server has confirmed, and on top of it what was sent and is not answered yet, in order. A change the
+/// server fails or skips is simply left out; nothing is ever put back over what came after it.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     statements: HashMap<String, Arc<Statement>>,
     portals: HashMap<String, Arc<Portal>>,
+    pending: VecDeque<(ChangeId, Change)>,
+    next: u64,
 }
 
 impl Names {
+    /// As the server will have it when it has answered everything sent so far.
     pub(crate) fn statement(&self, name: &str) -> Option<&Arc<Statement>> {
+        for (_, change) in self.pending.iter().rev() {
+            match change {
+                Change::Statement { name: changed, to } if changed == name => return to.as_ref(),
+                Change::Query { forgets } if name.is_empty() || forgets.iter().any(|gone| gone.names(name)) => {
+                    return None;
+                }
+                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } => {}
+            }
+        }
         self.statements.get(name)
     }
 
     pub(crate) fn portal(&self, name: &str) -> Option<&Arc<Portal>> {
+        for (_, change) in self.pending.iter().rev() {
+            match change {
+                Change::Portal { name: changed, to } if changed == name => return to.as_ref(),
+                Change::Query { .. } if name.is_empty() => return None,
+                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } => {}
+            }
+        }
         self.portals.get(name)
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.statements.len() < NAMES_MAX && self.portals.len() < NAMES_MAX
+        self.statements.len().max(self.portals.len()) + self.pending.len() < NAMES_MAX
     }
 
-    pub(crate) fn put_statement(&mut self, name: &str, statement: Arc<Statement>) -> Undo {
-        let before = self.statements.insert(name.to_owned(), statement);
-        Undo::Statement { name: name.to_owned(), before }
+    pub(crate) fn put_statement(&mut self, name: &str, statement: Arc<Statement>) -> ChangeId {
+        self.push(Change::Statement { name: name.to_owned(), to: Some(statement) })
     }
 
-    pub(crate) fn put_portal(&mut self, name: &str, portal: Arc<Portal>) -> Undo {
-        let before = self.portals.insert(name.to_owned(), portal);
-        Undo::Portal { name: name.to_owned(), before }
+    pub(crate) fn put_portal(&mut self, name: &str, portal: Arc<Portal>) -> ChangeId {
+        self.push(Change::Portal { name: name.to_owned(), to: Some(portal) })
     }
 
-    pub(crate) fn close_statement(&mut self, name: &str) -> Option<Undo> {
-        let before = self.statements.remove(name)?;
-        Some(Undo::Statement { name: name.to_owned(), before: Some(before) })
+    pub(crate) fn close_statement(&mut self, name: &str) -> ChangeId {
+        self.push(Change::Statement { name: name.to_owned(), to: None })
     }
 
-    pub(crate) fn close_portal(&mut self, name: &str) -> Option<Undo> {
-        let before = self.portals.remove(name)?;
-        Some(Undo::Portal { name: name.to_owned(), before: Some(before) })
+    pub(crate) fn close_portal(&mut self, name: &str) -> ChangeId {
+        self.push(Change::Portal { name: name.to_owned(), to: None })
     }
 
-    pub(crate) fn undo(&mut self, change: Undo) {
-        match change {
-            Undo::Statement { name, before: Some(before) } => drop(self.statements.insert(name, before)),
-            Undo::Statement { name, before: None } => drop(self.statements.remove(&name)),
-            Undo::Portal { name, before: Some(before) } => drop(self.portals.insert(name, before)),
-            Undo::Portal { name, before: None } => drop(self.portals.remove(&name)),
-        }
+    /// A simple Query, or an Execute that deallocates.
+    pub(crate) fn query(&mut self, forgets: Vec<Forgets>) -> ChangeId {
+        self.push(Change::Query { forgets })
     }
 
-    /// A simple Query drops the unnamed statement and portal.
-    pub(crate) fn forget_unnamed(&mut self) {
-        self.statements.remove("");
-        self.portals.remove("");
+    fn push(&mut self, change: Change) -> ChangeId {
+        self.next += 1;
+        let id = ChangeId(self.next);
+        self.pending.push_back((id, change));
+        id
     }
 
-    /// SQL's own DEALLOCATE and DISCARD reach the names of the protocol too. A name that is gone here and still
-    /// there at the server is refused; the other way round another statement could stand behind it.
-    pub(crate) fn forget_statements(&mut self, forgotten: Option<&Forgets>) {
-        match forgotten {
-            Some(Forgets::All) => self.statements.clear(),
-            Some(Forgets::One(name)) => drop(self.statements.remove(name)),
+    /// The server has done it.
+    pub(crate) fn confirm(&mut self, id: ChangeId) {
+        match self.take(id) {
+            Some(Change::Statement { name, to }) => put(&mut self.statements, name, to),
+            Some(Change::Portal { name, to }) => put(&mut self.portals, name, to),
+            Some(Change::Query { forgets }) => {
+                self.statements.retain(|name, _| !name.is_empty() && !forgets.iter().any(|gone| gone.names(name)));
+                self.portals.remove("");
+            }
             None => {}
         }
     }
 
-    /// The end of a transaction closes every portal.
+    /// The server has not done it and will not.
+    pub(crate) fn discard(&mut self, id: ChangeId) {
+        self.take(id);
+    }
+
+    fn take(&mut self, id: ChangeId) -> Option<Change> {
+        // Answers come in order, so it is the first one unless others before it were discarded out of turn.
+        let at = self.pending.iter().position(|(pending, _)| *pending == id)?;
+        self.pending.remove(at).map(|(_, change)| change)
+    }
+
+    /// The end of a transaction closes every portal. Called only when nothing is on its way.
     pub(crate) fn forget_portals(&mut self) {
         if !self.portals.is_empty() {
             self.portals.clear();
         }
+    }
+}
+
+fn put<T>(names: &mut HashMap<String, Arc<T>>, name: String, to: Option<Arc<T>>) {
+    match to {
+        Some(to) => drop(names.insert(name, to)),
+        None => drop(names.remove(&name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use exeat_enforce::evaluate::permit_unparsed;
+
+    fn statement(sql: &str) -> Arc<Statement> {
+        Arc::new(Statement {
+            sql: Arc::from(sql),
+            analysis: None,
+            permit: permit_unparsed(sql),
+            described: OnceLock::new(),
+        })
+    }
+
+    fn text(names: &Names, name: &str) -> Option<String> {
+        names.statement(name).map(|statement| statement.sql.to_string())
+    }
+
+    #[test]
+    fn what_is_on_its_way_counts_and_what_failed_does_not() {
+        let mut names = Names::default();
+        let first = names.put_statement("s", statement("first"));
+        assert_eq!(text(&names, "s").as_deref(), Some("first"));
+        names.confirm(first);
+        let second = names.put_statement("s", statement("second"));
+        assert_eq!(text(&names, "s").as_deref(), Some("second"));
+        names.discard(second);
+        assert_eq!(text(&names, "s").as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn a_skipped_close_is_not_put_back_over_a_later_parse() {
+        let mut names = Names::default();
+        let old = names.put_statement("s", statement("old"));
+        names.confirm(old);
+        let skipped = names.close_statement("s"); // behind an error of its batch
+        let close = names.close_statement("s"); // the next batch, sent ahead
+        let new = names.put_statement("s", statement("new"));
+        names.discard(skipped);
+        names.confirm(close);
+        names.confirm(new);
+        assert_eq!(text(&names, "s").as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn a_query_takes_the_unnamed_and_what_it_deallocates() {
+        let mut names = Names::default();
+        for name in ["", "a", "b"] {
+            let id = names.put_statement(name, statement(name));
+            names.confirm(id);
+        }
+        let one = names.query(vec![Forgets::One("a".to_owned())]);
+        let seen = |names: &Names| ["", "a", "b"].map(|name| names.statement(name).is_some());
+        assert_eq!(seen(&names), [false, false, true]);
+        names.confirm(one);
+        assert_eq!(seen(&names), [false, false, true]);
+        let all = names.query(vec![Forgets::All]);
+        assert_eq!(seen(&names), [false; 3]);
+        names.discard(all);
+        assert_eq!(seen(&names), [false, false, true]);
     }
 }
