@@ -146,6 +146,9 @@ pub(crate) struct Appended {
     pub(crate) blob_offset: u64,
 }
 
+/// What a recovered disk must be able to take before the record counts as writable again.
+const ROOM_BYTES: usize = 256 * 1024;
+
 #[derive(Debug)]
 pub(crate) struct Journal {
     data_dir: PathBuf,
@@ -218,8 +221,20 @@ impl Journal {
 
     pub(crate) fn append(&mut self, entry: &Entry) -> Result<Appended, StoreError> {
         let result = self.try_append(entry);
-        self.last_failed = result.is_err();
+        self.last_failed |= result.is_err();
         result
+    }
+
+    /// Whether there is room again for entries of every size. A short line may still fit where a statement no longer
+    /// does, so a line that went through says little: more than any line or small statement is written and taken back.
+    pub(crate) fn find_room(&mut self) -> Result<(), StoreError> {
+        let end = self.blobs.len();
+        let found = self.blobs.append(&[0; ROOM_BYTES]).map(drop);
+        let taken_back = self.blobs.cut_to(end);
+        found.and(taken_back)?;
+        self.heartbeat()?;
+        self.last_failed = false;
+        Ok(())
     }
 
     fn try_append(&mut self, entry: &Entry) -> Result<Appended, StoreError> {
@@ -269,7 +284,7 @@ impl Journal {
     /// The wrapped key's slot number.
     pub(crate) fn append_key(&mut self, wrapped: &[u8; WRAPPED_BYTES]) -> Result<u64, StoreError> {
         let result = if self.broken { Err(StoreError::NotDurable) } else { self.keys.append(wrapped) };
-        self.last_failed = result.is_err();
+        self.last_failed |= result.is_err();
         Ok(result? / slot_bytes())
     }
 

@@ -147,13 +147,13 @@ impl Recorder {
         self.shared.commit(seq)
     }
 
-    /// Whether events can be written. After a failed write it is tried with a heartbeat: a disk that has room again
-    /// makes the gateway ready again without anybody's help.
+    /// Whether events can be written. After a failed write it is tried: a disk that has room again makes the gateway
+    /// ready again without anybody's help.
     pub fn health(&self) -> Result<(), StoreError> {
-        let health = self.shared.journal()?.health();
-        match health {
+        let mut journal = self.shared.journal()?;
+        match journal.health() {
             Health::Good => Ok(()),
-            Health::LastWriteFailed => self.heartbeat(),
+            Health::LastWriteFailed => journal.find_room(),
             Health::Broken => Err(StoreError::NotDurable),
         }
     }

@@ -1,0 +1,179 @@
+"""Attacks on the session's own bookkeeping, byte by byte: what the server has under a name, which search path it
+uses, what its errors may carry. Each one once read a sealed value in clear."""
+
+import secrets
+
+import psycopg
+import pytest
+from lib import wire
+from lib.gateway import TARGET
+
+SYNC = wire.SYNC
+LONG = "n" * 63  # the server keeps this much of a statement's or portal's name
+CLEAR = "SELECT city FROM attack.people ORDER BY id"
+SEALED = "SELECT ssn FROM attack.people ORDER BY id"
+COMPUTED = "SELECT 'x' || ssn FROM people ORDER BY id"
+FAILS = "SELECT 1/0"
+ON_TWIN = "SET search_path = attack_twin, attack"
+
+POLICY = f"""version: 1
+labels:
+  {TARGET}:
+    ssn: ["attack.people.ssn"]
+rules:
+  - id: work
+    target: {TARGET}
+    allow: [read, insert]
+  - id: mask
+    target: {TARGET}
+    mask: {{ssn: {{with: redact}}}}
+"""
+
+
+def run(sql):
+    """Parse, Bind and Execute of an unnamed statement, without Sync."""
+    return wire.parse(sql) + wire.bind() + wire.execute()
+
+
+@pytest.fixture(scope="module")
+def value(shop):
+    """The sealed value. The twin has the same table without anything sealed; the trigger quotes the value late."""
+    secret = f"sealed-{secrets.token_hex(6)}"
+    with psycopg.connect(shop.admin.text(), autocommit=True) as admin:
+        admin.execute(
+            f"""
+            CREATE SCHEMA attack; CREATE SCHEMA attack_twin;
+            CREATE TABLE attack.people (id int, city text, ssn text,
+                digits text GENERATED ALWAYS AS (replace(ssn, ':', '')) STORED);
+            INSERT INTO attack.people VALUES (1, 'Ghent', '{secret}');
+            CREATE TABLE attack_twin.people (id int, city text, ssn text);
+            INSERT INTO attack_twin.people VALUES (1, 'Nowhere', 'none');
+            CREATE TABLE attack.tickets (id int);
+            CREATE FUNCTION attack.quote() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                $$ BEGIN RAISE EXCEPTION '%', (SELECT ssn FROM attack.people); END $$;
+            CREATE CONSTRAINT TRIGGER late AFTER INSERT ON attack.tickets DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION attack.quote();
+            GRANT USAGE ON SCHEMA attack, attack_twin TO shop_reader;
+            GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA attack, attack_twin TO shop_reader;
+            """
+        )
+    return secret
+
+
+@pytest.fixture(scope="module")
+def dsn(fresh_gateway, trust, value):
+    gateway = fresh_gateway("attacks", POLICY).trust(trust.entry()).start()
+    return gateway.dsn(trust.token("agent-7", ["agents"]))
+
+
+# Each conversation is a list of packets; a packet is sent whole, then answered up to its last ReadyForQuery.
+TICKET = "INSERT INTO attack.tickets VALUES (1)"
+CONVERSATIONS = {
+    "a statement's name that the server cuts": [
+        [wire.parse(CLEAR, LONG + "A"), wire.describe("S", LONG + "A"), SYNC],
+        [wire.close("S", LONG + "B"), wire.parse(SEALED, LONG + "B"), SYNC],
+        [wire.bind("", LONG + "A"), wire.execute(), SYNC],
+    ],
+    "a portal's name that the server cuts": [
+        [wire.parse(CLEAR, "a"), wire.describe("S", "a"), wire.parse(SEALED, "b"), wire.describe("S", "b"), SYNC],
+        [wire.bind(LONG + "A", "a"), wire.close("P", LONG + "B"), wire.bind(LONG + "B", "b"),
+         wire.execute(LONG + "A"), SYNC],
+    ],
+    "a name that DEALLOCATE frees although it is longer": [
+        [wire.parse(CLEAR, LONG + "A"), wire.describe("S", LONG + "A"), SYNC],
+        [wire.query(f'DEALLOCATE "{LONG}"')],
+        [wire.parse(SEALED, LONG), SYNC],
+        [wire.bind("", LONG + "A"), wire.execute(), SYNC],
+    ],
+    "a skipped Close taken back after a later batch used the name": [
+        [wire.parse(CLEAR, "s"), wire.describe("S", "s"), SYNC],
+        [run(FAILS), wire.close("S", "s"), SYNC, wire.close("S", "s"), wire.parse(SEALED, "s"), SYNC],
+        [wire.bind("", "s"), wire.execute(), SYNC],
+    ],
+    "a search path that an implicit transaction takes back": [
+        [wire.query("SET search_path = attack")],
+        [run(ON_TWIN), run(FAILS), SYNC, wire.query(COMPUTED)],
+    ],
+    "a search path that a refusal takes back": [
+        [wire.query("SET search_path = attack")],
+        [run(ON_TWIN), run("SELECT 1"), run("SELECT lower(ssn) FROM attack.people"), SYNC, wire.query(COMPUTED)],
+    ],
+    "a search path forgotten at the end of an earlier exchange": [
+        [wire.query("SET search_path = attack")],
+        [wire.query("SELECT 1"), wire.query("BEGIN"), wire.query("SET LOCAL search_path = attack_twin, attack")],
+        [wire.query("SELECT 1")],
+        [wire.query("ROLLBACK")],
+        [wire.query(COMPUTED)],
+    ],
+    "a COMMIT whose transaction began behind another answer": [
+        [wire.query("SELECT 1"), wire.query("BEGIN"), wire.query(TICKET)],
+        [wire.query("COMMIT")],
+    ],
+    "a Sync that commits behind another Sync": [[run("SELECT 1"), SYNC, run(TICKET), SYNC]],
+    "SET CONSTRAINTS": [
+        [wire.query("BEGIN")], [wire.query(TICKET)], [wire.query("SET CONSTRAINTS ALL IMMEDIATE")],
+    ],
+    "a generated column of a sealed one": [[wire.query("SELECT digits FROM attack.people")]],
+    "a comparison with a generated column of a sealed one": [
+        [wire.query("SELECT id, digits FROM attack.people WHERE digits > ''")],
+    ],
+}
+
+
+def answers(packet):
+    """How many ReadyForQuery messages a packet asks for."""
+    data, count = b"".join(packet), 0
+    while data:
+        count += data[:1] in (b"Q", b"S")
+        data = data[1 + int.from_bytes(data[1:5], "big"):]
+    return count
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_no_conversation_reads_a_sealed_value(dsn, value, name):
+    with wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        received = []
+        try:
+            for packet in CONVERSATIONS[name]:
+                connection.send(*packet)
+                for _ in range(answers(packet)):
+                    received += connection.receive_until("Z")
+        except wire.Closed:
+            pass  # a session that ended rather than release something has done its work
+    assert value.encode() not in b"".join(body for _, body in received)
+
+
+def test_a_view_replaced_while_the_statement_waits_is_not_read(dsn, shop, value):
+    """The server analyses again under the new definition once it has the lock; the gateway analysed the old one."""
+    with (
+        psycopg.connect(shop.admin.text(), autocommit=True) as admin,
+        psycopg.connect(shop.admin.text()) as changing,
+        wire.Connection(dsn.host, dsn.port) as connection,
+    ):
+        admin.execute("CREATE OR REPLACE VIEW attack.board AS SELECT id, city AS line FROM attack.tickets, (SELECT 'x' AS city) c")
+        admin.execute("GRANT SELECT ON attack.board TO shop_reader")
+        admin.execute("INSERT INTO attack_twin.people VALUES (2, 'Elsewhere', 'none')")
+        connection.login(dsn)
+        connection.cycle(wire.query("SELECT 'x' || line FROM attack.board"))
+        changing.execute("CREATE OR REPLACE VIEW attack.board AS SELECT id, ssn AS line FROM attack.people")
+        connection.send(wire.query("SELECT 'x' || line FROM attack.board"))
+        waiting = "SELECT now() - query_start > interval '1500 ms' FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        while not any(long for (long,) in admin.execute(waiting)):
+            pass
+        changing.commit()
+        received = []
+        with pytest.raises(wire.Closed):
+            while True:
+                received.append(connection.receive())
+        admin.execute("DROP VIEW attack.board")
+    assert value.encode() not in b"".join(body for _, body in received)
+    assert wire.error_fields(received[-1][1])["C"] == "58030"
+
+
+def test_the_attacks_aim_at_something(shop, value):
+    """Past the gateway the same texts do show the value."""
+    with psycopg.connect(shop.reader.text(), options="-c search_path=attack") as direct:
+        assert direct.execute(SEALED).fetchone() == (value,)
+        assert direct.execute(COMPUTED).fetchone() == (f"x{value}",)
+        assert direct.execute("SELECT digits FROM attack.people").fetchone() == (value,)
