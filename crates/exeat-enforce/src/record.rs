@@ -1,7 +1,7 @@
 //! What the audit record says of a message in clear: kinds, relations, columns, masks, rules, reasons.
 //! Names only, from the catalog; never a value and never the statement's text.
 
-use exeat_policy::{Capability, Decision, Effect, Mask, Reason};
+use exeat_policy::{Decision, Effect, Mask, Reason};
 use exeat_sql::{Analysis, MessageAnalysis, SessionCommand, Source, StatementKind};
 
 use crate::evaluate::{SessionFacts, relation_name};
@@ -42,7 +42,7 @@ impl RecordFacts {
                 }
                 Reason::NoRule => "no rule speaks of this principal here".to_owned(),
                 Reason::CapabilityMissing { access } => {
-                    format!("no rule allows {}", capability_name(access.capability))
+                    format!("no rule allows {}", access.capability.name())
                 }
             };
             if !self.reasons.contains(&said) {
@@ -97,27 +97,6 @@ pub fn mask_name(mask: Mask) -> &'static str {
         Mask::Redact => "redact",
         Mask::Nullify => "nullify",
         Mask::Refuse => "refuse",
-    }
-}
-
-pub fn capability_name(capability: Capability) -> &'static str {
-    match capability {
-        Capability::Read => "read",
-        Capability::Insert => "insert",
-        Capability::Update => "update",
-        Capability::Delete => "delete",
-        Capability::Merge => "merge",
-        Capability::CopyIn => "copy_in",
-        Capability::Ddl => "ddl",
-        Capability::Call => "call",
-        Capability::Code => "code",
-        Capability::DdlLabelled => "ddl_labelled",
-        Capability::Reader => "reader",
-        Capability::Files => "files",
-        Capability::Admin => "admin",
-        Capability::Replication => "replication",
-        Capability::FunctionCall => "function_call",
-        Capability::Opaque => "opaque",
     }
 }
 
