@@ -44,6 +44,17 @@ pub struct Column {
     pub attribute: i16,
     pub name: String,
     pub type_oid: Oid,
+    /// `None` for a column that holds what was written to it.
+    pub generated: Option<Generated>,
+}
+
+/// A generated column, stored or virtual: its value says something about the columns it is made from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Generated {
+    /// Columns of its own relation.
+    pub from: BTreeSet<i16>,
+    /// Its expression uses a function, operator or type that did not come with the server, and may say anything.
+    pub user_code: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +101,7 @@ pub(crate) struct RelationFacts {
     pub(crate) rules: bool,
     pub(crate) row_security: bool,
     pub(crate) policies: bool,
-    /// A default, generated column, check or index expression calls a user's function.
+    /// A default, generated column, constraint, index or partition key uses a user's function, operator or type.
     pub(crate) calls_user_code: bool,
 }
 
@@ -119,6 +130,8 @@ pub struct CatalogSnapshot {
     relation_oids: HashMap<Oid, HashMap<String, Oid>>,
     type_modifiers: HashMap<ColumnId, i32>,
     facts: HashMap<Oid, RelationFacts>,
+    /// Columns whose default, or that of their domain, calls a user's code: what it gives could come from anywhere.
+    code_defaults: HashSet<ColumnId>,
     views: HashMap<Oid, String>,
     relatives: HashMap<Oid, Vec<Oid>>,
     foreign_keys: Vec<ForeignKey>,
@@ -205,6 +218,9 @@ impl CatalogSnapshot {
     }
     pub(crate) fn facts(&self, oid: Oid) -> RelationFacts {
         self.facts.get(&oid).copied().unwrap_or_default()
+    }
+    pub(crate) fn default_runs_code(&self, id: ColumnId) -> bool {
+        self.code_defaults.contains(&id)
     }
     pub(crate) fn type_modifier(&self, id: ColumnId) -> i32 {
         self.type_modifiers.get(&id).copied().unwrap_or(-1)

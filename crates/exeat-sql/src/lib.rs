@@ -16,8 +16,8 @@ pub use analysis::{
     StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 pub use catalog::{
-    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Oid, PG_CATALOG, QUERIES,
-    Relation, RelationKind, SESSION_STATE_QUERY, SessionState,
+    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,
+    QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState,
 };
 pub use parse::parse_and_analyse;
 

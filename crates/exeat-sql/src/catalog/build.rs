@@ -3,12 +3,15 @@
 
 use super::types::{CastContext, TypeClass};
 use super::{
-    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Oid, QUERIES, Relation,
-    RelationKind, Type, UserCast, UserFunction, UserOperator,
+    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Generated, Oid, QUERIES,
+    Relation, RelationKind, Type, UserCast, UserFunction, UserOperator,
 };
 
 /// Identifiers are cut at NAMEDATALEN - 1 bytes, here and on every server not rebuilt with another constant.
 const IDENTIFIER_BYTES: &str = "63";
+
+/// The one query whose rows are read after all others.
+const CODE: &str = "code";
 
 type Rows = [Vec<Option<String>>];
 
@@ -21,6 +24,10 @@ impl CatalogSnapshot {
         let mut snapshot = CatalogSnapshot { version, ..Self::default() };
         for (query, rows) in QUERIES.iter().zip(results) {
             snapshot.load(query, rows)?;
+        }
+        // Whether a type runs code is known once types and casts are.
+        for (query, rows) in QUERIES.iter().zip(results).filter(|(query, _)| query.name == CODE) {
+            rows.iter().try_for_each(|cells| snapshot.load_code(&Row { query: query.name, cells }))?;
         }
         snapshot.check_complete()?;
         Ok(snapshot)
@@ -41,7 +48,8 @@ impl CatalogSnapshot {
                 "triggers" => self.facts.entry(row.oid(0)?).or_default().triggers = true,
                 "rules" => self.facts.entry(row.oid(0)?).or_default().rules = true,
                 "policies" => self.facts.entry(row.oid(0)?).or_default().policies = true,
-                "code" => self.facts.entry(row.oid(0)?).or_default().calls_user_code = true,
+                "generated" => self.load_generated(&row)?,
+                CODE => {}
                 "foreign keys" => self.load_foreign_key(&row)?,
                 "types" => self.load_type(&row)?,
                 "functions" => self.load_function(&row)?,
@@ -121,10 +129,40 @@ impl CatalogSnapshot {
         if modifier != -1 {
             self.type_modifiers.insert(ColumnId { relation, attribute }, modifier);
         }
-        let column = Column { attribute, name: row.text(2)?.to_owned(), type_oid: row.oid(3)? };
+        let column = Column { attribute, name: row.text(2)?.to_owned(), type_oid: row.oid(3)?, generated: None };
         let owner = self.relations.get_mut(&relation);
         owner.ok_or_else(|| row.problem(format!("relation {}", relation.0)))?.columns.push(column);
         Ok(())
+    }
+
+    fn load_generated(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let column = self.column_mut(row)?.ok_or_else(|| row.problem("no such column".to_owned()))?;
+        column.generated = Some(Generated { from: row.numbers(2)?.into_iter().collect(), user_code: false });
+        Ok(())
+    }
+
+    /// One use, by an expression of a relation, of what did not come with the server.
+    fn load_code(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let (relation, attribute, used) = (row.oid(0)?, row.number::<i16>(1)?, row.oid(2)?);
+        if used != Oid(0) && !self.cast_runs_code(used) {
+            return Ok(());
+        }
+        self.facts.entry(relation).or_default().calls_user_code = true;
+        match self.column_mut(row)?.map(|column| &mut column.generated) {
+            Some(Some(generated)) => generated.user_code = true,
+            Some(None) => {
+                self.code_defaults.insert(ColumnId { relation, attribute });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The column that a row names first.
+    fn column_mut(&mut self, row: &Row<'_>) -> Result<Option<&mut Column>, CatalogError> {
+        let (relation, attribute) = (row.oid(0)?, row.number::<i16>(1)?);
+        let owner = self.relations.get_mut(&relation);
+        Ok(owner.and_then(|owner| owner.columns.iter_mut().find(|column| column.attribute == attribute)))
     }
 
     fn load_inheritance(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
@@ -288,6 +326,31 @@ mod tests {
     }
 
     #[test]
+    fn generated_columns_and_defaults_say_what_they_use() {
+        let mut rows = minimal();
+        for (attribute, name) in [("4", "search"), ("5", "always"), ("6", "token"), ("7", "note"), ("8", "kind")] {
+            rows.get_mut("columns").unwrap().push(row(&["16390", attribute, name, "25", "-1"]));
+        }
+        rows.insert("generated", vec![row(&["16390", "4", "{3}"]), row(&["16390", "5", "{}"])]);
+        let used = [["16390", "5", "0"], ["16390", "6", "0"], ["16390", "7", "16500"], ["16390", "8", "16501"]];
+        rows.insert("code", used.iter().map(|cells| row(cells)).collect());
+        // An enum runs no code; the domain after it may.
+        let types = [["16500", "2200", "e", "e", "E", "0", "0"], ["16501", "2200", "d", "d", "S", "0", "25"]];
+        rows.insert("types", types.iter().map(|cells| row(cells)).collect());
+        let snapshot = build(&rows).unwrap();
+        let id = |attribute| ColumnId { relation: Oid(16390), attribute };
+        let generated = |attribute| snapshot.column(id(attribute)).unwrap().generated.clone();
+        assert_eq!(generated(3), None);
+        assert_eq!(generated(4), Some(Generated { from: [3].into(), user_code: false }));
+        assert_eq!(generated(5), Some(Generated { from: [].into(), user_code: true }));
+        let defaults = (1..=8).filter(|attribute| snapshot.default_runs_code(id(*attribute)));
+        assert_eq!(defaults.collect::<Vec<_>>(), [6, 8], "5 is generated and 7 uses an enum");
+        assert!(snapshot.facts(Oid(16390)).calls_user_code);
+        rows.insert("code", vec![row(&["16390", "7", "16500"])]);
+        assert!(!build(&rows).unwrap().facts(Oid(16390)).calls_user_code);
+    }
+
+    #[test]
     fn refuses_rows_of_another_shape() {
         for (query, cells) in [
             ("relations", &["16390", "2200", "customers", "z", "f"][..]),
@@ -298,6 +361,9 @@ mod tests {
             ("types", &["1", "11", "x", "q", "U", "0", "0"]),
             ("casts", &["1", "2", "3", "x"]),
             ("inheritance", &["1"]),
+            ("generated", &["16390", "2", "{1}"]),
+            ("generated", &["16390", "3", "{70000}"]),
+            ("code", &["16390", "1"]),
         ] {
             let mut rows = minimal();
             rows.entry(query).or_default().push(row(cells));

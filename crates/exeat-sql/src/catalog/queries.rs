@@ -63,22 +63,67 @@ pub const QUERIES: &[CatalogQuery] = &[
     },
     CatalogQuery { name: "policies", sql: "SELECT DISTINCT p.polrelid::pg_catalog.text FROM pg_catalog.pg_policy p" },
     CatalogQuery {
-        // Defaults, generated columns, check constraints and index expressions that call a user's function.
+        // Generated columns, stored or virtual, and the columns each is made from. The dependency is the default's;
+        // up to PostgreSQL 14 it is the column's own.
+        name: "generated",
+        sql: "SELECT a.attrelid::pg_catalog.text, a.attnum::pg_catalog.text, ARRAY(\
+            SELECT p.refobjsubid FROM pg_catalog.pg_depend p LEFT JOIN pg_catalog.pg_attrdef f \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) f.oid \
+            WHERE p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.refobjid OPERATOR(pg_catalog.=) a.attrelid \
+            AND p.refobjsubid OPERATOR(pg_catalog.<>) a.attnum \
+            AND p.refobjsubid OPERATOR(pg_catalog.<>) '0'::pg_catalog.int4 \
+            AND ((f.adrelid OPERATOR(pg_catalog.=) a.attrelid AND f.adnum OPERATOR(pg_catalog.=) a.attnum) \
+            OR (p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) a.attrelid \
+            AND p.objsubid OPERATOR(pg_catalog.=) a.attnum)) ORDER BY p.refobjsubid)::pg_catalog.text \
+            FROM pg_catalog.pg_attribute a WHERE a.attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog.\"char\" \
+            AND a.attnum OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 AND NOT a.attisdropped \
+            ORDER BY a.attrelid, a.attnum",
+    },
+    CatalogQuery {
+        // What a relation's defaults (their column, else 0), generated columns, constraints, index and partition
+        // expressions use that did not come with the server: a type by its OID, anything else as 0.
         name: "code",
-        sql: "SELECT DISTINCT x.rel::pg_catalog.text FROM (\
-            SELECT a.adrelid AS rel, p.refobjid AS fn FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend p \
+        sql: "SELECT DISTINCT x.rel::pg_catalog.text, x.att::pg_catalog.text, \
+            (CASE WHEN x.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass THEN x.used \
+            ELSE '0'::pg_catalog.oid END)::pg_catalog.text FROM (\
+            SELECT a.adrelid AS rel, a.adnum AS att, p.refclassid AS class, p.refobjid AS used \
+            FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend p \
             ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
             AND p.objid OPERATOR(pg_catalog.=) a.oid \
-            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
-            UNION ALL SELECT k.conrelid, p.refobjid FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend p \
+            UNION ALL SELECT a.attrelid, a.attnum, p.refclassid, p.refobjid \
+            FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_depend p \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) a.attrelid AND p.objsubid OPERATOR(pg_catalog.=) a.attnum \
+            WHERE a.attgenerated OPERATOR(pg_catalog.<>) ''::pg_catalog.\"char\" \
+            UNION ALL SELECT a.attrelid, a.attnum, p.refclassid, p.refobjid \
+            FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid \
+            AND t.typtype OPERATOR(pg_catalog.=) 'd'::pg_catalog.\"char\" AND t.typdefaultbin IS NOT NULL \
+            JOIN pg_catalog.pg_depend p \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) t.oid \
+            UNION ALL SELECT k.conrelid, '0'::pg_catalog.int2, p.refclassid, p.refobjid \
+            FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend p \
             ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass \
             AND p.objid OPERATOR(pg_catalog.=) k.oid \
-            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
-            UNION ALL SELECT i.indrelid, p.refobjid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_depend p \
+            WHERE k.conrelid OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid \
+            UNION ALL SELECT k.conrelid, '0'::pg_catalog.int2, \
+            'pg_catalog.pg_operator'::pg_catalog.regclass, pg_catalog.unnest(k.conexclop) \
+            FROM pg_catalog.pg_constraint k \
+            UNION ALL SELECT i.indrelid, '0'::pg_catalog.int2, p.refclassid, p.refobjid \
+            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_depend p \
             ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
             AND p.objid OPERATOR(pg_catalog.=) i.indexrelid \
-            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass\
-            ) x WHERE x.fn OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid",
+            UNION ALL SELECT r.partrelid, '0'::pg_catalog.int2, p.refclassid, p.refobjid \
+            FROM pg_catalog.pg_partitioned_table r JOIN pg_catalog.pg_depend p \
+            ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) r.partrelid AND p.objsubid OPERATOR(pg_catalog.=) '0'::pg_catalog.int4\
+            ) x WHERE x.used OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
+            AND x.class OPERATOR(pg_catalog.<>) ALL (ARRAY['pg_catalog.pg_class','pg_catalog.pg_constraint',\
+            'pg_catalog.pg_collation','pg_catalog.pg_namespace',\
+            'pg_catalog.pg_extension']::pg_catalog.regclass[]::pg_catalog.oid[])",
     },
     CatalogQuery {
         name: "foreign keys",
