@@ -409,7 +409,7 @@ fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
 }
 
 fn describe(access: &Access) -> String {
-    let capability = record::capability_name(access.capability);
+    let capability = access.capability.name();
     match (&access.relation, access.capability) {
         (
             Some(RelationName { schema, name }),
@@ -438,7 +438,7 @@ fn settings_refusal(facts: &SessionFacts, kind: &StatementKind, lineage: Option<
         lineage?
             .settings
             .iter()
-            .find_map(|(name, value)| settings::refuse_setting(name, Some(std::slice::from_ref(value))))
+            .find_map(|(name, value)| settings::refuse_setting(name, value.as_ref().map(std::slice::from_ref)))
     });
     problem.map(|refused| refused.into_refusal().object(Object::at(&facts.target, None)))
 }

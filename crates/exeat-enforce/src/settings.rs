@@ -12,8 +12,10 @@ const OWN_PREFIX: &str = "exeat.";
 /// What the client may give a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Any literal: the server checks it.
+    /// Any value, also one that comes as a parameter: the server checks it.
     Any,
+    /// Any literal: what it says decides what names mean, and analysis has to know.
+    AnyLiteral,
     /// One of these, compared as the server compares enum values (case-insensitive).
     OneOf(&'static [&'static str]),
     /// Only the value it already has.
@@ -51,7 +53,7 @@ const SETTINGS: &[(&str, Rule)] = &[
     ("jit", Rule::Any),
     ("lock_timeout", Rule::Any),
     ("row_security", Rule::OneOf(ON)),
-    ("search_path", Rule::Any),
+    ("search_path", Rule::AnyLiteral),
     ("standard_conforming_strings", Rule::Pinned(Pin::On)),
     ("statement_timeout", Rule::Any),
     ("timezone", Rule::Any),
@@ -124,7 +126,8 @@ pub fn is_own(name: &str) -> bool {
     name.get(..OWN_PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_PREFIX))
 }
 
-/// For SET, set_config and startup options. `values` is `None` where a value is not a plain literal.
+/// For SET, set_config and startup options. `values` is `None` where a value is not a plain literal but a parameter
+/// or of another type.
 pub fn refuse_setting(name: &str, values: Option<&[String]>) -> Option<SettingRefused> {
     let rule = match rule_of(name) {
         Ok(rule) => rule,
@@ -132,8 +135,8 @@ pub fn refuse_setting(name: &str, values: Option<&[String]>) -> Option<SettingRe
     };
     let owned = || name.to_owned();
     match (rule, values) {
-        (_, None) => Some(SettingRefused::Computed { name: owned() }),
-        (Rule::Any, Some(_)) => None,
+        (Rule::Any, _) | (Rule::AnyLiteral, Some(_)) => None,
+        (Rule::AnyLiteral | Rule::OneOf(_) | Rule::Pinned(_), None) => Some(SettingRefused::Computed { name: owned() }),
         (Rule::OneOf(allowed), Some([value])) if is_one_of(value, allowed) => None,
         (Rule::OneOf(allowed), Some(_)) => Some(SettingRefused::Value { name: owned(), allowed: list(allowed) }),
         (Rule::Pinned(pin), Some([value])) if pin.holds(value) => None,
@@ -209,7 +212,6 @@ mod tests {
             "extra_float_digits",
             "bytea_output",
             "application_name",
-            "SEARCH_PATH",
             "statement_timeout",
             "lock_timeout",
             "idle_in_transaction_session_timeout",
@@ -222,6 +224,14 @@ mod tests {
             "work_mem",
         ] {
             assert_eq!(set(name, "x"), None, "{name}");
+            assert_eq!(refuse_setting(name, None), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_gateway_has_to_know_is_never_computed() {
+        assert_eq!(set("SEARCH_PATH", "x"), None);
+        for name in ["SEARCH_PATH", "row_security", "client_min_messages", "client_encoding", "log_statement"] {
             assert_eq!(refuse_setting(name, None), Some(SettingRefused::Computed { name: name.to_owned() }));
         }
     }
@@ -294,7 +304,7 @@ mod tests {
         ] {
             assert_eq!(refuse_command(&command), None, "{command:?}");
         }
-        let computed = SessionCommand::Set { setting: "work_mem".to_owned(), values: None, local: true };
+        let computed = SessionCommand::Set { setting: "search_path".to_owned(), values: None, local: true };
         assert!(matches!(refuse_command(&computed), Some(SettingRefused::Computed { .. })));
     }
 

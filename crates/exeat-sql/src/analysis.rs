@@ -182,8 +182,9 @@ pub struct Lineage {
     /// The statement calls a function that may change the search path or another session setting
     /// (set_config): the session re-reads its state after it.
     pub changes_settings: bool,
-    /// The (name in lower case, value) pairs of its set_config calls, in order: to be checked as SET is.
-    pub settings: Vec<(String, String)>,
+    /// The (name in lower case, value) pairs of its set_config calls, in order: to be checked as SET is. `None` is a
+    /// value that comes as a parameter.
+    pub settings: Vec<(String, Option<String>)>,
     /// It calls a size function (`\dt+` does). Sizes tell something about stored values: admission must refuse
     /// this where any column of the target is sealed for the principal, whatever relations it names.
     pub relation_sizes: bool,

@@ -11,7 +11,7 @@ pub(crate) enum Review {
     Size,
     /// The setting must be a literal on the readable list.
     CurrentSetting,
-    /// Setting and value must be literals; enforcement checks them as SET.
+    /// The setting must be a literal, its value one or a parameter; enforcement checks them as SET.
     SetConfig,
     /// An effect on the session or on time: literal arguments, and nothing but metadata read beside it.
     Effect,

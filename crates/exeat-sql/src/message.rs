@@ -15,8 +15,8 @@ use crate::walk::select::Target;
 use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
 use crate::{
-    Analysis, ColumnUse, Lineage, Opaque, Output, ParseFailure, Scope, SessionCommand, Source, StatementAnalysis,
-    StatementKind, TransactionCommand, Use,
+    Analysis, ColumnUse, Lineage, Opaque, OpaqueReason, Output, ParseFailure, Scope, SessionCommand, Source,
+    StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 
 /// What earlier statements of the message leave uncertain for later ones.
@@ -47,14 +47,16 @@ pub(crate) fn analyse(
             (_, None) => lineage(node, &kind, snapshot, scope, &positions),
         };
         let start = i32::try_from(text.start).unwrap_or(NOWHERE);
+        let opaque = |reason, at| {
+            let at = positions.character(if at < 0 { start } else { at });
+            Analysis::Opaque(Opaque { reason, at })
+        };
         let analysis = match walked {
             Ok(lineage) => Analysis::Known(Arc::new(lineage)),
             Err(Stop::TooDeep) => return Err(ParseFailure::TooDeep),
             Err(Stop::Unresolved { name, at }) => Analysis::Unresolved { name, at: positions.character(at) },
-            Err(Stop::Opaque { reason, at }) => {
-                let at = positions.character(if at < 0 { start } else { at });
-                Analysis::Opaque(Opaque { reason, at })
-            }
+            Err(Stop::Opaque { reason, at }) => opaque(reason, at),
+            Err(Stop::Named { construct, at }) => opaque(OpaqueReason::Construct { construct }, at),
         };
         simulated.after(&kind, &analysis);
         statements.push(StatementAnalysis { text, kind, analysis });

@@ -5,7 +5,7 @@ use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const
 
 use super::expr::is_open;
 use super::scope::Value;
-use super::{Stop, Walk, Walker, construct, inner, strings, unresolved};
+use super::{Stop, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::catalog::PG_CATALOG;
 use crate::functions::{self, Review};
 use crate::{OpaqueReason, Use};
@@ -95,7 +95,7 @@ impl Walker<'_> {
             || (open.len() == 1 && self.snapshot.call_may_be_cast(schemas, name));
         match functions::review(name) {
             Some(_) if shadowed => {
-                construct(&format!("function {name}, for which a user-defined one may be chosen,"), at)
+                named_construct(format!("function {name}, for which a user-defined one may be chosen,"), at)
             }
             Some(review) => Ok(review),
             None => unreviewed(),
@@ -116,8 +116,8 @@ impl Walker<'_> {
             },
             Review::SetConfig => match args {
                 [setting, value, local] if is_literal(local) => match (literal(setting), literal(value)) {
-                    (Some(setting), Some(value)) => {
-                        self.facts.settings.push((setting.to_ascii_lowercase(), value.to_owned()));
+                    (Some(setting), text) if text.is_some() || is_parameter(value) => {
+                        self.facts.settings.push((setting.to_ascii_lowercase(), text.map(str::to_owned)));
                         Ok(())
                     }
                     _ => construct("set_config with a computed name or value", at),
@@ -128,7 +128,7 @@ impl Walker<'_> {
                 self.facts.session_effect.get_or_insert((name.to_owned(), at));
                 Ok(())
             }
-            Review::Effect => construct(&format!("{name} with computed arguments"), at),
+            Review::Effect => named_construct(format!("{name} with computed arguments"), at),
         }
     }
 }
@@ -139,17 +139,25 @@ fn literal(node: &Node) -> Option<&str> {
         NodeEnum::AConst(AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(text)) }) => {
             Some(&text.sval)
         }
-        NodeEnum::TypeCast(cast) => match cast.as_ref() {
-            TypeCast { arg: Some(arg), type_name: Some(of), location: _ }
-                if strings(&of.names)
-                    .is_some_and(|names| matches!(names.as_slice(), ["text"] | ["pg_catalog", "text"])) =>
-            {
-                literal(arg)
-            }
-            _ => None,
-        },
+        NodeEnum::TypeCast(cast) => literal(text_cast(cast)?),
         _ => None,
     }
+}
+
+/// A parameter, bare or cast to text.
+fn is_parameter(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::ParamRef(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => text_cast(cast).is_some_and(is_parameter),
+        _ => false,
+    }
+}
+
+/// What is cast to text.
+fn text_cast(cast: &TypeCast) -> Option<&Node> {
+    let TypeCast { arg, type_name, location: _ } = cast;
+    let names = strings(&type_name.as_ref()?.names)?;
+    if matches!(names.as_slice(), ["text"] | ["pg_catalog", "text"]) { arg.as_deref() } else { None }
 }
 
 fn is_literal(node: &Node) -> bool {

@@ -57,7 +57,31 @@ impl<'a> Walker<'a> {
             self.on_conflict(target, &item, conflict)?;
         }
         self.items_mut().push(item);
-        self.returning(target, returning_clause)
+        let left_out = self.left_out(target, cols)?;
+        if left_out.iter().any(|attribute| self.domain_runs_code(target, *attribute)) {
+            self.facts.user_code = true;
+        }
+        self.returning(target, &left_out, returning_clause)
+    }
+
+    /// Columns that an INSERT does not write itself: some of a list, any where there is no list.
+    fn left_out(&mut self, target: &Relation, cols: &[Node]) -> Walk<BTreeSet<i16>> {
+        self.spend(cols.len() + target.columns.len())?;
+        let named: BTreeSet<&str> = cols
+            .iter()
+            .filter_map(|col| match &col.node {
+                Some(NodeEnum::ResTarget(assignment)) => Some(assignment.name.as_str()),
+                _ => None,
+            })
+            .collect();
+        let left = target.columns.iter().filter(|column| !named.contains(column.name.as_str()));
+        Ok(left.map(|column| column.attribute).collect())
+    }
+
+    /// A domain's checks look at what it is left at, also at NULL.
+    fn domain_runs_code(&self, target: &Relation, attribute: i16) -> bool {
+        let of = self.snapshot.column(ColumnId { relation: target.oid, attribute }).map(|known| known.type_oid);
+        of.is_none_or(|oid| self.snapshot.base_type(oid) != oid && self.snapshot.cast_runs_code(oid))
     }
 
     /// What is written: everything the source projects.
@@ -84,7 +108,10 @@ impl<'a> Walker<'a> {
     /// A value on its way into a column: DEFAULT, or an expression.
     fn assigned(&mut self, node: &Node) -> Walk<()> {
         match inner(node)? {
-            NodeEnum::SetToDefault(_) => Ok(()),
+            NodeEnum::SetToDefault(_) => {
+                self.facts.says_default = true;
+                Ok(())
+            }
             NodeEnum::MultiAssignRef(assign) => {
                 let MultiAssignRef { source, colno, ncolumns: _ } = assign.as_ref();
                 // Every column of (a, b) = ... carries the same source; it counts once.
@@ -151,7 +178,7 @@ impl<'a> Walker<'a> {
         self.target_and_from(target, table, from_clause)?;
         self.set_list(target, target_list)?;
         self.optional(where_clause, Use::Predicate)?;
-        self.returning(target, returning_clause)
+        self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
     fn set_list(&mut self, target: &Relation, list: &[Node]) -> Walk<()> {
@@ -176,7 +203,7 @@ impl<'a> Walker<'a> {
         let target = self.target(table, Write::Delete)?;
         self.target_and_from(target, table, using_clause)?;
         self.optional(where_clause, Use::Predicate)?;
-        self.returning(target, returning_clause)
+        self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
     /// The target in sight with the FROM items, though not from inside them.
@@ -317,7 +344,13 @@ impl<'a> Walker<'a> {
         self.optional(where_clause, Use::Predicate)
     }
 
-    fn returning<'s>(&mut self, target: &Relation, clause: &'s Option<ReturningClause>) -> Walk<Returned<'s>> {
+    /// `left_out`: the columns that the statement leaves to their defaults, beside those it says DEFAULT for.
+    fn returning<'s>(
+        &mut self,
+        target: &Relation,
+        left_out: &BTreeSet<i16>,
+        clause: &'s Option<ReturningClause>,
+    ) -> Walk<Returned<'s>> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(None) };
         if !options.is_empty() {
             return construct("RETURNING WITH", NOWHERE);
@@ -330,6 +363,11 @@ impl<'a> Walker<'a> {
         members.insert(target.oid);
         if members.iter().any(|member| self.snapshot.facts(*member).triggers) {
             return relation_property(target, "has triggers, which may change what RETURNING gives back", NOWHERE);
+        }
+        let runs_code = |attribute| self.snapshot.default_runs_code(ColumnId { relation: target.oid, attribute });
+        let filled = target.columns.iter().map(|column| column.attribute);
+        if filled.filter(|at| self.facts.says_default || left_out.contains(at)).any(runs_code) {
+            return relation_property(target, "has a default that calls code which is not analysed", NOWHERE);
         }
         let targets = self.target_list(exprs, Use::Expression)?;
         self.facts.reads.insert(target.oid);

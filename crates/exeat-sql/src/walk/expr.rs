@@ -9,7 +9,7 @@ use pg_query::protobuf::{
 
 use super::column::Resolved;
 use super::scope::Value;
-use super::{NOWHERE, Stop, Walk, Walker, construct, inner, strings, unresolved};
+use super::{NOWHERE, Stop, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::catalog::{Oid, Operands, PG_CATALOG};
 use crate::{OpaqueReason, Use, operators};
 
@@ -189,7 +189,7 @@ impl Walker<'_> {
             return Err(Stop::Opaque { reason: OpaqueReason::Operator { name: names.join(".") }, at });
         }
         if self.snapshot.user_operator_visible(schemas, name, operands) {
-            return construct(&format!("operator {name}, for which a user-defined one may be chosen,"), at);
+            return named_construct(format!("operator {name}, for which a user-defined one may be chosen,"), at);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use pg_query::protobuf::{Alias, FuncCall, Node, RangeFunction, RangeSubselect, R
 use super::cte::{alias_names, computed_columns};
 use super::scope::{Columns, Item};
 use super::select::columns_of;
-use super::{NOWHERE, Walk, Walker, construct, inner, strings, unresolved};
+use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::Use;
 use crate::catalog::Relation;
 use crate::functions::{self, TableShape};
@@ -169,7 +169,7 @@ impl<'a> Walker<'a> {
             }
             Some(TableShape::Scalar) => vec![alias.unwrap_or(name).to_owned()],
             Some(TableShape::Columns(columns)) => columns.iter().map(|column| (*column).to_owned()).collect(),
-            None => return construct(&format!("function {name} in FROM"), call.location),
+            None => return named_construct(format!("function {name} in FROM"), call.location),
         };
         Ok((name, columns))
     }

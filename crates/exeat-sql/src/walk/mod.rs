@@ -42,8 +42,19 @@ pub(crate) const COLUMNS_MAX: usize = 1_664;
 /// Why the walk ended early.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Stop {
-    Opaque { reason: OpaqueReason, at: i32 },
-    Unresolved { name: String, at: i32 },
+    Opaque {
+        reason: OpaqueReason,
+        at: i32,
+    },
+    /// A construct whose description holds a name, which only the one who sent it may read.
+    Named {
+        construct: String,
+        at: i32,
+    },
+    Unresolved {
+        name: String,
+        at: i32,
+    },
     TooDeep,
 }
 
@@ -54,6 +65,10 @@ pub(crate) const NOWHERE: i32 = -1;
 
 pub(crate) fn construct<T>(what: &str, at: i32) -> Walk<T> {
     Err(Stop::Opaque { reason: OpaqueReason::Construct { construct: what.to_owned() }, at })
+}
+
+pub(crate) fn named_construct<T>(construct: String, at: i32) -> Walk<T> {
+    Err(Stop::Named { construct, at })
 }
 
 pub(crate) fn unresolved<T>(name: &str, at: i32) -> Walk<T> {
@@ -71,7 +86,9 @@ pub(crate) struct Facts {
     pub(crate) uses: BTreeMap<(ColumnId, Use), i32>,
     pub(crate) user_code: bool,
     pub(crate) locks_rows: bool,
-    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) settings: Vec<(String, Option<String>)>,
+    /// DEFAULT stands for a value to write.
+    pub(crate) says_default: bool,
     pub(crate) relation_sizes: bool,
     /// A call with an effect on the session or on time (pg_sleep, advisory locks): alone or over metadata only.
     pub(crate) session_effect: Option<(String, i32)>,

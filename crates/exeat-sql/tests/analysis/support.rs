@@ -113,7 +113,7 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         }
     }
     for (setting, value) in &lineage.settings {
-        writeln!(out, "sets: {setting} = {value}").unwrap();
+        writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();
     }
     for (flag, set) in [
         ("user code", lineage.user_code),
