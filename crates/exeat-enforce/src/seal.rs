@@ -2,12 +2,15 @@
 //! Labels bind by name here; the result is keyed by OID and attribute number, so nothing after this page
 //! looks at a name again to decide whether a value is sensitive.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use exeat_policy::{ColumnMask, Mask, Policy, Principal, RelationName};
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid, Relation, RelationKind};
 
 use crate::builtin;
+
+/// Label of a generated column that runs a user's code.
+const GENERATED: &str = "generated";
 
 /// Sealed columns by relation. Empty where no label of the target is masked for the principal.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +40,69 @@ impl SealPlan {
                 plan.relations.insert(relation.oid, RelationSeal { name, columns });
             }
         }
+        if !plan.is_empty() {
+            plan.seal_generated(snapshot);
+        }
         plan
+    }
+
+    /// A generated column tells about the columns it is made from, whatever it is called: it is sealed as they are.
+    fn seal_generated(&mut self, snapshot: &CatalogSnapshot) {
+        let is_generated = |relation: &&Relation| relation.columns.iter().any(|column| column.generated.is_some());
+        let mut relations: Vec<&Relation> = snapshot.relations().filter(is_generated).collect();
+        relations.sort_by_key(|relation| relation.oid);
+        let mut done = HashSet::new();
+        for relation in relations {
+            if done.contains(&relation.oid) {
+                continue;
+            }
+            let others = snapshot.family(relation.oid).into_iter().filter_map(|oid| snapshot.relation(oid));
+            let family: Vec<&Relation> = std::iter::once(relation).chain(others).collect();
+            done.extend(family.iter().map(|member| member.oid));
+            self.seal_family(&family);
+        }
+    }
+
+    /// By name and as one: rows of a child come out under its parent's columns, while its own expression may be
+    /// another.
+    fn seal_family(&mut self, family: &[&Relation]) {
+        let mut sealed: BTreeMap<&str, ColumnMask> = BTreeMap::new();
+        let mut generated: BTreeMap<&str, Origin<'_>> = BTreeMap::new();
+        for (member, column) in
+            family.iter().flat_map(|member| member.columns.iter().map(move |column| (member, column)))
+        {
+            if let Some(mask) = self.column(ColumnId { relation: member.oid, attribute: column.attribute }) {
+                keep_strictest(&mut sealed, &column.name, mask);
+            }
+            if let Some(made) = &column.generated {
+                let origin = generated.entry(&column.name).or_default();
+                origin.from.extend(made.from.iter().filter_map(|source| name_of(member, *source)));
+                origin.user_code |= made.user_code;
+            }
+        }
+        // The server makes no column from another generated one; the rounds do not rely on it, and end because one
+        // that seals nothing more strictly is the last.
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for (name, origin) in &generated {
+                changed |= origin.mask(&sealed).is_some_and(|mask| keep_strictest(&mut sealed, name, &mask));
+            }
+        }
+        for member in family {
+            for column in member.columns.iter().filter(|column| generated.contains_key(column.name.as_str())) {
+                if let Some(mask) = sealed.get(column.name.as_str()) {
+                    self.tighten(member, column.attribute, mask);
+                }
+            }
+        }
+    }
+
+    fn tighten(&mut self, relation: &Relation, attribute: i16, mask: &ColumnMask) {
+        let name = || RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() };
+        let seal = self.relations.entry(relation.oid);
+        let seal = seal.or_insert_with(|| RelationSeal { name: name(), columns: BTreeMap::new() });
+        keep_strictest(&mut seal.columns, attribute, mask);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -51,6 +116,45 @@ impl SealPlan {
     pub fn relation(&self, oid: Oid) -> Option<&RelationSeal> {
         self.relations.get(&oid)
     }
+}
+
+/// What a generated column is made from, by name, over a whole family.
+#[derive(Debug, Default)]
+struct Origin<'a> {
+    from: BTreeSet<&'a str>,
+    user_code: bool,
+}
+
+impl Origin<'_> {
+    /// Never less than redacted: the part of a value that a mask keeps is another part once the value is made over.
+    fn mask(&self, sealed: &BTreeMap<&str, ColumnMask>) -> Option<ColumnMask> {
+        let sources = self.from.iter().filter_map(|source| sealed.get(source));
+        let strictest = sources.fold(None, |found: Option<&ColumnMask>, source| match found {
+            Some(found) if found.mask >= source.mask => Some(found),
+            Some(_) | None => Some(source),
+        });
+        match strictest {
+            Some(source) => Some(ColumnMask { mask: source.mask.max(Mask::Redact), ..source.clone() }),
+            // A user's code may read any column of the database, and nothing is looked at here where none is sealed.
+            None if self.user_code => {
+                Some(ColumnMask { label: GENERATED.to_owned(), mask: Mask::Redact, rule: "built-in".to_owned() })
+            }
+            None => None,
+        }
+    }
+}
+
+/// Whether it is sealed more strictly than before.
+fn keep_strictest<K: Ord>(sealed: &mut BTreeMap<K, ColumnMask>, key: K, mask: &ColumnMask) -> bool {
+    let stricter = sealed.get(&key).is_none_or(|known| mask.mask > known.mask);
+    if stricter {
+        sealed.insert(key, mask.clone());
+    }
+    stricter
+}
+
+fn name_of(relation: &Relation, attribute: i16) -> Option<&str> {
+    relation.columns.iter().find(|column| column.attribute == attribute).map(|column| column.name.as_str())
 }
 
 fn sealed_columns(
@@ -85,4 +189,120 @@ fn sealed_columns(
         }
     }
     sealed
+}
+
+#[cfg(test)]
+mod tests {
+    use exeat_policy::{PolicyContext, PrincipalKind};
+    use exeat_sql::QUERIES;
+
+    use super::*;
+
+    const POLICY: &str = "
+version: 1
+labels: {shop: {ssn: [public.parent.ssn], far: [public.far.ssn]}}
+rules:
+  - {id: mask, target: shop, mask: {ssn: {with: partial, last: 4}}}
+  - {id: far, target: shop, mask: {far: {with: nullify}}}
+";
+
+    /// A parent (1 id, 2 ssn, 3 city, 4 shown) and a child with the same columns in another order (4 id, 3 ssn,
+    /// 2 city, 1 shown), and a relation apart from them; `shown` of each is there to be generated.
+    fn plan(generated: &[&str], code: &[&str]) -> SealPlan {
+        let columns = |oid: &str, order: [&str; 4]| {
+            order
+                .map(|at| at.to_owned())
+                .into_iter()
+                .zip(["id", "ssn", "city", "shown"])
+                .map(move |(at, name)| vec![oid.to_owned(), at, name.to_owned(), "25".to_owned(), "-1".to_owned()])
+                .collect::<Vec<_>>()
+        };
+        let words =
+            |rows: &[&str]| rows.iter().map(|row| row.split(' ').map(str::to_owned).collect()).collect::<Vec<_>>();
+        let rows: HashMap<&str, Vec<Vec<String>>> = HashMap::from([
+            ("database", words(&["5 shop UTF8 150018 63"])),
+            ("schemas", words(&["11 pg_catalog", "2200 public"])),
+            ("relations", words(&["16390 2200 parent r f", "16391 2200 child r f", "16392 2200 far r f"])),
+            (
+                "columns",
+                [
+                    columns("16390", ["1", "2", "3", "4"]),
+                    columns("16391", ["4", "3", "2", "1"]),
+                    columns("16392", ["1", "2", "3", "4"]),
+                ]
+                .concat(),
+            ),
+            ("inheritance", words(&["16391 16390"])),
+            ("generated", words(generated)),
+            ("code", words(code)),
+        ]);
+        let results: Vec<Vec<Vec<Option<String>>>> = QUERIES
+            .iter()
+            .map(|query| {
+                rows.get(query.name).into_iter().flatten().map(|row| row.iter().cloned().map(Some).collect()).collect()
+            })
+            .collect();
+        let snapshot = CatalogSnapshot::build(1, &results).unwrap();
+        let context =
+            PolicyContext { default_issuer: Some("https://idp".to_owned()), targets: Some(vec!["shop".to_owned()]) };
+        let policy = Policy::load(&[("policy.yaml".to_owned(), POLICY.to_owned())], &context)
+            .unwrap_or_else(|faults| panic!("{faults}"));
+        let principal = Principal {
+            issuer: "https://idp".to_owned(),
+            subject: "a".to_owned(),
+            groups: Default::default(),
+            claims: Default::default(),
+            actor: None,
+            kind: PrincipalKind::Workload,
+            token_id: None,
+            instance: Default::default(),
+        };
+        SealPlan::compute(&policy, &principal, "shop", &snapshot)
+    }
+
+    fn sealed(plan: &SealPlan, relation: u32, attribute: i16) -> Option<(&str, Mask, &str)> {
+        plan.column(ColumnId { relation: Oid(relation), attribute }).map(|mask| (&*mask.label, mask.mask, &*mask.rule))
+    }
+
+    const PARENT: (u32, i16) = (16390, 4);
+    const CHILD: (u32, i16) = (16391, 1);
+    const FAR: (u32, i16) = (16392, 4);
+
+    #[test]
+    fn a_generated_column_is_sealed_as_its_sources_here_and_in_the_family() {
+        for (parent_from, child_from, shown_sealed) in [
+            ("{3}", "{2}", false),
+            ("{2}", "{2}", true),
+            ("{3}", "{3}", true),
+            ("{2,3}", "{2}", true),
+            ("{}", "{}", false),
+            ("{1}", "{4,2,3}", true),
+        ] {
+            let plan = plan(&[&format!("16390 4 {parent_from}"), &format!("16391 1 {child_from}"), "16392 4 {3}"], &[]);
+            let expected = shown_sealed.then_some(("ssn", Mask::Redact, "mask"));
+            for (relation, attribute) in [PARENT, CHILD] {
+                assert_eq!(sealed(&plan, relation, attribute), expected, "{parent_from} {child_from} {relation}");
+            }
+            assert_eq!(sealed(&plan, FAR.0, FAR.1), None, "another relation's generated column stays as it is");
+        }
+    }
+
+    #[test]
+    fn a_generated_column_made_from_another_is_sealed_too() {
+        let itself = plan(&["16392 4 {4,3}"], &[]);
+        assert_eq!(sealed(&itself, FAR.0, FAR.1), None, "made from itself and from nothing sealed");
+        let chained = plan(&["16392 3 {4}", "16392 4 {2}"], &[]);
+        for attribute in [3, 4] {
+            assert_eq!(sealed(&chained, FAR.0, attribute), Some(("far", Mask::Nullify, "far")));
+        }
+    }
+
+    #[test]
+    fn users_code_seals_what_it_generates_and_nothing_else() {
+        let generated = ["16390 4 {3}", "16391 1 {2}", "16392 4 {3}"];
+        let plan = plan(&generated, &["16392 4 0", "16390 3 0", "16391 0 0"]);
+        assert_eq!(sealed(&plan, FAR.0, FAR.1), Some((GENERATED, Mask::Redact, "built-in")));
+        assert_eq!(sealed(&plan, PARENT.0, PARENT.1), None);
+        assert_eq!(sealed(&plan, PARENT.0, 3), None, "a default is no generated column");
+    }
 }
