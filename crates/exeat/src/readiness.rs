@@ -14,7 +14,6 @@ use exeat_proxy::server::{Server, TargetStatus};
 use exeat_store::record::Recorder;
 use tokio::sync::watch;
 
-
 /// A target that is down is looked for often, one that is up seldom: each look is a login.
 const LOOK_EVERY_DOWN: Duration = Duration::from_millis(500);
 const LOOK_EVERY_UP: Duration = Duration::from_secs(10);
