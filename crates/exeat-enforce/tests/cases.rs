@@ -140,11 +140,17 @@ impl Run<'_> {
             Outputs::Columns(_) => out.push_str("rows"),
         }
         write!(out, "; {:?}", plan.taint).unwrap();
-        let StateEffect { rereads_state, transaction, changes_catalog } = plan.effect;
+        let StateEffect { rereads_state, transaction, speaks_for_transaction, changes_catalog } = plan.effect;
         if let Some(command) = transaction {
             write!(out, "; {command:?}").unwrap();
         }
-        for (effect, set) in [("rereads state", rereads_state), ("changes catalog", changes_catalog)] {
+        let effects = [
+            ("rereads state", rereads_state),
+            // Every transaction command does; said where it is something else.
+            ("speaks for the transaction", speaks_for_transaction && transaction.is_none()),
+            ("changes catalog", changes_catalog),
+        ];
+        for (effect, set) in effects {
             if set {
                 write!(out, "; {effect}").unwrap();
             }
