@@ -17,7 +17,7 @@ use exeat_store::record::{
 pub(crate) const POLICY: PolicyRef<'static> = PolicyRef { version: 3, sha256: "abc123" };
 
 pub(crate) struct Place {
-    base: tempfile::TempDir,
+    pub(crate) base: tempfile::TempDir,
 }
 
 impl Place {
@@ -37,20 +37,20 @@ impl Place {
         keys_at(self.base.path()).unwrap()
     }
 
-    /// A test beside this one may just be starting a child process, which holds a copy of the folder's lock from its
-    /// fork to its exec: a lock given back here is free a moment later.
     pub(crate) fn open(&self) -> Recorder {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        loop {
-            match self.try_open(Durability::Os) {
-                Err(StoreError::Locked { .. }) if std::time::Instant::now() < deadline => std::thread::yield_now(),
-                opened => return opened.unwrap(),
-            }
-        }
+        self.try_open(Durability::Os).unwrap()
     }
 
+    /// A test beside this one may just be starting a child process, which holds a copy of the folder's lock from its
+    /// fork to its exec: a lock given back here is free a moment later.
     pub(crate) fn try_open(&self, durability: Durability) -> Result<Recorder, StoreError> {
-        open_at(self.base.path(), durability)
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            match open_at(self.base.path(), durability) {
+                Err(StoreError::Locked { .. }) if std::time::Instant::now() < deadline => std::thread::yield_now(),
+                opened => return opened,
+            }
+        }
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {

@@ -173,7 +173,7 @@ fn two_processes_do_not_share_a_folder() {
     }
     let place = Place::new();
     let recorder = place.open();
-    assert!(matches!(place.try_open(Durability::Os), Err(StoreError::Locked { .. })));
+    assert!(matches!(open_at(place.base.path(), Durability::Os), Err(StoreError::Locked { .. })));
     let output = place.child("failure::two_processes_do_not_share_a_folder");
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("is in use by another process"));
