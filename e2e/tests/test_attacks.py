@@ -19,7 +19,7 @@ ON_TWIN = "SET search_path = attack_twin, attack"
 POLICY = f"""version: 1
 labels:
   {TARGET}:
-    ssn: ["attack.people.ssn"]
+    ssn: ["attack.people.ssn", "attack_new.people.city"]
 rules:
   - id: work
     target: {TARGET}
@@ -42,7 +42,7 @@ def value(shop):
     with psycopg.connect(shop.admin.text(), autocommit=True) as admin:
         admin.execute(
             f"""
-            CREATE SCHEMA attack; CREATE SCHEMA attack_twin;
+            CREATE SCHEMA attack; CREATE SCHEMA attack_twin; CREATE SCHEMA attack_new;
             CREATE TABLE attack.people (id int, city text, ssn text,
                 digits text GENERATED ALWAYS AS (replace(ssn, ':', '')) STORED);
             INSERT INTO attack.people VALUES (1, 'Ghent', '{secret}');
@@ -53,7 +53,7 @@ def value(shop):
                 $$ BEGIN RAISE EXCEPTION '%', (SELECT ssn FROM attack.people); END $$;
             CREATE CONSTRAINT TRIGGER late AFTER INSERT ON attack.tickets DEFERRABLE INITIALLY DEFERRED
                 FOR EACH ROW EXECUTE FUNCTION attack.quote();
-            GRANT USAGE ON SCHEMA attack, attack_twin TO shop_reader;
+            GRANT USAGE ON SCHEMA attack, attack_twin, attack_new TO shop_reader;
             GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA attack, attack_twin TO shop_reader;
             """
         )
@@ -110,6 +110,22 @@ CONVERSATIONS = {
         [wire.query("COMMIT")],
     ],
     "a Sync that commits behind another Sync": [[run("SELECT 1"), SYNC, run(TICKET), SYNC]],
+    "a search path that a refused Query takes back": [
+        [wire.query("SET search_path = attack")],
+        [run(ON_TWIN), wire.query("SELECT lower(ssn) FROM attack.people"), wire.query(COMPUTED)],
+    ],
+    "a search path that a refused FunctionCall takes back": [
+        [wire.query("SET search_path = attack")],
+        [run(ON_TWIN), run("SELECT 1"), wire.message("F", bytes(10)), wire.query(COMPUTED)],
+    ],
+    "rows in FROM whose columns hide the name": [
+        [wire.query("SELECT (SELECT ssn FROM unnest(ARRAY[t]) AS ssn) FROM attack.people p, attack.tickets t")],
+        [wire.query("SELECT (SELECT ssn FROM unnest((SELECT array_agg(n) FROM pg_namespace n)) AS ssn LIMIT 1) FROM attack.people")],
+    ],
+    "rows in a parameter": [
+        [wire.parse("SELECT (SELECT ssn FROM unnest($1) AS ssn) FROM attack.people", "", [210]),
+         wire.bind(values=["{NULL}"]), wire.execute(), SYNC],
+    ],
     "SET CONSTRAINTS": [
         [wire.query("BEGIN")], [wire.query(TICKET)], [wire.query("SET CONSTRAINTS ALL IMMEDIATE")],
     ],
@@ -124,7 +140,7 @@ def answers(packet):
     """How many ReadyForQuery messages a packet asks for."""
     data, count = b"".join(packet), 0
     while data:
-        count += data[:1] in (b"Q", b"S")
+        count += data[:1] in (b"Q", b"S", b"F")
         data = data[1 + int.from_bytes(data[1:5], "big"):]
     return count
 
@@ -169,6 +185,34 @@ def test_a_view_replaced_while_the_statement_waits_is_not_read(dsn, shop, value)
         admin.execute("DROP VIEW attack.board")
     assert value.encode() not in b"".join(body for _, body in received)
     assert wire.error_fields(received[-1][1])["C"] == "58030"
+
+
+def test_a_relation_that_steps_in_front_of_a_prepared_statements_is_not_read(dsn, shop, value):
+    """A description from before the change says nothing about what the statement reads after it."""
+    with psycopg.connect(shop.admin.text(), autocommit=True) as admin, wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        connection.cycle(wire.query("SET search_path = attack_new, attack"))
+        connection.cycle(wire.parse("SELECT city FROM people", "s"), wire.describe("S", "s"), SYNC)
+        before = connection.cycle(wire.bind("", "s"), wire.execute(), SYNC)
+        assert b"Ghent" in b"".join(body for _, body in before)
+        admin.execute("CREATE TABLE attack_new.people AS SELECT id, ssn AS city FROM attack.people")
+        admin.execute("GRANT SELECT ON attack_new.people TO shop_reader")
+        received = []
+        try:
+            received = connection.cycle(wire.bind("", "s"), wire.execute(), SYNC)
+        except wire.Closed:
+            pass  # what was predicted is not what came
+        finally:
+            admin.execute("DROP TABLE attack_new.people")
+    assert value.encode() not in b"".join(body for _, body in received)
+
+
+def test_the_end_of_a_failed_block_sent_ahead_is_the_servers(dsn):
+    with wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        connection.send(*map(wire.query, ("BEGIN", "SET search_path = attack", "SELECT 1/0", "COMMIT", "SELECT 1")))
+        states = [connection.receive_until("Z")[-1][1] for _ in range(5)]
+    assert states == [b"T", b"T", b"E", b"I", b"I"]
 
 
 def test_the_attacks_aim_at_something(shop, value):

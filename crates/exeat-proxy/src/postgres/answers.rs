@@ -165,8 +165,6 @@ impl Session {
                 if let BackendMessage::RowDescription(described) = message {
                     // Checked as a text result; each Bind has its own formats.
                     self.bind_mask(statement.permit.plans.first(), described, |_| Format::Text)?;
-                    let version = self.picture.facts.snapshot.version();
-                    let _ = statement.described.set((version, described.clone()));
                 }
                 self.release(message, Taint::Clean)
             }

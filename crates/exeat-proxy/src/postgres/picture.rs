@@ -159,12 +159,12 @@ impl Session {
         parameter_types: &[u32],
         extended: bool,
     ) -> Result<Understood, SessionEnd> {
-        let failed_block = self.status == TransactionStatus::Failed && self.pipeline.due() == 0;
-        match self.renew_picture(failed_block).await? {
+        match self.renew_picture(self.in_failed_block()).await? {
             Renewed::Yes => {}
             Renewed::Skipped => return Ok(Understood::Skipped),
             Renewed::Refuse(refusal) => return Ok(Understood::refuse(refusal)),
         }
+        let failed_block = self.in_failed_block();
         let understood = self.evaluate_once(sql).await;
         let (statement, refusal) = match understood {
             Err(Unclear::Refuse(refusal)) => return Ok(Understood::refuse(refusal)),
@@ -286,6 +286,9 @@ impl Session {
             OwnAnswer::Done => {}
             OwnAnswer::Skipped => return Ok(Renewed::Skipped),
             OwnAnswer::Refused(refusal) => return Ok(Renewed::Refuse(*refusal)),
+            // The block failed behind answers that were still on their way: only its end can run now, and that needs
+            // no names.
+            OwnAnswer::Failed(_) if self.in_failed_block() => return Ok(Renewed::Yes),
             OwnAnswer::Failed(problem) => {
                 tracing::error!(sqlstate = ?problem.sqlstate(), "session state could not be read");
                 return Ok(Renewed::Refuse(Refusal::not_enforceable("the session's own state cannot be read")));
@@ -304,6 +307,10 @@ impl Session {
         self.picture.stale = false;
         self.own.state = Some(state);
         Ok(Renewed::Yes)
+    }
+
+    fn in_failed_block(&self) -> bool {
+        self.status == TransactionStatus::Failed && self.pipeline.due() == 0
     }
 
     /// Asks the server to parse what we cannot. `Some`: its error is the answer.

@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use exeat_enforce::admit::{Control, Verdict, admit_bind, admit_parse};
 use exeat_enforce::plan::Outputs;
 use exeat_enforce::refusal::{Refusal, RefusalCode};
-use exeat_enforce::release;
 use exeat_sql::Oid;
 use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target};
 
@@ -44,8 +43,7 @@ impl Session {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
             Verdict::Forward(admitted) => {
                 let kept = Arc::clone(&permit);
-                let statement =
-                    Statement { sql: Arc::from(sql.as_str()), permit: kept, analysis, described: OnceLock::new() };
+                let statement = Statement { sql: Arc::from(sql.as_str()), permit: kept, analysis };
                 let change = self.names.put_statement(name.as_str(), Arc::new(statement));
                 let due = Due::Parse { change, permit };
                 let skipped = self.sender().statement(Request::Parse, admitted, receipt, due);
@@ -81,7 +79,7 @@ impl Session {
             Ok(receipt) => receipt,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
         };
-        let portal = Arc::new(self.portal(&bind, &statement, permit, Arc::clone(&request_id)));
+        let portal = Arc::new(self.portal(&bind, permit, Arc::clone(&request_id)));
         let name = bind.portal.clone();
         match admit_bind(bind, &statement.sql, &portal.permit) {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
@@ -94,16 +92,8 @@ impl Session {
         }
     }
 
-    /// The portal with its mask already bound where the server has described the statement before and nothing
-    /// has moved since.
-    fn portal(
-        &self,
-        bind: &Bind,
-        statement: &Statement,
-        permit: Arc<exeat_enforce::evaluate::Permit>,
-        request_id: Arc<str>,
-    ) -> Portal {
-        let portal = Portal {
+    fn portal(&self, bind: &Bind, permit: Arc<exeat_enforce::evaluate::Permit>, request_id: Arc<str>) -> Portal {
+        Portal {
             request_id,
             permit,
             policy: self.picture.policy.generation,
@@ -111,16 +101,7 @@ impl Session {
             result_formats: bind.result_formats.clone(),
             bound: OnceLock::new(),
             describe_sent: AtomicBool::new(false),
-        };
-        let facts = &self.picture.facts;
-        let described = statement.described.get().filter(|(version, _)| *version == facts.snapshot.version());
-        if let (Some((_, described)), Some(plan)) = (described, portal.plan())
-            && let Ok(bound) =
-                release::bind(plan, described, &facts.seals, &facts.snapshot, |column| portal.format(column))
-        {
-            let _ = portal.bound.set(bound);
         }
-        portal
     }
 
     pub(crate) fn describe(&mut self, describe: Describe) -> Done {
@@ -216,6 +197,8 @@ impl Session {
         }
         let change = self.names.query(Vec::new());
         self.names.confirm(change);
+        // The poison aborts the implicit transaction of an open batch, and takes back what it had set.
+        self.picture.transaction_may_end();
         self.batch_open = false;
         self.sender().poison_simple(Due::Poison(Box::new(fields.clone())))?;
         Ok(())
@@ -263,14 +246,18 @@ impl Session {
         })
     }
 
-    /// A parameter's type may run a user's code when the server reads its value.
+    /// A parameter's type may run a user's code when the server reads its value, or bring rows with columns of their
+    /// own into the statement.
     fn refuse_types(&self, types: &[u32]) -> Option<Refusal> {
         let facts = &self.picture.facts;
-        let runs_code = |oid: &&u32| !facts.unrestricted && facts.snapshot.type_runs_code(Oid(**oid));
-        types.iter().find(runs_code).map(|oid| {
+        let refused = |oid: &&u32| {
+            let oid = Oid(**oid);
+            !facts.unrestricted && (facts.snapshot.type_runs_code(oid) || facts.snapshot.type_holds_rows(oid))
+        };
+        types.iter().find(refused).map(|oid| {
             Refusal::new(
                 RefusalCode::OpaqueStatement,
-                format!("the type of a parameter (OID {oid}) runs code of its own"),
+                format!("the type of a parameter (OID {oid}) runs code of its own or holds rows"),
             )
             .suggestion("declare the parameter as text and leave the cast to the server")
         })

@@ -238,6 +238,7 @@ impl Session {
     pub(crate) async fn answer_simple(&mut self, fields: &Fields) -> Done {
         let change = self.names.query(Vec::new());
         self.names.confirm(change);
+        self.picture.transaction_may_end();
         self.io.outbox.error(fields);
         if self.pipeline.is_skipping() {
             // The probe stood in an open batch and failed there; a Query would have ended the batch.

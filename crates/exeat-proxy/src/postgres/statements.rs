@@ -8,7 +8,6 @@ use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::{Forgets, StatementPlan};
 use exeat_enforce::release::BoundMask;
 use exeat_sql::MessageAnalysis;
-use exeat_wire::backend::RowDescription;
 use exeat_wire::frontend::Format;
 
 /// A statement the server has under a name (the unnamed one is "").
@@ -18,9 +17,6 @@ pub(crate) struct Statement {
     /// At Parse time; a Bind whose analysis differs is refused.
     pub(crate) analysis: Option<Arc<MessageAnalysis>>,
     pub(crate) permit: Arc<Permit>,
-    /// The description the server gave for a Describe of the statement, with the catalog version it was checked
-    /// against: lets a later Execute go without a Describe of its own.
-    pub(crate) described: OnceLock<(u64, RowDescription)>,
 }
 
 /// A bound portal with its own mask plan.
@@ -192,12 +188,7 @@ mod tests {
     use exeat_enforce::evaluate::permit_unparsed;
 
     fn statement(sql: &str) -> Arc<Statement> {
-        Arc::new(Statement {
-            sql: Arc::from(sql),
-            analysis: None,
-            permit: permit_unparsed(sql),
-            described: OnceLock::new(),
-        })
+        Arc::new(Statement { sql: Arc::from(sql), analysis: None, permit: permit_unparsed(sql) })
     }
 
     fn text(names: &Names, name: &str) -> Option<String> {

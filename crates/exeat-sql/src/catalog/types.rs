@@ -58,6 +58,10 @@ pub(crate) struct Operands {
     pub(crate) right_open: bool,
 }
 
+/// A parameter whose type the client leaves to the server, and the type of a literal without one.
+const UNSPECIFIED: Oid = Oid(0);
+const UNKNOWN: Oid = Oid(705);
+
 /// Chains of domains over arrays over domains end; a row that says otherwise is not believed.
 const TYPE_DEPTH_MAX: u8 = 32;
 
@@ -91,6 +95,30 @@ impl CatalogSnapshot {
             }
         }
         oid
+    }
+
+    /// One value, not a row and not a list. Unknown types are not.
+    pub(crate) fn is_scalar(&self, oid: Oid) -> bool {
+        match self.types.get(&self.base_type(oid)).map(|known| known.class) {
+            Some(TypeClass::Base | TypeClass::Enum | TypeClass::Range) => true,
+            Some(TypeClass::Array { .. } | TypeClass::Composite | TypeClass::Domain { .. } | TypeClass::Pseudo)
+            | None => false,
+        }
+    }
+
+    pub(crate) fn is_scalar_array(&self, oid: Oid) -> bool {
+        match self.types.get(&self.base_type(oid)).map(|known| known.class) {
+            Some(TypeClass::Array { element }) => self.is_scalar(element),
+            Some(_) | None => false,
+        }
+    }
+
+    /// May a parameter of this type hold rows? Row types that come with the server included.
+    pub fn type_holds_rows(&self, oid: Oid) -> bool {
+        if oid == UNSPECIFIED || oid == UNKNOWN {
+            return false;
+        }
+        !self.is_scalar(oid) && !self.is_scalar_array(oid)
     }
 
     /// May a cast to this type run a user's code: a domain's checks, an input function, a user's cast function?

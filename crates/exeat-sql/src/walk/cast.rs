@@ -72,7 +72,7 @@ impl Walker<'_> {
     }
 
     /// The type a cast names, if casting to it runs no code but the server's.
-    fn cast_target(&mut self, of: &TypeName) -> Walk<Oid> {
+    pub(crate) fn cast_target(&mut self, of: &TypeName) -> Walk<Oid> {
         let TypeName { names, type_oid: _, setof, pct_type, typmods, typemod: _, array_bounds: _, location } = of;
         let at = *location;
         if *setof || *pct_type {

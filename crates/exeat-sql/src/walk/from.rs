@@ -10,7 +10,7 @@ use super::scope::{Columns, Item};
 use super::select::columns_of;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::Use;
-use crate::catalog::Relation;
+use crate::catalog::{Relation, RelationKind};
 use crate::functions::{self, TableShape};
 
 /// An alias taken apart: name and column names.
@@ -82,7 +82,8 @@ impl<'a> Walker<'a> {
     ) -> Walk<Item> {
         let columns = self.relation_columns(relation);
         let mut item = Item::new(Some(alias.unwrap_or(&relation.name)), columns);
-        item.stored = Some(relation.oid);
+        // A view has no system columns: the server would look for them further out.
+        item.stored = (relation.kind != RelationKind::View).then_some(relation.oid);
         item.unaliased = alias.is_none().then_some(relation.oid);
         renamed(item, names, at)
     }
@@ -156,11 +157,19 @@ impl<'a> Walker<'a> {
         Ok(item)
     }
 
-    fn function_columns<'c>(&self, call: &'c FuncCall, alias: Option<&str>) -> Walk<(&'c str, Vec<String>)> {
+    fn function_columns<'c>(&mut self, call: &'c FuncCall, alias: Option<&str>) -> Walk<(&'c str, Vec<String>)> {
         let name = strings(&call.funcname).and_then(|names| names.last().copied());
         let Some(name) = name else { return construct("a function in FROM", call.location) };
         let columns = match functions::table_shape(name) {
             Some(TableShape::Scalar) if name == "unnest" => {
+                for array in &call.args {
+                    if !self.laterally(true, |walker| walker.is_scalar_array(array))? {
+                        return construct(
+                            "unnest in FROM of an array whose element type the text does not show (a cast would)",
+                            call.location,
+                        );
+                    }
+                }
                 // unnest(a, b) is a column per array; each is named unnest unless there is one and it has an alias.
                 match call.args.len() {
                     1 => vec![alias.unwrap_or(name).to_owned()],

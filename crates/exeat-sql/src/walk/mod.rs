@@ -3,6 +3,7 @@
 //! (a new field does not compile, an unknown node stops the walk), and whatever the server could resolve in a way
 //! we do not model stops the walk too. It never guesses, and never uses pg_query's own table heuristics.
 
+pub(crate) mod array;
 pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod column;
