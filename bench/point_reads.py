@@ -11,6 +11,7 @@ and server. In simple mode every statement is a new text, in the others one text
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -195,6 +196,17 @@ def latency_table(run, found, clients, given):
             print(f"| {count} | {endpoint.name} | {p50} | {p99} | {p50 - base[0]} | {p99 - base[1]} |", flush=True)
 
 
+def build_measured(path, given_by_hand):
+    """What the figures are of. A binary handed in says nothing of its commit: the checkout's would be a guess."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    if given_by_hand:
+        return f"binary of EXEAT_BIN (sha256 {digest}), commit not known"
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )
+    return f"commit {described.stdout.strip() or 'unknown'} (binary sha256 {digest})"
+
+
 def bench(run, given):
     modes, clients = given.modes.split(","), [int(count) for count in given.clients.split(",")]
     server = Server(run, settings={"shared_buffers": "1GB", "wal_level": "replica", "autovacuum": "off"})
@@ -216,10 +228,9 @@ def bench(run, given):
                 say(f"round {turn + 1} of {given.rounds}: {mode}, {count} clients")
                 for endpoint in found:
                     results[mode, count, endpoint.name].append(measure(endpoint, mode, count, given))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     version = psql(server.admin(), "SHOW server_version").stdout.strip()
     print(
-        f"commit {commit.stdout.strip() or 'unknown'}, PostgreSQL {version}, {os.cpu_count()} cores shared by all, scale {given.scale}, "
+        f"{given.build}, PostgreSQL {version}, {os.cpu_count()} cores shared by all, scale {given.scale}, "
         f"medians of {given.rounds} interleaved rounds of {given.seconds} s, loopback without TLS, token login, records durability os\n"
     )
     table(results, found, modes, clients)
@@ -233,7 +244,11 @@ def main():
     given = arguments()
     end_on_signals()
     try:
-        os.environ["EXEAT_BIN"] = str(binary(release=True))
+        by_hand = bool(os.environ.get("EXEAT_BIN"))
+        path = binary(release=True)
+        given.build = build_measured(path, by_hand)
+        say(f"measuring {given.build}")
+        os.environ["EXEAT_BIN"] = str(path)
         with Run() as run:
             bench(run, given)
     except (HarnessError, OSError, subprocess.CalledProcessError) as error:
