@@ -187,6 +187,27 @@ def test_a_view_replaced_while_the_statement_waits_is_not_read(dsn, shop, value)
     assert wire.error_fields(received[-1][1])["C"] == "58030"
 
 
+def test_a_definition_under_an_uncommitted_change_holds_nobody_for_long(dsn, shop):
+    """The catalog is read again because of one change while another, uncommitted, holds the lock of a view."""
+    with psycopg.connect(shop.admin.text(), autocommit=True) as admin, psycopg.connect(shop.admin.text()) as changing:
+        admin.execute("CREATE VIEW attack.held AS SELECT id FROM attack.tickets")
+        changing.execute("CREATE OR REPLACE VIEW attack.held AS SELECT id FROM attack.people")
+        changing.execute("LOCK TABLE attack.held IN ACCESS EXCLUSIVE MODE")
+        admin.execute("CREATE TABLE attack.passing (id int)")
+        with wire.Connection(dsn.host, dsn.port) as connection:  # every read of it has a deadline
+            try:
+                answer = connection.login(dsn).cycle(wire.query("SELECT id FROM attack.people"))
+                refused = [wire.error_fields(body)["C"] for tag, body in answer if tag == "E"]
+            except wire.LoginRefused as refusal:
+                refused = [refusal.fields["C"]]
+        assert refused in ([], ["58030"])
+        changing.rollback()
+        with wire.Connection(dsn.host, dsn.port) as connection:
+            answer = connection.login(dsn).cycle(wire.query("SELECT id FROM attack.people"))
+        assert [tag for tag, _ in answer] == ["T", "D", "C", "Z"]
+        admin.execute("DROP VIEW attack.held; DROP TABLE attack.passing")
+
+
 def test_a_relation_that_steps_in_front_of_a_prepared_statements_is_not_read(dsn, shop, value):
     """A description from before the change says nothing about what the statement reads after it."""
     with psycopg.connect(shop.admin.text(), autocommit=True) as admin, wire.Connection(dsn.host, dsn.port) as connection:

@@ -27,6 +27,8 @@ pub(crate) enum CatalogUnavailable {
     Upstream(#[from] UpstreamError),
     #[error("the catalog does not read as expected")]
     Shape(#[from] CatalogError),
+    #[error("the catalog could not be read a moment ago")]
+    JustFailed,
     #[error("the catalog connection reached database {found} where the session is in {expected}")]
     OtherDatabase { expected: u32, found: u32 },
 }
@@ -57,7 +59,7 @@ impl Catalogs {
             database,
             login: Arc::clone(login),
             current: ArcSwapOption::empty(),
-            connection: AsyncMutex::new(Reader { connection: None, version: 0 }),
+            connection: AsyncMutex::new(Reader { connection: None, version: 0, failed_at: None }),
             analyses: Cache::new(ANALYSES_MAX),
         });
         databases.insert(key, Arc::downgrade(&catalog));
@@ -93,6 +95,8 @@ pub(crate) struct DatabaseCatalog {
 struct Reader {
     connection: Option<CatalogConnection>,
     version: u64,
+    /// Those who waited through a failure share it instead of trying one after another.
+    failed_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -132,9 +136,13 @@ impl DatabaseCatalog {
         if let Some(verified) = self.current.load_full().filter(|verified| verified.at > asked) {
             return Ok(Arc::clone(&verified.snapshot));
         }
+        if reader.failed_at.is_some_and(|failed_at| failed_at > asked) {
+            return Err(CatalogUnavailable::JustFailed);
+        }
         let read = self.read(&mut reader, changed).await;
         if read.is_err() {
             reader.connection = None;
+            reader.failed_at = Some(Instant::now());
         }
         read
     }

@@ -48,6 +48,8 @@ impl CatalogConnection {
             ("default_transaction_read_only", "on"),
             ("search_path", "pg_catalog"),
             ("statement_timeout", "30000"),
+            // A definition under an uncommitted change cannot be read; everybody would wait behind the change.
+            ("lock_timeout", "1000"),
             ("DateStyle", "ISO"),
         ];
         let connected = connect(config, login, &parameters).await?;
