@@ -126,6 +126,7 @@ CONVERSATIONS = {
         [wire.parse("SELECT (SELECT ssn FROM unnest($1) AS ssn) FROM attack.people", "", [210]),
          wire.bind(values=["{NULL}"]), wire.execute(), SYNC],
     ],
+    "a Query that commits the open batch before it": [[run(TICKET), wire.query("SELECT 1")]],
     "SET CONSTRAINTS": [
         [wire.query("BEGIN")], [wire.query(TICKET)], [wire.query("SET CONSTRAINTS ALL IMMEDIATE")],
     ],

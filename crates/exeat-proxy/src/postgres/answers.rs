@@ -32,7 +32,8 @@ impl Session {
 
     /// Before the first byte of an answer that was long in coming: is the catalog still the one of its analysis?
     async fn pass_gate(&mut self, message: &BackendMessage) -> Done {
-        if is_asynchronous(message) {
+        // ReadyForQuery carries nothing of a statement's answer.
+        if is_asynchronous(message) || matches!(message, BackendMessage::ReadyForQuery(_)) {
             return Ok(());
         }
         let gate = match self.pipeline.front_mut() {
@@ -290,7 +291,8 @@ impl Session {
         match due {
             Due::Query(query) => {
                 let own = query.permit.worst_taint();
-                if query.permit.speaks_for_transaction() { own.max(self.taint) } else { own }
+                let wider = query.ends_batch || query.permit.speaks_for_transaction();
+                if wider { own.max(self.taint) } else { own }
             }
             Due::Execute(execute) => self.taint_of_portal(&execute.portal),
             Due::Bind { portal, .. } | Due::DescribePortal { portal, .. } => self.taint_of_portal(portal),

@@ -54,13 +54,28 @@ pub(crate) struct QueryDue {
     pub(crate) started: Instant,
     pub(crate) change: ChangeId,
     pub(crate) gate: Gate,
+    /// It ends an open batch of the extended protocol: deferred triggers of the batch speak in its error.
+    pub(crate) ends_batch: bool,
 }
 
 impl QueryDue {
     pub(crate) fn new(permit: Arc<Permit>, request_id: Arc<str>, change: ChangeId, catalog: u64) -> Self {
-        let started = Instant::now();
-        let counts = Counts::default();
-        Self { permit, request_id, index: 0, bound: None, counts, started, change, gate: Gate::new(catalog) }
+        Self {
+            permit,
+            request_id,
+            index: 0,
+            bound: None,
+            counts: Counts::default(),
+            started: Instant::now(),
+            change,
+            gate: Gate::new(catalog),
+            ends_batch: false,
+        }
+    }
+
+    pub(crate) fn ending_batch(mut self, ends_batch: bool) -> Self {
+        self.ends_batch = ends_batch;
+        self
     }
 
     pub(crate) fn plan(&self) -> Option<&StatementPlan> {

@@ -225,9 +225,10 @@ impl Session {
                 let forgets = self.note_effects(&permit);
                 let change = self.names.query(forgets);
                 self.picture.transaction_may_end();
-                self.batch_open = false; // a Query ends the implicit transaction it runs in
+                let ends_batch = std::mem::take(&mut self.batch_open); // with the implicit transaction it runs in
                 let catalog = self.picture.facts.snapshot.version();
-                let due = Due::Query(Box::new(QueryDue::new(permit, request_id, change, catalog)));
+                let due =
+                    Due::Query(Box::new(QueryDue::new(permit, request_id, change, catalog).ending_batch(ends_batch)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
                 Ok(())
             }
