@@ -41,6 +41,11 @@ impl Outbox {
         self.bytes.advance(written.min(self.bytes.len()));
     }
 
+    /// Takes back what was queued after the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
+    }
+
     /// The gateway's own refusal in the place of the refused statement's answer.
     pub fn refuse(&mut self, refusal: &Refusal, request_id: &str) {
         refusal.to_fields(request_id).encode_error(&mut self.bytes);

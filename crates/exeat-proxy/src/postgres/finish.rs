@@ -22,12 +22,17 @@ impl Session {
         if let SessionEnd::Client(_) | SessionEnd::ClientMessage(_) | SessionEnd::ClientClosed = end {
             self.cancel_what_runs().await;
         }
-        if let Some(fields) = last_words(&end) {
-            self.io.outbox.error(&fields);
+        match self.record.commit() {
+            Ok(committed) => self.io.clear(committed),
+            Err(problem) => {
+                tracing::error!(
+                    problem = exeat_store::chain(&problem),
+                    "could not commit the last events of a session"
+                );
+            }
         }
-        if !matches!(end, SessionEnd::UpstreamClosed | SessionEnd::UpstreamFatal) {
-            self.sender().terminate();
-        }
+        let terminate = !matches!(end, SessionEnd::UpstreamClosed | SessionEnd::UpstreamFatal);
+        self.io.last_words(last_words(&end).as_ref(), terminate);
         let _ = timeout(LAST_WORDS, self.flush()).await;
         self.close_intents();
         let reason = end.to_string();

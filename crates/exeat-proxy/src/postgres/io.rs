@@ -1,4 +1,5 @@
 //! The two sockets of a session and their buffers. One task owns both; `turn` is the only place that waits.
+//! Nothing is written before it is cleared, and clearing takes the proof that the record is committed.
 //! Bounded: a full outbox stops reading the server, a full upstream buffer stops reading the client.
 
 use std::future::poll_fn;
@@ -8,6 +9,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use exeat_enforce::release::Outbox;
+use exeat_store::record::Committed;
+use exeat_wire::{Fields, encode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// Above this many bytes waiting for the client the server is not read: a slow client must not grow our memory.
@@ -57,8 +60,16 @@ pub(crate) struct Io<C, U> {
     pub(crate) outbox: Outbox,
     /// Bytes for the server, in order. Filled by the typed senders only.
     pub(crate) outgoing: Outgoing,
+    cleared: Cleared,
     client_unflushed: bool,
     upstream_unflushed: bool,
+}
+
+/// How many of the queued bytes may be written: what they stand for is in the file.
+#[derive(Debug, Default)]
+struct Cleared {
+    client: usize,
+    upstream: usize,
 }
 
 /// Frames on their way to the server. Large frames are kept as they came, without copying.
@@ -96,6 +107,21 @@ impl Outgoing {
         self.small.len() + self.queued_bytes
     }
 
+    /// Takes back what was queued after the first `length` bytes.
+    fn truncate(&mut self, length: usize) {
+        let mut left = length;
+        let small = left.min(self.small.len());
+        self.small.truncate(small);
+        left -= small;
+        self.queued_bytes = 0;
+        for frame in &mut self.queue {
+            frame.truncate(left);
+            left -= frame.len();
+            self.queued_bytes += frame.len();
+        }
+        self.queue.retain(|frame| !frame.is_empty());
+    }
+
     fn is_empty(&self) -> bool {
         self.small.is_empty() && self.queue.is_empty()
     }
@@ -131,12 +157,37 @@ where
             upstream,
             outbox: Outbox::default(),
             outgoing: Outgoing::default(),
+            cleared: Cleared::default(),
             client_unflushed: false,
             upstream_unflushed: false,
         }
     }
 
-    /// Writes what is queued and waits for bytes from a side we are interested in. Cancel safe: progress is kept in
+    /// What is queued now may be written.
+    pub(crate) fn clear(&mut self, _committed: Committed) {
+        self.cleared = Cleared { client: self.outbox.len(), upstream: self.outgoing.len() };
+    }
+
+    /// The record did not take what is queued since it was last committed: none of that may leave. What stays ends at
+    /// the end of a message.
+    pub(crate) fn take_back(&mut self) {
+        self.outbox.truncate(self.cleared.client);
+        self.outgoing.truncate(self.cleared.upstream);
+    }
+
+    /// The gateway's parting words, which stand for no event.
+    pub(crate) fn last_words(&mut self, client: Option<&Fields>, terminate: bool) {
+        self.take_back();
+        if let Some(fields) = client {
+            self.outbox.error(fields);
+        }
+        if terminate {
+            self.outgoing.write(encode::terminate);
+        }
+        self.cleared = Cleared { client: self.outbox.len(), upstream: self.outgoing.len() };
+    }
+
+    /// Writes what is cleared and waits for bytes from a side we are interested in. Cancel safe: progress is kept in
     /// the buffers.
     pub(crate) async fn turn(&mut self, interest: Interest) -> io::Result<Turn> {
         poll_fn(|cx| self.poll_turn(cx, interest)).await
@@ -149,6 +200,7 @@ where
         if let Poll::Ready(Err(_)) = self.poll_write_upstream(cx) {
             // What the server said before it closed is still to be read (a 57P01, say); only then is it gone.
             self.outgoing = Outgoing::default();
+            self.cleared.upstream = 0;
             self.upstream_unflushed = false;
         }
         let read_upstream = interest.upstream && self.outbox.len() < OUTBOX_BYTES_HIGH;
@@ -173,11 +225,14 @@ where
     }
 
     fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outbox.is_empty() {
-            match Pin::new(&mut self.client.stream).poll_write(cx, self.outbox.chunk()) {
+        while self.cleared.client > 0 {
+            let chunk = self.outbox.chunk();
+            let chunk = chunk.get(..self.cleared.client).unwrap_or(chunk);
+            match Pin::new(&mut self.client.stream).poll_write(cx, chunk) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.outbox.advance(written);
+                    self.cleared.client = self.cleared.client.saturating_sub(written);
                     self.client_unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -194,11 +249,14 @@ where
     }
 
     fn poll_write_upstream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.outgoing.is_empty() {
-            match Pin::new(&mut self.upstream.stream).poll_write(cx, self.outgoing.chunk()) {
+        while self.cleared.upstream > 0 {
+            let chunk = self.outgoing.chunk();
+            let chunk = chunk.get(..self.cleared.upstream).unwrap_or(chunk);
+            match Pin::new(&mut self.upstream.stream).poll_write(cx, chunk) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => {
                     self.outgoing.advance(written);
+                    self.cleared.upstream = self.cleared.upstream.saturating_sub(written);
                     self.upstream_unflushed = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

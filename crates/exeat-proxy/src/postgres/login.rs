@@ -370,7 +370,7 @@ impl Session {
 
     /// The session never began: the client gets its stream back to be told why.
     async fn give_up(mut self) -> Inbound<ClientStream> {
-        self.sender().terminate();
+        self.io.last_words(None, true);
         let _ = self.io.turn(super::io::Interest { client: false, upstream: false }).await;
         let Self { record, io, .. } = self;
         if let Err(problem) = record.end("state_unreadable") {

@@ -104,10 +104,6 @@ impl Sender<'_> {
         Ok(skipped(self.pipeline.sent(Request::DescribePortal, due)))
     }
 
-    pub(crate) fn terminate(&mut self) {
-        self.outgoing.write(encode::terminate);
-    }
-
     fn close_own(&mut self, target: Target) -> Result<(), Unsendable> {
         self.own(|out| encode::close(out, target, OWN_NAME))?;
         self.pipeline.sent(Request::Close, Due::Own);

@@ -292,8 +292,10 @@ impl Session {
         }
     }
 
-    /// Waits for bytes, a cancel, or the next look at the clock.
+    /// Commits the record, so that what is queued for both sides may leave, and waits for bytes, a cancel, or the next look at the clock.
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
+        let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
+        self.io.clear(committed);
         let requested = Arc::clone(&self.cancel_key.requested);
         let turn = tokio::select! {
             biased;

@@ -20,7 +20,7 @@ pub use event::{
 };
 pub use journal::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
-pub use session::{OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord};
+pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord};
 
 use crate::StoreError;
 use crate::keys::{self, KeySet};
@@ -144,7 +144,7 @@ impl Recorder {
     /// A sign of life, so that silence is evidence. The caller keeps the time.
     pub fn heartbeat(&self) -> Result<(), StoreError> {
         let seq = self.shared.journal()?.heartbeat()?;
-        self.shared.commit(seq)
+        self.shared.commit(seq.saturating_add(1))
     }
 
     /// Whether events can be written. After a failed write it is tried: a disk that has room again makes the gateway
@@ -180,19 +180,30 @@ impl Shared {
     }
 
     fn write(&self, entry: &Entry) -> Result<Appended, StoreError> {
-        let appended = self.journal()?.append(entry)?;
-        self.commit(appended.seq)?;
+        let appended = self.append(entry)?;
+        self.commit(appended.seq.saturating_add(1))?;
         Ok(appended)
     }
 
-    /// Returns once the event of this number is as durable as the configuration asks for.
-    fn commit(&self, seq: u64) -> Result<(), StoreError> {
+    fn append(&self, entry: &Entry) -> Result<Appended, StoreError> {
+        self.journal()?.append(entry)
+    }
+
+    fn is_committed(&self, upto: u64) -> bool {
+        match self.durability {
+            Durability::Os => true,
+            Durability::Fsync => self.synced.lock().is_ok_and(|synced| *synced >= upto),
+        }
+    }
+
+    /// Returns once every event before this number is as durable as the configuration asks for.
+    fn commit(&self, upto: u64) -> Result<(), StoreError> {
         match self.durability {
             Durability::Os => return Ok(()),
             Durability::Fsync => {}
         }
         let mut synced = self.synced.lock().map_err(|_| StoreError::Poisoned)?;
-        if *synced > seq {
+        if *synced >= upto {
             // Somebody's sync covered it while we waited: that is the group in group commit.
             return Ok(());
         }

@@ -61,6 +61,12 @@ impl OutcomeReceipt {
     }
 }
 
+/// Proof that everything a session appended is in the file, or on the disk where the configuration asks for that.
+/// Whoever writes to a socket asks for it: bytes go out only after what they stand for.
+#[derive(Debug)]
+#[must_use = "what is committed may be sent"]
+pub struct Committed(());
+
 /// The record of one session. Dropped without `end`, it writes `session.end` itself, as well as it can.
 #[derive(Debug)]
 pub struct SessionRecord {
@@ -76,6 +82,8 @@ pub struct SessionRecord {
     sealed: HashMap<[u8; SHA256_OUTPUT_LEN], Stored>,
     /// Intents whose last outcome is still due.
     open: Vec<(String, u64)>,
+    /// Every event of this session is before this `seq`.
+    upto: u64,
     ended: bool,
 }
 
@@ -121,6 +129,7 @@ impl SessionRecord {
             entry: Entry::default(),
             sealed: HashMap::new(),
             open: Vec::new(),
+            upto: 0,
             // Until its start is on record there is nothing to end.
             ended: true,
             shared,
@@ -183,6 +192,18 @@ impl SessionRecord {
         Ok(OutcomeReceipt { seq: appended.seq })
     }
 
+    /// Puts everything appended so far, by any session, into the file (`fsync`: onto the disk). Costs next to nothing
+    /// where another session's commit has done so. After an error nothing that was appended since the last commit
+    /// may be acted on, and no answer released.
+    pub fn commit(&self) -> Result<Committed, StoreError> {
+        self.shared.commit(self.upto).map(|()| Committed(()))
+    }
+
+    /// Whether a commit would have nothing to do.
+    pub fn is_committed(&self) -> bool {
+        self.shared.is_committed(self.upto)
+    }
+
     /// The session is over; intents that still wait for an outcome have none to come.
     pub fn end(mut self, reason: &str) -> Result<(), StoreError> {
         self.write_end(reason)
@@ -199,7 +220,8 @@ impl SessionRecord {
                 body.texts("unanswered", unanswered);
             });
         });
-        self.finish(None).map(drop)
+        self.finish(None)?;
+        self.shared.commit(self.upto)
     }
 
     fn write_start(
@@ -245,7 +267,8 @@ impl SessionRecord {
                 token(body, start.token);
             });
         });
-        self.finish(Some(start.policy)).map(drop)
+        self.finish(Some(start.policy))?;
+        self.shared.commit(self.upto)
     }
 
     fn seal_groups(&mut self, groups: &[String]) -> Result<Stored, StoreError> {
@@ -327,7 +350,9 @@ impl SessionRecord {
         json::fragment(head, |line| line.text("gateway", &self.shared.gateway));
         head.extend_from_slice(&self.policy.json);
         head.extend_from_slice(&self.principal);
-        self.shared.write(&self.entry)
+        let appended = self.shared.append(&self.entry)?;
+        self.upto = appended.seq.saturating_add(1);
+        Ok(appended)
     }
 
     pub fn session(&self) -> &str {
