@@ -11,7 +11,11 @@ STAGE := .ci/stage
 # The grammar's build script would regenerate its sources with any protoc it finds.
 export PATH := $(shell .ci/path)
 
-.PHONY: help demo test check deps e2e e2e-tools bench full clean
+# Of each fuzz target: `make fuzz SECONDS=3600` for a longer look.
+SECONDS ?= 30
+FUZZ := wire_decode wire_session
+
+.PHONY: help demo test check deps fuzz e2e e2e-tools bench full clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,15 +28,20 @@ demo: ## a sample database behind the gateway, in the foreground; Ctrl-C ends it
 test: ## everything: format, lints, unit tests, and real servers with real clients
 	@$(STAGE) deps .ci/deps test
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory e2e
 
 check: ## what needs no server of ours: format, lints, cargo tests (tidy among them)
 	@$(STAGE) format cargo fmt --all --check
+	@$(STAGE) format-fuzz cargo fmt --manifest-path fuzz/Cargo.toml --check
 	@$(STAGE) lints cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STAGE) unit cargo test --locked --workspace
 
 deps: ## install or name what the tests need
 	@.ci/deps test
+
+fuzz: ## hostile bytes against the protocol code, guided by coverage (SECONDS=30 for each target)
+	@$(foreach target,$(FUZZ),$(STAGE) fuzz-$(target) .ci/fuzz $(target) run $(SECONDS);)
 
 e2e-tools: $(VENV)/installed e2e/oidc/node_modules/installed
 
@@ -63,4 +72,4 @@ full: ## what a release needs: the tests, the tests again on PostgreSQL 18, the 
 
 clean: ## remove what the targets above made in this folder
 	cargo clean
-	rm -rf $(VENV) e2e/.cache e2e/oidc/node_modules
+	rm -rf $(VENV) e2e/.cache e2e/oidc/node_modules fuzz/target fuzz/found fuzz/artifacts

@@ -1,0 +1,9 @@
+//! What the fuzz targets share: a bound on allocation, messages written anew from what was decoded, and a
+//! conversation's two ends: the gateway as far as it is pure, and a model of the server.
+
+pub mod gateway;
+pub mod input;
+pub mod memory;
+pub mod rebuild;
+pub mod server;
+pub mod words;
