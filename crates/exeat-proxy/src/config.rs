@@ -55,10 +55,21 @@ impl Default for ConnectionLimits {
     }
 }
 
+/// Which databases of its server a target stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Databases {
+    /// The one named in `upstream`.
+    One,
+    /// `database: "*"`: the client names one. `upstream` names the one that probes and policy tests log in to.
+    Every,
+}
+
 #[derive(Debug, Clone)]
 pub struct Target {
     pub name: String,
+    /// Of a session's own copy: the database the session is in.
     pub upstream: UpstreamConfig,
+    pub databases: Databases,
     /// First match wins.
     pub logins: Vec<LoginConfig>,
     /// `catalog: {bounded: …}`: how old the knowledge of the catalog may be when a statement is analysed.

@@ -20,7 +20,7 @@ use crate::postgres::cancel::CancelKeys;
 use crate::postgres::catalog::Catalogs;
 use crate::postgres::{login, session, startup, stream};
 use crate::tls::ServerTls;
-use crate::upstream::CatalogConnection;
+use crate::upstream::{CatalogConnection, UpstreamError};
 
 /// How long sessions may finish after shutdown began, beyond the grace each of them has.
 const DRAIN: Duration = Duration::from_secs(65);
@@ -55,15 +55,6 @@ pub(crate) struct Shared {
 pub(crate) type PrincipalGuard = CountGuard<(String, String, Option<String>)>;
 
 impl Shared {
-    /// The target a client names as its database; through the default target also by the database's own name.
-    pub(crate) fn find_target(&self, wanted: &str) -> Option<Arc<Target>> {
-        if let Some(target) = self.targets.get(wanted) {
-            return Some(Arc::clone(target));
-        }
-        let default = self.targets.get(self.config.listen.default_target.as_ref()?)?;
-        (default.upstream.database() == wanted).then(|| Arc::clone(default))
-    }
-
     /// `Err` is the limit.
     pub(crate) fn count_principal(&self, principal: &Principal) -> Result<PrincipalGuard, usize> {
         let limit = self.config.listen.limits.per_principal;
@@ -143,8 +134,13 @@ impl Server {
 /// Hosts, ports and logins are for the log: readiness is read without a login.
 async fn probe(target: &Target) -> Result<(), String> {
     let login = target.logins.last().ok_or_else(|| "no login".to_owned())?;
-    let reached = async { CatalogConnection::connect(&target.upstream, login).await?.query("SELECT 1").await };
-    reached.await.map(drop).map_err(|problem| {
+    let reached = async {
+        let mut connection = CatalogConnection::connect(&target.upstream, login).await?;
+        connection.query("SELECT 1").await?;
+        connection.close().await;
+        Ok::<(), UpstreamError>(())
+    };
+    reached.await.map_err(|problem| {
         tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "target cannot be reached");
         problem.client_message(&target.name)
     })

@@ -1,8 +1,10 @@
 //! What the gateway knows of one database's catalog, kept fresh within the target's bound.
-//! One catalog connection per database, opened when the first session needs it and closed with the last one.
+//! One catalog connection per database, opened when a session needs it and closed with the last one, or when none
+//! has asked for a while: a connection that nobody uses stands in the way of DROP DATABASE and the like.
 //! Never answers with a snapshot older than the bound: then it reads again, or says that it cannot.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,9 @@ const ANALYSES_MAX: usize = 4096;
 /// Longer texts (bulk INSERTs, generated lists) are analysed anew each time: they do not come back.
 const CACHED_STATEMENT_BYTES_MAX: usize = 16 * 1024;
 
+/// Idle for this long, sessions wait for a new catalog connection when they come back: some ten milliseconds.
+const REST_AFTER: Duration = Duration::from_secs(10);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CatalogUnavailable {
     #[error("the catalog connection failed")]
@@ -33,10 +38,18 @@ pub(crate) enum CatalogUnavailable {
     OtherDatabase { expected: u32, found: u32 },
 }
 
-/// All databases known to the data plane, by target and database OID.
+/// All databases known to the data plane.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogs {
-    databases: Mutex<HashMap<(String, Oid), Weak<DatabaseCatalog>>>,
+    databases: Mutex<HashMap<DatabaseKey, Weak<DatabaseCatalog>>>,
+}
+
+/// The OID is what sessions are in; the name is what a catalog connection asks for, and a database may get another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct DatabaseKey {
+    target: String,
+    database: Oid,
+    name: String,
 }
 
 impl Catalogs {
@@ -50,7 +63,8 @@ impl Catalogs {
     ) -> Arc<DatabaseCatalog> {
         let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
         databases.retain(|_, known| known.strong_count() > 0);
-        let key = (target.name.clone(), database);
+        let name = target.upstream.database().to_owned();
+        let key = DatabaseKey { target: target.name.clone(), database, name };
         if let Some(known) = databases.get(&key).and_then(Weak::upgrade) {
             return known;
         }
@@ -59,6 +73,7 @@ impl Catalogs {
             database,
             login: Arc::clone(login),
             current: ArcSwapOption::empty(),
+            asked: AtomicBool::new(true),
             connection: AsyncMutex::new(Reader { connection: None, version: 0, failed_at: None }),
             analyses: Cache::new(ANALYSES_MAX),
         });
@@ -68,11 +83,19 @@ impl Catalogs {
     }
 }
 
-/// Re-reads the fingerprint well within the bound, as long as a session is there.
+/// Re-reads the fingerprint well within the bound, as long as sessions ask.
 async fn poll(catalog: Weak<DatabaseCatalog>, bound: Duration) {
+    let mut asked_at = Instant::now();
     loop {
         tokio::time::sleep(bound / 2).await;
         let Some(catalog) = catalog.upgrade() else { return };
+        if catalog.asked.swap(false, Ordering::Relaxed) {
+            asked_at = Instant::now();
+        }
+        if asked_at.elapsed() > REST_AFTER {
+            catalog.rest().await;
+            continue;
+        }
         // A session that must know says so itself; here a failure only means that the snapshot ages.
         if let Err(problem) = catalog.refresh(false).await {
             tracing::warn!(target_name = %catalog.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
@@ -86,9 +109,22 @@ pub(crate) struct DatabaseCatalog {
     database: Oid,
     login: Arc<LoginConfig>,
     current: ArcSwapOption<Verified>,
+    /// Since the last look of `poll`.
+    asked: AtomicBool,
     /// Single flight: whoever holds it reads for all.
     connection: AsyncMutex<Reader>,
     analyses: Cache<AnalysisKey, Arc<MessageAnalysis>>,
+}
+
+impl Drop for DatabaseCatalog {
+    /// The server would log a lost connection.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.get_mut().connection.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            drop(runtime.spawn(connection.close()));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +152,7 @@ struct AnalysisKey {
 impl DatabaseCatalog {
     /// A snapshot verified within the bound.
     pub(crate) async fn snapshot(&self) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {
+        self.asked.store(true, Ordering::Relaxed);
         if let Some(verified) = self.fresh() {
             return Ok(verified);
         }
@@ -145,6 +182,13 @@ impl DatabaseCatalog {
             reader.failed_at = Some(Instant::now());
         }
         read
+    }
+
+    async fn rest(&self) {
+        let connection = self.connection.lock().await.connection.take();
+        if let Some(connection) = connection {
+            connection.close().await;
+        }
     }
 
     async fn read(&self, reader: &mut Reader, changed: bool) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {

@@ -13,6 +13,7 @@ use exeat_store::record::{AuthFailure, SessionRecord, SessionStart, TokenRef};
 use exeat_wire::{Fields, Pipeline, Startup, TransactionStatus, encode};
 
 use super::cancel::CancelKeys;
+use super::destination::{self, NotFound, ServerWords, words_for_client};
 use super::io::{Inbound, Io};
 use super::outcome::policy_ref;
 use super::picture::{Picture, Renewed};
@@ -36,8 +37,8 @@ pub(crate) enum LoginError {
     Identity(#[from] IdentityError),
     #[error("too many failed logins from this address")]
     TooManyFailures,
-    #[error("target {0:?} does not exist")]
-    UnknownTarget(String),
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
     #[error("no rule speaks of this principal at target {0:?}")]
     NoRule(String),
     #[error("no login of target {0:?} is for this principal")]
@@ -46,6 +47,8 @@ pub(crate) enum LoginError {
     TooManySessions(usize),
     #[error(transparent)]
     Setting(#[from] SettingsError),
+    #[error("target {target:?}: {words}")]
+    ServerRefused { target: String, words: ServerWords },
     #[error("could not reach target {target:?}: {source}")]
     Upstream { target: String, source: UpstreamError },
     #[error(
@@ -69,8 +72,7 @@ impl LoginError {
             Self::Identity(problem) => Fields::new("FATAL", "28000", &problem.to_string()).with(b'H', problem.hint()),
             Self::TooManyFailures => Fields::new("FATAL", "28000", "too many failed logins from this address")
                 .with(b'H', "wait a minute, then connect with a valid token"),
-            Self::UnknownTarget(name) => Fields::new("FATAL", "3D000", &format!("target \"{name}\" does not exist"))
-                .with(b'H', "give the name of a target as dbname; the operator knows which there are"),
+            Self::NotFound(problem) => not_found(problem),
             Self::NoRule(target) => {
                 Refusal::new(RefusalCode::NoRule, format!("no rule lets you use target \"{target}\""))
                     .object(Object::at(target, None))
@@ -86,6 +88,7 @@ impl LoginError {
                     .with(b'H', "close one of them first")
             }
             Self::Setting(problem) => problem.fields(),
+            Self::ServerRefused { words, .. } => Fields::new("FATAL", &words.sqlstate, &words.message),
             Self::Upstream { target, .. } => {
                 Fields::new("FATAL", "58030", &format!("target \"{target}\" cannot be reached"))
                     .with(b'H', "try again later; the operator finds the cause in the gateway's log")
@@ -106,10 +109,11 @@ impl LoginError {
         match self {
             Self::Identity(_)
             | Self::TooManyFailures
-            | Self::UnknownTarget(_)
+            | Self::NotFound(_)
             | Self::NoRule(_)
             | Self::NoLogin(_)
             | Self::TooManySessions(_)
+            | Self::ServerRefused { .. }
             | Self::Setting(_) => false,
             Self::Upstream { .. }
             | Self::ServerVersion { .. }
@@ -124,11 +128,13 @@ impl LoginError {
         match self {
             Self::Identity(problem) => problem.reason_code(),
             Self::TooManyFailures => "too_many_failures",
-            Self::UnknownTarget(_) => "unknown_target",
+            Self::NotFound(NotFound::Target(_)) => "unknown_target",
+            Self::NotFound(NotFound::WhichDatabase(_) | NotFound::Database { .. }) => "unknown_database",
             Self::NoRule(_) => "no_rule",
             Self::NoLogin(_) => "no_login",
             Self::TooManySessions(_) => "too_many_sessions",
             Self::Setting(_) => "setting_refused",
+            Self::ServerRefused { .. } => "server_refused",
             Self::Upstream { .. } => "target_unreachable",
             Self::ServerVersion { .. } => "server_version",
             Self::PrivilegedLogin { .. } => "privileged_login",
@@ -137,6 +143,15 @@ impl LoginError {
             Self::Randomness => "no_randomness",
         }
     }
+}
+
+fn not_found(problem: &NotFound) -> Fields {
+    let hint = match problem {
+        NotFound::Target(_) => "give the name of a target as dbname; the operator knows which there are".to_owned(),
+        NotFound::WhichDatabase(target) => format!("name it after the target: dbname={target}/DATABASE"),
+        NotFound::Database { target, .. } => format!("this target is one database: dbname={target}"),
+    };
+    Fields::new("FATAL", "3D000", &problem.to_string()).with(b'H', &hint)
 }
 
 /// Everything known before the server is asked.
@@ -169,7 +184,9 @@ pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant) -> Result<
 }
 
 fn wanted_target(startup: &Startup) -> &str {
-    startup.parameter("database").or_else(|| startup.parameter("user")).unwrap_or_default()
+    // As at the server: an empty name means what no name means.
+    let named = startup.parameter("database").filter(|name| !name.is_empty());
+    named.or_else(|| startup.parameter("user")).unwrap_or_default()
 }
 
 async fn identify(shared: &Arc<Shared>, token: &str, wanted: &str, source: SocketAddr) -> Result<Granted, LoginError> {
@@ -177,7 +194,7 @@ async fn identify(shared: &Arc<Shared>, token: &str, wanted: &str, source: Socke
         return Err(LoginError::TooManyFailures);
     }
     let identity = shared.dependencies.verifier.verify(token).await?;
-    let target = shared.find_target(wanted).ok_or_else(|| LoginError::UnknownTarget(wanted.to_owned()))?;
+    let target = destination::find(&shared.targets, shared.config.listen.default_target.as_deref(), wanted)?;
     let policy = shared.dependencies.policy.load_full();
     if !policy.policy.knows(&identity.principal, &target.name) {
         return Err(LoginError::NoRule(target.name.clone()));
@@ -283,9 +300,13 @@ async fn connect(
     let read_only = !granted.policy.policy.grants_write(principal, &target.name);
     let settings = upstream_settings(startup, principal, session_id, unrestricted, read_only)?;
     let parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let connected = upstream::connect(&target.upstream, &granted.login, &parameters)
-        .await
-        .map_err(|source| LoginError::Upstream { target: target.name.clone(), source })?;
+    let connected = upstream::connect(&target.upstream, &granted.login, &parameters).await.map_err(|source| {
+        let chosen = if unrestricted { parameters.as_slice() } else { &[] };
+        match words_for_client(target, chosen, &source.problem) {
+            Some(words) => LoginError::ServerRefused { target: target.name.clone(), words },
+            None => LoginError::Upstream { target: target.name.clone(), source },
+        }
+    })?;
     if unrestricted {
         return Ok((guard, connected));
     }

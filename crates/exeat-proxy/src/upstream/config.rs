@@ -93,6 +93,12 @@ impl UpstreamConfig {
         Ok(Self { host, port, database, mode, tls })
     }
 
+    /// The same server, another database of it.
+    #[must_use]
+    pub fn with_database(&self, database: &str) -> Self {
+        Self { database: database.to_owned(), ..self.clone() }
+    }
+
     pub fn host(&self) -> &str {
         &self.host
     }

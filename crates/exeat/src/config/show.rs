@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use exeat_proxy::config::{Listen, ListenTls, Target};
+use exeat_proxy::config::{Databases, Listen, ListenTls, Target};
 use exeat_proxy::identity::{Algorithm, IssuerConfig, JwksSource};
 use exeat_proxy::upstream::LoginConfig;
 use exeat_store::keys::KeySource;
@@ -82,7 +82,11 @@ fn show_target(target: &Target) -> Value {
     json!({"postgres": {
         "host": upstream.host(),
         "port": upstream.port(),
-        "database": upstream.database(),
+        "database": match target.databases {
+            Databases::One => upstream.database(),
+            Databases::Every => "*",
+        },
+        "probe_database": upstream.database(),
         "tls": upstream.mode().to_string(),
         "logins": target.logins.iter().map(show_login).collect::<Vec<_>>(),
         "catalog": {"bounded": format!("{}ms", target.catalog_bound.as_millis())},

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use exeat_policy::document::{Entry, MappingReader, Node, Value};
-use exeat_proxy::config::Target;
+use exeat_proxy::config::{Databases, Target};
 use exeat_proxy::upstream::{LoginConfig, TlsMode, UpstreamConfig, UpstreamConfigError};
 
 use super::Reading;
@@ -18,6 +18,11 @@ const TLS_MODES: &[(&str, TlsMode)] =
     &[("verify-full", TlsMode::VerifyFull), ("require", TlsMode::Require), ("off", TlsMode::Off)];
 
 const DEFAULT_PORT: u16 = 5432;
+
+/// As `database`: every database of the server.
+const EVERY_DATABASE: &str = "*";
+/// Every server has it unless somebody dropped it.
+const PROBE_DATABASE_DEFAULT: &str = "postgres";
 
 /// How old the knowledge of a catalog may be, unless configured.
 const CATALOG_BOUND_DEFAULT: Duration = Duration::from_secs(1);
@@ -57,7 +62,8 @@ impl Reading<'_> {
 
     fn postgres(&mut self, name: &str, node: &Node) -> Option<Target> {
         let mut reader = node.mapping(&mut self.diags)?;
-        let upstream = self.upstream(&mut reader);
+        let (databases, database) = self.databases(&mut reader).unzip();
+        let upstream = self.upstream(&mut reader, database);
         let logins = reader.required("logins", &mut self.diags).and_then(|node| self.logins(node));
         let catalog_bound = match reader.optional("catalog") {
             None => Some(CATALOG_BOUND_DEFAULT),
@@ -74,6 +80,7 @@ impl Reading<'_> {
         Some(Target {
             name: name.to_owned(),
             upstream: upstream?,
+            databases: databases?,
             logins: logins?,
             catalog_bound: catalog_bound?,
             allow_newer_server: allow_newer_server?,
@@ -82,7 +89,7 @@ impl Reading<'_> {
         })
     }
 
-    fn upstream(&mut self, reader: &mut MappingReader<'_>) -> Option<UpstreamConfig> {
+    fn upstream(&mut self, reader: &mut MappingReader<'_>, database: Option<String>) -> Option<UpstreamConfig> {
         let place = reader.node();
         let host_node = reader.required("host", &mut self.diags);
         let host = host_node.and_then(|node| self.owned(node));
@@ -90,7 +97,6 @@ impl Reading<'_> {
             None => Some(DEFAULT_PORT),
             Some(node) => node.as_integer(1..=65535, &mut self.diags).and_then(|port| port.try_into().ok()),
         };
-        let database = reader.required("database", &mut self.diags).and_then(|node| self.database(node));
         let ca_node = reader.optional("ca");
         let ca = match ca_node {
             None => Some(None),
@@ -115,15 +121,27 @@ impl Reading<'_> {
         }
     }
 
-    fn database(&mut self, node: &Node) -> Option<String> {
-        let database = node.as_string(&mut self.diags)?;
-        if database == "*" {
-            self.diags
-                .error(&node.span, "`database: \"*\"` is not supported by this version")
-                .help("write one target for each database");
-            return None;
+    /// Which databases, and the one to log in to when no client names one.
+    fn databases(&mut self, reader: &mut MappingReader<'_>) -> Option<(Databases, String)> {
+        let database = reader.required("database", &mut self.diags).and_then(|node| self.owned(node));
+        let probe_node = reader.optional("probe_database");
+        let probe = match probe_node {
+            None => Some(None),
+            Some(node) => self.owned(node).map(Some),
+        };
+        match (database?, probe?) {
+            (every, probe) if every == EVERY_DATABASE => {
+                Some((Databases::Every, probe.unwrap_or_else(|| PROBE_DATABASE_DEFAULT.to_owned())))
+            }
+            (database, None) => Some((Databases::One, database)),
+            (_, Some(_)) => {
+                let place = probe_node.unwrap_or(reader.node());
+                self.diags
+                    .error(&place.span, "`probe_database` is for `database: \"*\"` only")
+                    .help("remove it: the target's own database is probed");
+                None
+            }
         }
-        Some(database.to_owned())
     }
 
     fn catalog(&mut self, node: &Node) -> Option<Duration> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use exeat_proxy::config::ListenTls;
+use exeat_proxy::config::{Databases, ListenTls};
 use exeat_proxy::upstream::TlsMode;
 use exeat_store::secret::SecretSource;
 
@@ -152,9 +152,25 @@ fn what_later_versions_know_is_refused_by_name() {
         refused(from, to, &format!("{key} is not supported by this version"));
     }
     refused("policy:", "store: {env: URL}\npolicy:", "a store other than `embedded` is not supported");
-    refused("database: shop", "database: '*'", "`database: \"*\"` is not supported");
     refused("      tls: off\n", "      tls: off\n      catalog: strict\n", "`catalog: strict` is not supported");
     assert!(changed("policy:", "store: embedded\npolicy:").is_ok());
+}
+
+#[test]
+fn a_target_may_stand_for_every_database_of_its_server() {
+    let upstream = |config: Config| {
+        let target = &config.proxy.targets["shop"];
+        (target.databases, target.upstream.database().to_owned())
+    };
+    let every = changed("database: shop", "database: '*'").unwrap();
+    assert_eq!(show(&every)["targets"]["shop"]["postgres"]["database"], "*");
+    assert_eq!(upstream(every), (Databases::Every, "postgres".to_owned()));
+    let probed = changed("database: shop", "database: '*'\n      probe_database: ops").unwrap();
+    assert_eq!(show(&probed)["targets"]["shop"]["postgres"]["probe_database"], "ops");
+    assert_eq!(upstream(probed), (Databases::Every, "ops".to_owned()));
+    assert_eq!(upstream(parse(SMALL).unwrap()), (Databases::One, "shop".to_owned()));
+    refused("database: shop", "database: shop\n      probe_database: ops", "is for `database: \"*\"` only");
+    refused("database: shop", "database: '*'\n      probe_database: ''", "`probe_database` is empty");
 }
 
 #[test]
