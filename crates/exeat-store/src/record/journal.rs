@@ -1,171 +1,45 @@
-//! The files of the record: lines, sealed blobs and wrapped keys, append only.
-//! A write is whole or undone: after any failure the file is cut back to its last whole record before anything else
-//! is written. Numbers lines and stamps their time under one lock, so that file order, `seq` and time agree.
-//! Knows nothing of what a line says, except of the heartbeat that opens every segment.
+//! The files of the record and what still waits to be written to them.
+//! Two locks, always taken in this order: the files, for as long as something is written; the tail, for as long as a
+//! line is rendered into memory. So an event is appended while another thread writes, and one write takes with it
+//! whatever was appended meanwhile. What could not be written stays in the tail, in order, and is tried again before
+//! anything new is taken. Knows nothing of what a line says, except of the heartbeat that opens every segment.
 
-use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
-use super::json;
+use super::file::AppendFile;
+use super::tail::{Appended, Entry, Tail, wide};
 use crate::StoreError;
 use crate::keys::WRAPPED_BYTES;
 
-/// An event fits a line of this size, line break included; longer lists go to a blob.
-pub const LINE_BYTES_MAX: usize = 32 * 1024;
-
-/// Largest sealed text: above the largest message a client may send, and what one AES-GCM nonce may protect.
-pub const BLOB_BYTES_MAX: usize = 256 * 1024 * 1024;
-
 /// A new file is begun past this size: small enough to scan at start and to ship whole.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Room asked of the disk ahead of the lines and the blobs: a second or two of a busy gateway...
+const RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// ...and ahead of the keys, which come once a session.
+const RESERVE_KEYS_BYTES: u64 = 64 * 1024;
+
+/// What a recovered disk must be able to take before the record counts as writable again.
+const ROOM_BYTES: usize = 256 * 1024;
 
 pub(crate) const LOG_FOLDER: &str = "log";
 pub(crate) const BLOB_FOLDER: &str = "blobs";
 pub(crate) const KEYS_FILE: &str = "session-keys";
 
-/// A file that only grows, by whole records.
-#[derive(Debug)]
-pub(crate) struct AppendFile {
-    file: Arc<File>,
-    path: PathBuf,
-    /// End of the last whole record.
-    len: u64,
-    /// Bytes past `len` may be in the file.
-    torn: bool,
-    /// Written since the last sync.
-    unsynced: bool,
-}
-
-impl AppendFile {
-    pub(crate) fn open(path: PathBuf) -> Result<Self, StoreError> {
-        let file = OpenOptions::new()
-            .append(true)
-            .read(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
-        let len = file.metadata().map_err(StoreError::io("look at", &path))?.len();
-        Ok(Self { file: Arc::new(file), path, len, torn: false, unsynced: true })
-    }
-
-    pub(crate) fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Appends the bytes and returns where they begin.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
-        self.mend()?;
-        let offset = self.len;
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        if let Err(source) = (&*self.file).write_all(bytes) {
-            self.torn = true;
-            // Tried at once, so that a reader sees whole lines; tried again before the next write if it fails.
-            let _ = self.mend();
-            return Err(StoreError::Io { action: "append to", path: self.path.clone(), source });
-        }
-        self.len = offset.saturating_add(length);
-        self.unsynced = true;
-        Ok(offset)
-    }
-
-    /// Back to `len`: what was appended after it is undone.
-    pub(crate) fn cut_to(&mut self, len: u64) -> Result<(), StoreError> {
-        self.len = self.len.min(len);
-        self.torn = true;
-        self.mend()
-    }
-
-    fn mend(&mut self) -> Result<(), StoreError> {
-        if self.torn {
-            self.file.set_len(self.len).map_err(StoreError::io("cut back", &self.path))?;
-            self.torn = false;
-            self.unsynced = true;
-        }
-        Ok(())
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.unsynced) {
-            self.file.sync_data().map_err(StoreError::io("sync", &self.path))?;
-        }
-        Ok(())
-    }
-
-    fn take_unsynced(&mut self) -> Option<(Arc<File>, PathBuf)> {
-        std::mem::take(&mut self.unsynced).then(|| (Arc::clone(&self.file), self.path.clone()))
-    }
-}
-
-/// A place in `Entry::head` that takes the position of a blob, known only once it is appended.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hole {
-    /// Byte of `head` before which the position goes.
-    pub(crate) at: usize,
-    /// Where the blob begins in `Entry::blobs`.
-    pub(crate) relative: u64,
-}
-
-/// A line short of its number and time, and the blobs it names.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    /// From `{` to before `,"seq"`.
-    pub(crate) head: Vec<u8>,
-    pub(crate) holes: Vec<Hole>,
-    /// Members between `seq` and `time`, each with its comma in front.
-    pub(crate) middle: Vec<u8>,
-    pub(crate) kind: &'static str,
-    pub(crate) blobs: Vec<u8>,
-    /// The intent that this entry opens or closes.
-    pub(crate) opens: bool,
-    pub(crate) closes: Vec<u64>,
-}
-
-impl Entry {
-    /// Longest the line can become: what number, time, type and positions take is bounded.
-    pub(crate) fn line_bytes(&self) -> usize {
-        const REST_BYTES_MAX: usize = 160;
-        const HOLE_BYTES_MAX: usize = 64;
-        self.head.len() + self.middle.len() + self.holes.len() * HOLE_BYTES_MAX + REST_BYTES_MAX
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Appended {
-    pub(crate) seq: u64,
-    /// Where `Entry::blobs` went.
-    pub(crate) blob_segment: u64,
-    pub(crate) blob_offset: u64,
-}
-
-/// What a recovered disk must be able to take before the record counts as writable again.
-const ROOM_BYTES: usize = 256 * 1024;
-
 #[derive(Debug)]
 pub(crate) struct Journal {
-    data_dir: PathBuf,
     gateway: String,
-    log: AppendFile,
-    blobs: AppendFile,
-    blob_segment: u64,
-    keys: AppendFile,
-    next_seq: u64,
-    /// Intents that still wait for their last outcome.
-    open: BTreeSet<u64>,
-    line: Vec<u8>,
-    /// Segments are synced before they are left.
+    /// A commit is on the disk, not only in the files.
     durable: bool,
-    /// A sync failed: what is in the files is not known any more.
-    broken: bool,
-    last_failed: bool,
+    /// Every event before this `seq` is committed. Written under the lock of the files.
+    committed: AtomicU64,
+    files: Mutex<Files>,
+    tail: Mutex<Tail>,
 }
 
 /// What recovery found, for the journal to go on from.
@@ -179,211 +53,333 @@ pub(crate) struct Position {
 
 impl Journal {
     pub(crate) fn open(data_dir: &Path, gateway: &str, position: Position, durable: bool) -> Result<Self, StoreError> {
-        let fresh = position.log.is_none();
         let log = match position.log {
             Some(log) => log,
             None => AppendFile::open(log_path(data_dir, position.next_seq))?,
         };
         let mut keys = AppendFile::open(data_dir.join(KEYS_FILE))?;
         // A slot is written before the line that names it: a torn one at the end is named by nobody.
-        let slot = slot_bytes();
-        let whole = keys.len() - keys.len() % slot;
+        let whole = keys.len() - keys.len() % slot_bytes();
         if whole < keys.len() {
             keys.cut_to(whole)?;
         }
-        let mut journal = Self {
+        let mut files = Files {
             data_dir: data_dir.to_owned(),
             gateway: gateway.to_owned(),
-            log,
-            blobs: AppendFile::open(blob_path(data_dir, position.blob_segment))?,
-            blob_segment: position.blob_segment,
-            keys,
-            next_seq: position.next_seq,
-            open: BTreeSet::new(),
-            line: Vec::with_capacity(LINE_BYTES_MAX),
             durable,
-            broken: false,
-            last_failed: false,
+            blobs: AppendFile::open(blob_path(data_dir, position.blob_segment))?,
+            log,
+            keys,
+            taken: Taken::default(),
+            state: Health::Good,
         };
-        if fresh {
-            journal.heartbeat()?;
+        let mut tail = Tail::new(position.next_seq, position.blob_segment);
+        if files.log.len() == 0 {
+            let heartbeat = tail.heartbeat(gateway);
+            files.put(&mut tail, &heartbeat)?;
         }
-        Ok(journal)
+        files.reserve(&mut tail);
+        let committed = AtomicU64::new(if durable { 0 } else { tail.next_seq });
+        let (files, tail) = (Mutex::new(files), Mutex::new(tail));
+        Ok(Self { gateway: gateway.to_owned(), durable, committed, files, tail })
     }
 
-    pub(crate) fn health(&self) -> Health {
-        match (self.broken, self.last_failed) {
-            (true, _) => Health::Broken,
-            (false, true) => Health::LastWriteFailed,
-            (false, false) => Health::Good,
+    /// Takes the event into the record's order. It is in the file after the next commit; until then it has room
+    /// there. Where the disk promises none, it is written at once or refused.
+    pub(crate) fn append(&self, entry: &Entry) -> Result<Appended, StoreError> {
+        entry.check()?;
+        if let Some(appended) = self.tail()?.append(entry) {
+            return Ok(appended);
         }
-    }
-
-    pub(crate) fn append(&mut self, entry: &Entry) -> Result<Appended, StoreError> {
-        let result = self.try_append(entry);
-        self.last_failed |= result.is_err();
-        result
-    }
-
-    /// Whether there is room again for entries of every size. A short line may still fit where a statement no longer
-    /// does, so a line that went through says little: more than any line or small statement is written and taken back.
-    pub(crate) fn find_room(&mut self) -> Result<(), StoreError> {
-        let end = self.blobs.len();
-        let found = self.blobs.append(&[0; ROOM_BYTES]).map(drop);
-        let taken_back = self.blobs.cut_to(end);
-        found.and(taken_back)?;
-        self.heartbeat()?;
-        self.last_failed = false;
-        Ok(())
-    }
-
-    fn try_append(&mut self, entry: &Entry) -> Result<Appended, StoreError> {
-        if self.broken {
-            return Err(StoreError::NotDurable);
-        }
-        if entry.line_bytes() > LINE_BYTES_MAX {
-            return Err(StoreError::LineTooLong { bytes: entry.line_bytes() });
-        }
-        if self.log.len() >= SEGMENT_BYTES_MAX {
-            self.roll_log()?;
-        }
-        let blob_offset = self.append_blobs(&entry.blobs)?;
-        let appended = Appended { seq: self.next_seq, blob_segment: self.blob_segment, blob_offset };
-        self.render(entry, appended);
-        let written = self.log.append(&self.line);
-        if let Err(error) = written {
-            // Nobody names these bytes; leaving them behind would only waste a disk that may be full.
-            let _ = self.blobs.cut_to(blob_offset);
-            return Err(error);
-        }
-        self.next_seq += 1;
-        if entry.opens {
-            self.open.insert(appended.seq);
-        }
-        for closed in &entry.closes {
-            self.open.remove(closed);
-        }
+        let mut files = self.files()?;
+        let mut tail = self.tail()?;
+        let appended = files.append(&mut tail, entry)?;
+        self.wrote(&tail);
         Ok(appended)
     }
 
-    fn append_blobs(&mut self, bytes: &[u8]) -> Result<u64, StoreError> {
-        if bytes.is_empty() {
-            return Ok(self.blobs.len());
-        }
-        if bytes.len() > BLOB_BYTES_MAX {
-            return Err(StoreError::BlobTooLong { bytes: bytes.len() });
-        }
-        if self.blobs.len() >= SEGMENT_BYTES_MAX {
-            self.leave(|journal| &mut journal.blobs)?;
-            self.blobs = AppendFile::open(blob_path(&self.data_dir, self.blob_segment + 1))?;
-            self.blob_segment += 1;
-        }
-        self.blobs.append(bytes)
-    }
-
     /// The wrapped key's slot number.
-    pub(crate) fn append_key(&mut self, wrapped: &[u8; WRAPPED_BYTES]) -> Result<u64, StoreError> {
-        let result = if self.broken { Err(StoreError::NotDurable) } else { self.keys.append(wrapped) };
-        self.last_failed |= result.is_err();
-        Ok(result? / slot_bytes())
+    pub(crate) fn append_key(&self, wrapped: &[u8; WRAPPED_BYTES]) -> Result<u64, StoreError> {
+        if let Some(slot) = self.tail()?.append_key(wrapped) {
+            return Ok(slot);
+        }
+        self.files()?.append_key(&mut *self.tail()?, wrapped)
     }
 
-    /// A sign of life, and for recovery how far back open intents reach.
-    pub(crate) fn heartbeat(&mut self) -> Result<u64, StoreError> {
-        let mut entry = Entry { kind: "heartbeat", ..Entry::default() };
-        let open = self.open.len();
-        let oldest = self.open.first().copied();
-        json::object(&mut entry.head, |line| {
-            line.object("body", |body| {
-                if let Some(oldest) = oldest {
-                    body.number("oldest_open_seq", oldest);
-                }
-                body.number("open", u64::try_from(open).unwrap_or(u64::MAX));
-            });
-            line.text("gateway", &self.gateway);
-        });
-        entry.head.pop();
-        self.append(&entry).map(|appended| appended.seq)
-    }
-
-    fn roll_log(&mut self) -> Result<(), StoreError> {
-        self.leave(|journal| &mut journal.log)?;
-        self.log = AppendFile::open(log_path(&self.data_dir, self.next_seq))?;
-        self.heartbeat().map(drop)
-    }
-
-    fn leave(&mut self, file: impl FnOnce(&mut Self) -> &mut AppendFile) -> Result<(), StoreError> {
-        if !self.durable {
+    /// Returns once every event before this `seq` is as durable as the configuration asks for. What other threads
+    /// appended before the write goes with it; they find it done.
+    pub(crate) fn commit(&self, upto: u64) -> Result<(), StoreError> {
+        if self.is_committed(upto) {
             return Ok(());
         }
-        let synced = file(self).sync().and_then(|()| sync_folders(&self.data_dir));
-        self.broken |= synced.is_err();
-        synced
-    }
-
-    fn render(&mut self, entry: &Entry, appended: Appended) {
-        let line = &mut self.line;
-        line.clear();
-        let mut rest = entry.head.as_slice();
-        let mut done = 0;
-        for hole in &entry.holes {
-            let Some((before, after)) = rest.split_at_checked(hole.at - done) else { break };
-            line.extend_from_slice(before);
-            position(line, appended.blob_segment, appended.blob_offset + hole.relative);
-            rest = after;
-            done = hole.at;
+        let mut files = self.files()?;
+        if self.is_committed(upto) {
+            // Somebody's commit covered it while we waited: that is the group in group commit.
+            return Ok(());
         }
-        line.extend_from_slice(rest);
-        line.extend_from_slice(b",\"seq\":");
-        json::number(line, appended.seq);
-        line.extend_from_slice(&entry.middle);
-        // Writing to a vector does not fail.
-        let _ = writeln!(line, ",\"time\":\"{:.6}\",\"type\":\"{}\",\"v\":1}}", jiff::Timestamp::now(), entry.kind);
-    }
-
-    /// What has to reach the disk for everything before `next_seq` to be durable.
-    pub(crate) fn take_unsynced(&mut self) -> Result<Unsynced, StoreError> {
-        if self.broken {
-            return Err(StoreError::NotDurable);
+        let covered = files.take(&mut *self.tail()?)?;
+        if let Err(error) = files.write_taken() {
+            files.give_back(&mut *self.tail()?);
+            return Err(error);
         }
-        let files = [self.keys.take_unsynced(), self.blobs.take_unsynced(), self.log.take_unsynced()];
-        Ok(Unsynced { upto: self.next_seq, files })
+        if self.durable
+            && let Err(error) = files.sync()
+        {
+            self.tail()?.shut();
+            return Err(error);
+        }
+        self.committed.store(covered, Ordering::Release);
+        Ok(())
     }
 
-    pub(crate) fn sync_failed(&mut self) {
-        self.broken = true;
+    pub(crate) fn is_committed(&self, upto: u64) -> bool {
+        self.committed.load(Ordering::Acquire) >= upto
+    }
+
+    /// A sign of life, written at once.
+    pub(crate) fn heartbeat(&self) -> Result<Appended, StoreError> {
+        let mut files = self.files()?;
+        let mut tail = self.tail()?;
+        let entry = tail.heartbeat(&self.gateway);
+        let appended = files.append(&mut tail, &entry)?;
+        self.wrote(&tail);
+        Ok(appended)
+    }
+
+    /// Whether events can be written. After a failed write it is tried whether there is room again for entries of
+    /// every size. A short line may still fit where a statement no longer does, so a line that went through says
+    /// little: more than any line or small statement must fit.
+    pub(crate) fn health(&self) -> Result<(), StoreError> {
+        let mut files = self.files()?;
+        match files.state {
+            Health::Good => return Ok(()),
+            Health::LastWriteFailed => {}
+            Health::Broken => return Err(StoreError::NotDurable),
+        }
+        let mut tail = self.tail()?;
+        let entry = tail.heartbeat(&self.gateway);
+        files.find_room(&mut tail, &entry)?;
+        self.wrote(&tail);
+        Ok(())
+    }
+
+    /// Every event so far is on the disk, and so are the folders that name the files.
+    pub(crate) fn sync_all(&self) -> Result<(), StoreError> {
+        let mut files = self.files()?;
+        files.sync()?;
+        sync_folders(&files.data_dir)
+    }
+
+    /// Everything appended is in the files; the caller holds the lock of both.
+    fn wrote(&self, tail: &Tail) {
+        if !self.durable {
+            self.committed.store(tail.next_seq, Ordering::Release);
+        }
+    }
+
+    // A panic inside left the journal in a state nobody knows: no line is better than a wrong one.
+    fn files(&self) -> Result<MutexGuard<'_, Files>, StoreError> {
+        self.files.lock().map_err(|_| StoreError::Poisoned)
+    }
+
+    fn tail(&self) -> Result<MutexGuard<'_, Tail>, StoreError> {
+        self.tail.lock().map_err(|_| StoreError::Poisoned)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Health {
+enum Health {
     Good,
     LastWriteFailed,
+    /// A sync failed: what is in the files is not known any more.
     Broken,
 }
 
-/// Files to sync, in this order: a line is durable only after what it names.
 #[derive(Debug)]
-pub(crate) struct Unsynced {
-    pub(crate) upto: u64,
-    files: [Option<(Arc<File>, PathBuf)>; 3],
+struct Files {
+    data_dir: PathBuf,
+    gateway: String,
+    /// Segments are synced before they are left.
+    durable: bool,
+    log: AppendFile,
+    blobs: AppendFile,
+    keys: AppendFile,
+    taken: Taken,
+    state: Health,
 }
 
-impl Unsynced {
-    pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        for (file, path) in self.files.iter().flatten() {
-            file.sync_data().map_err(StoreError::io("sync", path))?;
+/// What a commit has in hand while the tail takes new events.
+#[derive(Debug, Default)]
+struct Taken {
+    log: Vec<u8>,
+    blobs: Vec<u8>,
+    keys: Vec<u8>,
+}
+
+impl Files {
+    /// Writes the event and all that waits before it, or leaves the record as it was.
+    fn append(&mut self, tail: &mut Tail, entry: &Entry) -> Result<Appended, StoreError> {
+        let result = self.try_append(tail, entry);
+        self.settle(tail, result)
+    }
+
+    fn try_append(&mut self, tail: &mut Tail, entry: &Entry) -> Result<Appended, StoreError> {
+        self.write_waiting(tail)?;
+        if self.log.len() >= SEGMENT_BYTES_MAX {
+            let next = log_path(&self.data_dir, tail.next_seq);
+            self.sync_left()?;
+            self.log = AppendFile::open(next)?;
+        }
+        if self.log.len() == 0 {
+            let heartbeat = tail.heartbeat(&self.gateway);
+            self.put(tail, &heartbeat)?;
+        }
+        if self.blobs.len() >= SEGMENT_BYTES_MAX && !entry.blobs.is_empty() {
+            self.sync_left()?;
+            self.blobs = AppendFile::open(blob_path(&self.data_dir, tail.blob_segment + 1))?;
+            tail.blob_segment += 1;
+        }
+        self.put(tail, entry)
+    }
+
+    /// Nothing of a file that is left may be lost later.
+    fn sync_left(&mut self) -> Result<(), StoreError> {
+        if !self.durable {
+            return Ok(());
+        }
+        self.sync()?;
+        sync_folders(&self.data_dir).inspect_err(|_| self.state = Health::Broken)
+    }
+
+    /// Writes the event, whole or not at all. Nothing waits.
+    fn put(&mut self, tail: &mut Tail, entry: &Entry) -> Result<Appended, StoreError> {
+        let before = self.blobs.len();
+        if !entry.blobs.is_empty() {
+            self.blobs.append(&entry.blobs)?;
+        }
+        let appended = tail.next(before);
+        tail.render(entry, appended);
+        let written = self.log.append(&tail.log.bytes);
+        tail.log.bytes.clear();
+        if let Err(error) = written {
+            // Nobody names these bytes; leaving them behind would only waste a disk that may be full.
+            let _ = self.blobs.cut_to(before);
+            return Err(error);
+        }
+        tail.accept(entry);
+        Ok(appended)
+    }
+
+    fn append_key(&mut self, tail: &mut Tail, wrapped: &[u8; WRAPPED_BYTES]) -> Result<u64, StoreError> {
+        let result = self.write_waiting(tail).and_then(|()| self.keys.append(wrapped));
+        Ok(self.settle(tail, result)? / slot_bytes())
+    }
+
+    fn find_room(&mut self, tail: &mut Tail, heartbeat: &Entry) -> Result<(), StoreError> {
+        self.write_waiting(tail)?;
+        let end = self.blobs.len();
+        if self.blobs.reserve(RESERVE_BYTES) < end.saturating_add(RESERVE_BYTES) {
+            let found = self.blobs.append(&[0; ROOM_BYTES]).map(drop);
+            let taken_back = self.blobs.cut_to(end);
+            found.and(taken_back)?;
+        }
+        self.append(tail, heartbeat)?;
+        self.state = Health::Good;
+        Ok(())
+    }
+
+    /// What waits goes into the files, blobs and keys before the lines that name them. What fails waits on.
+    fn write_waiting(&mut self, tail: &mut Tail) -> Result<(), StoreError> {
+        self.usable()?;
+        let parts = [
+            (&mut tail.keys.bytes, &mut self.keys),
+            (&mut tail.blobs.bytes, &mut self.blobs),
+            (&mut tail.log.bytes, &mut self.log),
+        ];
+        for (bytes, file) in parts {
+            write(bytes, file)?;
         }
         Ok(())
     }
+
+    /// Takes what waits out of the tail, and returns the `seq` before which all is taken.
+    fn take(&mut self, tail: &mut Tail) -> Result<u64, StoreError> {
+        self.usable()?;
+        // Nothing is left in hand between two commits: each swap gives the tail an empty buffer.
+        std::mem::swap(&mut self.taken.keys, &mut tail.keys.bytes);
+        std::mem::swap(&mut self.taken.blobs, &mut tail.blobs.bytes);
+        std::mem::swap(&mut self.taken.log, &mut tail.log.bytes);
+        Ok(tail.next_seq)
+    }
+
+    fn write_taken(&mut self) -> Result<(), StoreError> {
+        write(&mut self.taken.keys, &mut self.keys)?;
+        write(&mut self.taken.blobs, &mut self.blobs)?;
+        write(&mut self.taken.log, &mut self.log)
+    }
+
+    /// What could not be written waits again, before what came meanwhile.
+    fn give_back(&mut self, tail: &mut Tail) {
+        for (taken, waiting) in [
+            (&mut self.taken.keys, &mut tail.keys),
+            (&mut self.taken.blobs, &mut tail.blobs),
+            (&mut self.taken.log, &mut tail.log),
+        ] {
+            taken.append(&mut waiting.bytes);
+            std::mem::swap(taken, &mut waiting.bytes);
+        }
+        tail.shut();
+        self.state = Health::LastWriteFailed;
+    }
+
+    fn usable(&self) -> Result<(), StoreError> {
+        match self.state {
+            Health::Good | Health::LastWriteFailed => Ok(()),
+            Health::Broken => Err(StoreError::NotDurable),
+        }
+    }
+
+    /// After each write of ours the tail learns how far it may go on.
+    fn settle<T>(&mut self, tail: &mut Tail, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.reserve(tail);
+        if result.is_err() {
+            tail.shut();
+            if self.state == Health::Good {
+                self.state = Health::LastWriteFailed;
+            }
+        }
+        result
+    }
+
+    fn reserve(&mut self, tail: &mut Tail) {
+        // A segment is left at its end, and that is not the tail's to do.
+        let log = self.log.reserve(RESERVE_BYTES).min(SEGMENT_BYTES_MAX);
+        let blobs = self.blobs.reserve(RESERVE_BYTES).min(SEGMENT_BYTES_MAX);
+        let keys = self.keys.reserve(RESERVE_KEYS_BYTES);
+        for (waiting, file, room) in
+            [(&mut tail.log, &self.log, log), (&mut tail.blobs, &self.blobs, blobs), (&mut tail.keys, &self.keys, keys)]
+        {
+            let behind = wide(waiting.bytes.len());
+            waiting.end = file.len().saturating_add(behind);
+            waiting.room = room;
+        }
+    }
+
+    /// What is written is on the disk: a line only after what it names.
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.usable()?;
+        let synced = self.keys.sync().and_then(|()| self.blobs.sync()).and_then(|()| self.log.sync());
+        // The kernel may have dropped what it could not write; only a restart reads what is really there.
+        synced.inspect_err(|_| self.state = Health::Broken)
+    }
 }
 
-/// `"offset":…,"segment":…`, two neighbours in the order of keys.
-pub(crate) fn position(out: &mut Vec<u8>, segment: u64, offset: u64) {
-    out.extend_from_slice(b"\"offset\":");
-    json::number(out, offset);
-    out.extend_from_slice(b",\"segment\":");
-    json::number(out, segment);
+fn write(bytes: &mut Vec<u8>, file: &mut AppendFile) -> Result<(), StoreError> {
+    if !bytes.is_empty() {
+        file.append(bytes)?;
+        bytes.clear();
+    }
+    Ok(())
 }
 
 pub(crate) fn log_path(data_dir: &Path, first_seq: u64) -> PathBuf {
@@ -424,30 +420,6 @@ pub(crate) fn numbered(folder: &Path, ending: &str) -> Result<Vec<u64>, StoreErr
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_full_device_fails_every_write_and_moves_no_end() {
-        let mut file = AppendFile::open(PathBuf::from("/dev/full")).unwrap();
-        let first = file.append(b"line\n").unwrap_err();
-        assert!(matches!(first, StoreError::Io { action: "append to", .. }), "{first}");
-        assert_eq!(file.len(), 0);
-        // A device cannot be cut back, so nothing may be written after what may lie there.
-        let second = file.append(b"line\n").unwrap_err();
-        assert!(matches!(second, StoreError::Io { action: "cut back", .. }), "{second}");
-    }
-
-    #[test]
-    fn cutting_back_undoes_what_was_appended() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        let mut file = AppendFile::open(path.clone()).unwrap();
-        assert_eq!(file.append(b"one\n").unwrap(), 0);
-        let second = file.append(b"two\n").unwrap();
-        file.cut_to(second).unwrap();
-        assert_eq!(file.append(b"three\n").unwrap(), 4);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one\nthree\n");
-        assert_eq!(AppendFile::open(path).unwrap().len(), 10);
-    }
 
     #[test]
     fn numbers_come_from_file_names_in_order() {

@@ -1,9 +1,6 @@
 //! JSON into a reused buffer: keys in the order they are given (callers give them sorted), strings escaped exactly
 //! as serde_json does, so that a line parsed and written again is the same line.
 
-use std::fmt::Display;
-use std::io::Write;
-
 /// Longest single text in a clear line. Names are 63 bytes in PostgreSQL; what is longer is cut and marked.
 pub(crate) const TEXT_BYTES_MAX: usize = 512;
 
@@ -47,8 +44,16 @@ impl Object<'_> {
         }
     }
 
-    pub(crate) fn number(&mut self, key: &str, value: impl Display) {
-        number(self.key(key), value);
+    pub(crate) fn number(&mut self, key: &str, value: impl Into<u64>) {
+        number(self.key(key), value.into());
+    }
+
+    pub(crate) fn signed(&mut self, key: &str, value: i32) {
+        let out = self.key(key);
+        if value < 0 {
+            out.push(b'-');
+        }
+        number(out, u64::from(value.unsigned_abs()));
     }
 
     pub(crate) fn boolean(&mut self, key: &str, value: bool) {
@@ -77,10 +82,20 @@ pub(crate) fn list<T>(out: &mut Vec<u8>, values: impl IntoIterator<Item = T>, wr
     out.push(b']');
 }
 
-/// For integers: everything else spells itself in more than one way.
-pub(crate) fn number(out: &mut Vec<u8>, value: impl Display) {
-    // Writing to a vector does not fail.
-    let _ = write!(out, "{value}");
+pub(crate) fn number(out: &mut Vec<u8>, value: u64) {
+    // As many digits as the largest number has.
+    let mut digits = [b'0'; 20];
+    let mut left = value;
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit += u8::try_from(left % 10).unwrap_or_default();
+        left /= 10;
+        used += 1;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
 /// A string of at most `TEXT_BYTES_MAX` bytes.
@@ -166,9 +181,10 @@ mod tests {
             o.number("d", u64::MAX);
             o.optional("e", None);
             o.text("f", "{");
-            o.number("g", -1);
+            o.signed("g", i32::MIN);
+            o.number("h", 0_u64);
         });
-        let expected = r#"{"a":{},"b":true,"c":["x","{"],"d":18446744073709551615,"f":"{","g":-1}"#;
+        let expected = r#"{"a":{},"b":true,"c":["x","{"],"d":18446744073709551615,"f":"{","g":-2147483648,"h":0}"#;
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

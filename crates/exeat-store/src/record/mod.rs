@@ -4,28 +4,32 @@
 //! other way. A write that fails is an error for its caller and leaves no partial line behind.
 
 mod event;
+mod file;
 mod journal;
 mod json;
 mod recovery;
 mod session;
+mod stamp;
+mod tail;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 pub use event::{
     AuthFailure, ConfigChange, Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
     Protocol, SessionStart, Statement, TokenRef,
 };
-pub use journal::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord};
+pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 
 use crate::StoreError;
 use crate::keys::{self, KeySet};
-use journal::{Appended, Entry, Health, Journal};
+use journal::Journal;
 use json::Object;
+use tail::{Appended, Entry};
 
 const LOCK_FILE: &str = "lock";
 
@@ -56,12 +60,9 @@ pub struct Recorder {
 
 #[derive(Debug)]
 struct Shared {
-    journal: Mutex<Journal>,
-    /// Every event before this `seq` is on the disk.
-    synced: Mutex<u64>,
+    journal: Journal,
     keys: Arc<KeySet>,
     gateway: String,
-    durability: Durability,
     /// Held for as long as the record is open.
     _lock: File,
 }
@@ -82,20 +83,12 @@ impl Recorder {
         keys.check(data_dir, numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?.is_empty())?;
         let durable = config.durability == Durability::Fsync;
         let recovered = recovery::recover(data_dir)?;
-        let mut journal = Journal::open(data_dir, &config.gateway, recovered.position, durable)?;
-        recovery::report(&mut journal, &config.gateway, &recovered.findings)?;
+        let journal = Journal::open(data_dir, &config.gateway, recovered.position, durable)?;
+        recovery::report(&journal, &config.gateway, &recovered.findings)?;
         if durable {
-            journal.take_unsynced()?.sync()?;
-            journal::sync_folders(data_dir)?;
+            journal.sync_all()?;
         }
-        let shared = Shared {
-            synced: Mutex::new(0),
-            journal: Mutex::new(journal),
-            keys,
-            gateway: config.gateway.clone(),
-            durability: config.durability,
-            _lock: lock,
-        };
+        let shared = Shared { journal, keys, gateway: config.gateway.clone(), _lock: lock };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -117,7 +110,7 @@ impl Recorder {
             line.text("source", failure.source);
             line.optional("target", failure.target);
         });
-        self.shared.write(&entry).map(drop)
+        self.shared.write(&entry)
     }
 
     pub fn policy_changed(&self, change: &PolicyChange<'_>) -> Result<(), StoreError> {
@@ -129,7 +122,7 @@ impl Recorder {
             }
             body.optional("problem", change.problem);
         });
-        self.shared.write(&entry).map(drop)
+        self.shared.write(&entry)
     }
 
     pub fn config_changed(&self, change: &ConfigChange<'_>) -> Result<(), StoreError> {
@@ -138,33 +131,23 @@ impl Recorder {
             body.text("sha256", change.sha256);
             body.text("what", change.what);
         });
-        self.shared.write(&entry).map(drop)
+        self.shared.write(&entry)
     }
 
     /// A sign of life, so that silence is evidence. The caller keeps the time.
     pub fn heartbeat(&self) -> Result<(), StoreError> {
-        let seq = self.shared.journal()?.heartbeat()?;
-        self.shared.commit(seq.saturating_add(1))
+        let appended = self.shared.journal.heartbeat()?;
+        self.shared.journal.commit(appended.seq.saturating_add(1))
     }
 
     /// Whether events can be written. After a failed write it is tried: a disk that has room again makes the gateway
     /// ready again without anybody's help.
     pub fn health(&self) -> Result<(), StoreError> {
-        let mut journal = self.shared.journal()?;
-        match journal.health() {
-            Health::Good => Ok(()),
-            Health::LastWriteFailed => journal.find_room(),
-            Health::Broken => Err(StoreError::NotDurable),
-        }
+        self.shared.journal.health()
     }
 }
 
 impl Shared {
-    fn journal(&self) -> Result<MutexGuard<'_, Journal>, StoreError> {
-        // A panic inside left the journal in a state nobody knows: no line is better than a wrong one.
-        self.journal.lock().map_err(|_| StoreError::Poisoned)
-    }
-
     /// An entry outside any session.
     fn entry(&self, kind: &'static str, policy: Option<PolicyRef<'_>>, body: impl FnOnce(&mut Object<'_>)) -> Entry {
         let mut entry = Entry { kind, ..Entry::default() };
@@ -179,42 +162,10 @@ impl Shared {
         entry
     }
 
-    fn write(&self, entry: &Entry) -> Result<Appended, StoreError> {
-        let appended = self.append(entry)?;
-        self.commit(appended.seq.saturating_add(1))?;
-        Ok(appended)
-    }
-
-    fn append(&self, entry: &Entry) -> Result<Appended, StoreError> {
-        self.journal()?.append(entry)
-    }
-
-    fn is_committed(&self, upto: u64) -> bool {
-        match self.durability {
-            Durability::Os => true,
-            Durability::Fsync => self.synced.lock().is_ok_and(|synced| *synced >= upto),
-        }
-    }
-
-    /// Returns once every event before this number is as durable as the configuration asks for.
-    fn commit(&self, upto: u64) -> Result<(), StoreError> {
-        match self.durability {
-            Durability::Os => return Ok(()),
-            Durability::Fsync => {}
-        }
-        let mut synced = self.synced.lock().map_err(|_| StoreError::Poisoned)?;
-        if *synced >= upto {
-            // Somebody's sync covered it while we waited: that is the group in group commit.
-            return Ok(());
-        }
-        let unsynced = self.journal()?.take_unsynced()?;
-        if let Err(error) = unsynced.sync() {
-            // The kernel may have dropped what it could not write; only a restart reads what is really there.
-            self.journal()?.sync_failed();
-            return Err(error);
-        }
-        *synced = unsynced.upto;
-        Ok(())
+    /// For events that nothing follows: in the file before this returns.
+    fn write(&self, entry: &Entry) -> Result<(), StoreError> {
+        let appended: Appended = self.journal.append(entry)?;
+        self.journal.commit(appended.seq.saturating_add(1))
     }
 }
 

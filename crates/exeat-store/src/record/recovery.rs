@@ -11,10 +11,10 @@ use std::path::Path;
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
-use super::journal::{
-    AppendFile, BLOB_FOLDER, Entry, Journal, LINE_BYTES_MAX, LOG_FOLDER, Position, log_path, numbered,
-};
+use super::file::AppendFile;
+use super::journal::{BLOB_FOLDER, Journal, LOG_FOLDER, Position, log_path, numbered};
 use super::json;
+use super::tail::{Entry, LINE_BYTES_MAX};
 use crate::{StoreError, hex};
 
 /// Open intents on one recovery line; a crash of a thousand sessions makes several lines.
@@ -104,7 +104,7 @@ pub(super) fn recover(data_dir: &Path) -> Result<Recovered, StoreError> {
 }
 
 /// Writes what was found, if anything was.
-pub(super) fn report(journal: &mut Journal, gateway: &str, findings: &Findings) -> Result<(), StoreError> {
+pub(super) fn report(journal: &Journal, gateway: &str, findings: &Findings) -> Result<(), StoreError> {
     let mut cut = findings.cut.as_ref();
     if findings.open.is_empty() && cut.is_some() {
         return write_report(journal, gateway, cut, &[]);
@@ -115,12 +115,7 @@ pub(super) fn report(journal: &mut Journal, gateway: &str, findings: &Findings) 
     Ok(())
 }
 
-fn write_report(
-    journal: &mut Journal,
-    gateway: &str,
-    cut: Option<&Cut>,
-    open: &[OpenIntent],
-) -> Result<(), StoreError> {
+fn write_report(journal: &Journal, gateway: &str, cut: Option<&Cut>, open: &[OpenIntent]) -> Result<(), StoreError> {
     let mut entry = Entry { kind: "recovery", ..Entry::default() };
     json::object(&mut entry.head, |line| {
         line.object("body", |body| {
@@ -142,7 +137,8 @@ fn write_report(
         line.text("gateway", gateway);
     });
     entry.head.pop();
-    journal.append(&entry).map(drop)
+    let appended = journal.append(&entry)?;
+    journal.commit(appended.seq.saturating_add(1))
 }
 
 /// The first segment that can hold an intent still open: the one the last segment's heartbeat points into.

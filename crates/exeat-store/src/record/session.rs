@@ -9,12 +9,12 @@ use base64::engine::general_purpose::STANDARD;
 use exeat_policy::{Principal, PrincipalKind};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
+use super::Shared;
 use super::event::{
     Decision, MaskedColumn, Outcome, Parameter, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
 };
-use super::journal::{Entry, Hole, LINE_BYTES_MAX, position};
 use super::json::{self, Object};
-use super::{Appended, Shared};
+use super::tail::{Appended, Entry, Hole, LINE_BYTES_MAX, position, wide};
 use crate::hex;
 use crate::keys::DataKey;
 use crate::{StoreError, read};
@@ -118,7 +118,7 @@ enum Place {
 impl SessionRecord {
     pub(super) fn start(shared: Arc<Shared>, start: &SessionStart<'_>) -> Result<Self, StoreError> {
         let (key, wrapped) = shared.keys.new_data_key(start.session)?;
-        let slot = shared.journal()?.append_key(&wrapped)?;
+        let slot = shared.journal.append_key(&wrapped)?;
         let (principal, groups_cut) = render_principal(start.principal);
         let mut record = Self {
             session: start.session.to_owned(),
@@ -196,12 +196,12 @@ impl SessionRecord {
     /// where another session's commit has done so. After an error nothing that was appended since the last commit
     /// may be acted on, and no answer released.
     pub fn commit(&self) -> Result<Committed, StoreError> {
-        self.shared.commit(self.upto).map(|()| Committed(()))
+        self.shared.journal.commit(self.upto).map(|()| Committed(()))
     }
 
     /// Whether a commit would have nothing to do.
     pub fn is_committed(&self) -> bool {
-        self.shared.is_committed(self.upto)
+        self.shared.journal.is_committed(self.upto)
     }
 
     /// The session is over; intents that still wait for an outcome have none to come.
@@ -221,7 +221,7 @@ impl SessionRecord {
             });
         });
         self.finish(None)?;
-        self.shared.commit(self.upto)
+        self.shared.journal.commit(self.upto)
     }
 
     fn write_start(
@@ -237,7 +237,7 @@ impl SessionRecord {
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
                 body.optional("application_name", start.application_name);
-                body.number("backend_pid", start.backend_pid);
+                body.signed("backend_pid", start.backend_pid);
                 body.optional("backend_start", start.backend_start);
                 body.object("data_key", |key| {
                     key.text("alg", "A256GCM");
@@ -268,7 +268,7 @@ impl SessionRecord {
             });
         });
         self.finish(Some(start.policy))?;
-        self.shared.commit(self.upto)
+        self.shared.journal.commit(self.upto)
     }
 
     fn seal_groups(&mut self, groups: &[String]) -> Result<Stored, StoreError> {
@@ -350,7 +350,7 @@ impl SessionRecord {
         json::fragment(head, |line| line.text("gateway", &self.shared.gateway));
         head.extend_from_slice(&self.policy.json);
         head.extend_from_slice(&self.principal);
-        let appended = self.shared.append(&self.entry)?;
+        let appended = self.shared.journal.append(&self.entry)?;
         self.upto = appended.seq.saturating_add(1);
         Ok(appended)
     }
@@ -549,8 +549,4 @@ fn render_principal(principal: &Principal) -> (Vec<u8>, bool) {
         });
     });
     (out, cut)
-}
-
-fn wide(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }

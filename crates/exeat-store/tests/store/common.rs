@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
 use exeat_policy::{Principal, PrincipalKind};
@@ -89,13 +89,22 @@ impl Place {
 
     /// The same through a shell line that ends in running `"$0" "$@"`.
     pub(crate) fn child_under(&self, test: &str, script: &str) -> Output {
-        Command::new("sh")
+        self.child_command(test, script).output().unwrap()
+    }
+
+    /// The same, left running.
+    pub(crate) fn child_running(&self, test: &str) -> Child {
+        self.child_command(test, "exec \"$0\" \"$@\"").stdout(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn child_command(&self, test: &str, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command
             .args(["-c", script])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(CHILD, self.base.path())
-            .output()
-            .unwrap()
+            .env(CHILD, self.base.path());
+        command
     }
 }
 

@@ -1,6 +1,7 @@
 //! What goes wrong around the record: crashes, full disks, other keys, other processes.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
+use std::os::unix::fs::MetadataExt;
 
 use crate::common::{Place, allowed, child_of, done, open_at, principal, start};
 use exeat_store::StoreError;
@@ -125,6 +126,7 @@ fn intents_left_open_in_an_earlier_file_are_found() {
             let _ = busy.parse(&Statement { reasons: &reasons, ..allowed("busy", "select 2") }).unwrap();
         }
         let _ = busy.intent(&allowed("late", "select 3")).unwrap();
+        let _ = busy.commit().unwrap();
         std::process::abort();
     }
     let place = Place::new();
@@ -181,46 +183,146 @@ fn two_processes_do_not_share_a_folder() {
     place.open();
 }
 
-/// A limit on file size stands for a full disk: the kernel takes what fits and then says no.
+/// A limit on file size stands for a disk that breaks its promise of room: the kernel takes what fits and then says no.
 #[test]
-fn a_full_disk_fails_the_write_and_leaves_whole_lines() {
+fn what_cannot_be_written_is_committed_for_nobody_and_waits_in_order() {
     if let Some(base) = child_of() {
         let recorder = open_at(&base, Durability::Os).unwrap();
         let principal = principal();
         let mut session = recorder.start_session(&start("s1", &principal)).unwrap();
+        let mut other = recorder.start_session(&start("s2", &principal)).unwrap();
+        let idle = recorder.start_session(&start("s3", &principal)).unwrap();
         let reasons = vec!["x".repeat(500); 50];
         let large = Statement { reasons: &reasons, ..allowed("large", "select 1") };
         let mut written = 0;
         let error = loop {
-            match session.parse(&large) {
+            let _ = other.intent(&allowed("beside", "select 2")).unwrap();
+            let _ = session.parse(&large).unwrap();
+            match session.commit() {
                 Ok(_) => written += 1,
                 Err(error) => break error,
             }
         };
         assert!(matches!(error, StoreError::Io { action: "append to", .. }), "{error}");
-        assert!(matches!(session.parse(&large), Err(StoreError::Io { .. })));
-        // The text did not reach a file with the failed line, and is not taken for written.
-        let _ = session.intent(&allowed("small", "select 2")).unwrap();
-        // A small line that still fits does not make a full disk ready.
+        // Each session hears of it from its own commit; one with nothing at stake goes on.
+        assert!(!session.is_committed() && !other.is_committed() && idle.is_committed());
+        assert!(matches!(session.commit(), Err(StoreError::Io { .. })));
+        assert!(matches!(other.commit(), Err(StoreError::Io { .. })));
+        let _ = idle.commit().unwrap();
+        // Nothing is taken behind what could not be written, however small.
+        assert!(matches!(session.intent(&allowed("small", "select 2")), Err(StoreError::Io { .. })));
+        assert!(matches!(recorder.heartbeat(), Err(StoreError::Io { .. })));
         assert!(matches!(recorder.health(), Err(StoreError::Io { .. })));
-        assert!(matches!(session.parse(&large), Err(StoreError::Io { .. })));
-        assert!(matches!(recorder.health(), Err(StoreError::Io { .. })));
+        // With room again, what waited is written before anything new.
+        let limit = std::process::Command::new("prlimit")
+            .args(["--fsize=unlimited:unlimited", "--pid", &std::process::id().to_string()])
+            .status();
+        assert!(limit.unwrap().success());
+        recorder.health().unwrap();
+        assert!(session.is_committed() && other.is_committed());
+        let _ = session.intent(&allowed("after", "select 2")).unwrap();
+        let _ = session.commit().unwrap();
         println!("child: wrote {written}");
         std::process::abort();
     }
     let place = Place::new();
-    let name = "failure::a_full_disk_fails_the_write_and_leaves_whole_lines";
+    let name = "failure::what_cannot_be_written_is_committed_for_nobody_and_waits_in_order";
     // ulimit counts in blocks of 512 bytes in POSIX shells and 1024 in some: both end within a few large lines.
-    let output = place.child_under(name, "trap '' XFSZ; ulimit -f 128; exec \"$0\" \"$@\"");
+    let output = place.child_under(name, "trap '' XFSZ; ulimit -S -f 128; exec \"$0\" \"$@\"");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("child: wrote"), "{said} {}", String::from_utf8_lossy(&output.stderr));
     let text = std::fs::read_to_string(place.log_file()).unwrap();
     assert!(text.ends_with('\n'));
     let before = place.events();
     assert!(before.iter().zip(0..).all(|(event, seq)| event.seq() == seq));
+    assert_eq!(before.last().unwrap().body("request_id"), Some(&json!("after")));
+    assert!(place.of_kind("statement.intent").iter().all(|event| event.body("request_id") != Some(&json!("small"))));
     drop(place.open());
     let recovery = place.of_kind("recovery").remove(0);
     assert!(recovery.body("cut_bytes").is_none(), "nothing was torn");
+}
+
+/// What a statement's bytes wait for: its intent in the file. The child says a request's name where a gateway would send
+/// it; whenever it is killed, whatever it said is on record.
+#[test]
+fn nothing_leaves_before_its_intent_whenever_the_process_is_killed() {
+    if let Some(base) = child_of() {
+        let recorder = open_at(&base, Durability::Os).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let recorder = recorder.clone();
+                scope.spawn(move || {
+                    let principal = principal();
+                    let mut session = recorder.start_session(&start(&format!("s{thread}"), &principal)).unwrap();
+                    for batch in 0_u64.. {
+                        let names = [0, 1, 2].map(|number| format!("req_{thread}_{batch}_{number}"));
+                        for name in &names {
+                            let _ = session.intent(&allowed(name, &format!("select '{name}'"))).unwrap();
+                        }
+                        let _ = session.commit().unwrap();
+                        for name in &names {
+                            println!("sent {name}");
+                            let _ = session.outcome(&done(name)).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+    }
+    for lines in [1, 50, 777] {
+        let place = Place::new();
+        let name = "failure::nothing_leaves_before_its_intent_whenever_the_process_is_killed";
+        let mut child = place.child_running(name);
+        let mut said = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut sent: Vec<String> =
+            said.by_ref().map(Result::unwrap).filter(|l| l.contains("sent ")).take(lines).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        sent.extend(said.map_while(Result::ok).filter(|line| line.contains("sent ")));
+        assert!(sent.len() >= lines);
+        drop(place.open());
+        let intents: std::collections::HashSet<String> = place
+            .of_kind("statement.intent")
+            .iter()
+            .map(|event| event.body("request_id").unwrap().as_str().unwrap().to_owned())
+            .collect();
+        for line in sent {
+            let (_, name) = line.split_once("sent ").unwrap();
+            // The last line may be cut short by the kill.
+            let whole = intents.contains(name) || intents.iter().any(|intent| intent.starts_with(name));
+            assert!(whole, "{name} left and is not on record");
+        }
+    }
+}
+
+#[test]
+fn room_reserved_by_a_killed_gateway_is_not_read_and_is_given_back() {
+    if let Some(base) = child_of() {
+        let recorder = open_at(&base, Durability::Os).unwrap();
+        let mut session = recorder.start_session(&start("s1", &principal())).unwrap();
+        let _ = session.intent(&allowed("req_1", "select 1")).unwrap();
+        let _ = session.commit().unwrap();
+        std::process::abort();
+    }
+    let place = Place::new();
+    place.child("failure::room_reserved_by_a_killed_gateway_is_not_read_and_is_given_back");
+    let spare = || -> u64 {
+        let files = place.data_files();
+        files
+            .iter()
+            .map(|file| std::fs::metadata(file).unwrap())
+            .map(|m| (m.blocks() * 512).saturating_sub(m.len()))
+            .sum()
+    };
+    let kept = spare();
+    let recorder = place.open();
+    assert_eq!(place.of_kind("recovery").len(), 1);
+    assert!(place.of_kind("recovery")[0].body("cut_bytes").is_none());
+    let open = spare();
+    drop(recorder);
+    assert!(spare() < 128 * 1024, "{}", spare());
+    // Where the file system reserves at all, both processes held more than that.
+    assert_eq!(kept > 1024 * 1024, open > 1024 * 1024);
 }
 
 #[test]

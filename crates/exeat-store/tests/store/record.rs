@@ -260,6 +260,7 @@ fn a_text_sent_again_is_sealed_once() {
         let _ = session.intent(&allowed(request, "select 1")).unwrap();
     }
     let _ = session.intent(&allowed("d", "select 2")).unwrap();
+    let _ = session.commit().unwrap();
     let blobs: Vec<_> =
         place.of_kind("statement.intent").iter().map(|event| event.blob(BlobKind::Sql).unwrap()).collect();
     assert_eq!(blobs[0], blobs[1]);
@@ -271,6 +272,7 @@ fn a_text_sent_again_is_sealed_once() {
     // Another session has another key: the same text is sealed again, and its digest is the same.
     let mut other = recorder.start_session(&start("s2", &principal)).unwrap();
     let _ = other.intent(&allowed("e", "select 1")).unwrap();
+    let _ = other.commit().unwrap();
     let events = place.of_kind("statement.intent");
     assert_ne!(events[4].blob(BlobKind::Sql).unwrap(), blobs[0]);
     assert_eq!(events[4].body("digest"), events[0].body("digest"));
@@ -286,6 +288,7 @@ fn lists_that_do_not_fit_the_line_are_sealed_beside_it() {
     let columns: Vec<String> = (0..3000).map(|n| format!("public.wide.column_{n}")).collect();
     let statement = Statement { columns: &columns, kinds: &["select"], ..allowed("req_1", "select * from wide") };
     let _ = session.intent(&statement).unwrap();
+    let _ = session.commit().unwrap();
     let intent = one(&place, "statement.intent");
     assert!(intent.line.len() < LINE_BYTES_MAX && intent.body("columns").is_none());
     let mut log = open_log(&place.data()).unwrap();
@@ -306,6 +309,7 @@ fn names_a_client_makes_endless_are_cut() {
     let mut session = recorder.start_session(&start("s1", &principal)).unwrap();
     let long = "\u{1}".repeat(100_000);
     let _ = session.intent(&Statement { name: Some(&long), portal: Some(&long), ..allowed("r", "select 1") }).unwrap();
+    let _ = session.commit().unwrap();
     let intent = one(&place, "statement.intent");
     assert!(intent.line.len() < LINE_BYTES_MAX);
     assert_eq!(intent.value()["principal"]["groups_total"], json!(500));
@@ -353,29 +357,43 @@ fn people_read_one_line_per_event_without_control_characters() {
 }
 
 #[test]
-fn eight_threads_write_one_order() {
+fn sixteen_threads_write_one_order() {
     for durability in [Durability::Os, Durability::Fsync] {
         let place = Place::new();
         let recorder = place.try_open(durability).unwrap();
         std::thread::scope(|scope| {
-            for thread in 0..8 {
+            for thread in 0..16 {
                 let recorder = recorder.clone();
+                let place = &place;
                 scope.spawn(move || {
                     let (name, principal) = (format!("s{thread}"), principal());
                     let mut session = recorder.start_session(&start(&name, &principal)).unwrap();
-                    for number in 0..25 {
+                    for number in 0..25_u32 {
                         let request = format!("req_{thread}_{number}");
                         let sql = format!("select {number} -- {thread}");
                         let intent = session.intent(&allowed(&request, &sql)).unwrap();
                         let outcome = session.outcome(&done(&request)).unwrap();
                         assert!(intent.seq() < outcome.seq());
+                        // Batches of different lengths, so that commits of one thread cover what others appended.
+                        if number % (thread + 1) == 0 {
+                            let _ = session.commit().unwrap();
+                            assert!(session.is_committed());
+                        }
+                        if number == thread + 4 {
+                            let _ = session.commit().unwrap();
+                            let read = place.of_kind("statement.outcome");
+                            assert!(
+                                read.iter().any(|event| event.seq() == outcome.seq()),
+                                "committed and not to be read"
+                            );
+                        }
                     }
                     session.end("terminated").unwrap();
                 });
             }
         });
         let events = place.events();
-        assert_eq!(events.len(), 1 + 8 * (1 + 50 + 1));
+        assert_eq!(events.len(), 1 + 16 * (1 + 50 + 1));
         for (seq, event) in events.iter().enumerate() {
             assert_eq!(event.seq(), u64::try_from(seq).unwrap());
         }
