@@ -15,7 +15,7 @@ export PATH := $(shell .ci/path)
 SECONDS ?= 30
 FUZZ := wire_decode wire_session
 
-.PHONY: help demo test check deps fuzz e2e e2e-tools bench full clean
+.PHONY: help demo test check deps fuzz e2e e2e-tools peers peers-quick bench full clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,7 @@ test: ## everything: format, lints, unit tests, and real servers with real clien
 	@$(STAGE) deps .ci/deps test
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory fuzz
+	@$(STAGE) peers-quick $(MAKE) --no-print-directory peers-quick
 	@$(MAKE) --no-print-directory e2e
 
 check: ## what needs no server of ours: format, lints, cargo tests (tidy among them)
@@ -60,14 +61,25 @@ e2e: ## real PostgreSQL, real drivers, a real identity provider (PG=18 for anoth
 	@$(STAGE) build cargo build --locked -p exeat
 	EXEAT_E2E_PG=$(or $(PG),15) $(VENV)/bin/python -m pytest -c e2e/pytest.ini e2e/tests $(E2E)
 
+# The clients' suites are no part of the repository: EXEAT_PEERS names their folder, shared/peers beside it otherwise.
+peers: ## real clients' own suites, direct and through the gateway, test by test (PEERS='--pg 18', '--tls', names)
+	cargo build --locked -p exeat
+	$(PYTHON) e2e/peers/run $(PEERS)
+
+peers-quick: ## a part of them in at most five minutes; those that are not installed are left out by name
+	@cargo build --quiet --locked -p exeat
+	@$(PYTHON) e2e/peers/run --quick $(PEERS)
+
 bench: ## CPU and latency a query, direct against pgbouncer against Exeat, in one interleaved run
 	@.ci/deps bench
 	cargo build --locked --release -p exeat
 	$(PYTHON) bench/point_reads.py $(BENCH)
 
-full: ## what a release needs: the tests, the tests again on PostgreSQL 18, the benchmark
+full: ## what a release needs: the tests, the tests again on PostgreSQL 18, the clients' suites on both, the benchmark
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory e2e PG=18
+	@$(MAKE) --no-print-directory peers
+	@$(MAKE) --no-print-directory peers PEERS='--pg 18'
 	@$(MAKE) --no-print-directory bench
 
 clean: ## remove what the targets above made in this folder
