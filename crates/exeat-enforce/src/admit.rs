@@ -6,6 +6,7 @@ use std::sync::Arc;
 use exeat_wire::{Bind, Close, Describe, Execute, Frame, Parse, Query};
 
 use crate::evaluate::Permit;
+use crate::plan::CopyStream;
 use crate::refusal::{Refusal, RefusalCode};
 
 /// Proof that policy admitted these exact bytes. Not `Clone`: one admission, one send.
@@ -49,6 +50,21 @@ impl Control {
     /// Runs a portal whose Bind was admitted under this permit.
     pub fn execute(message: Execute, _bound_under: &Permit) -> Self {
         Self { frame: message.frame }
+    }
+}
+
+/// Leave to send COPY data on: the statement that runs was admitted as one that takes it from the client.
+#[derive(Debug, Clone)]
+pub struct CopyPass {
+    _admitted: (),
+}
+
+impl CopyPass {
+    pub fn of(copy: CopyStream) -> Option<Self> {
+        match copy {
+            CopyStream::In => Some(Self { _admitted: () }),
+            CopyStream::None | CopyStream::Out => None,
+        }
     }
 }
 

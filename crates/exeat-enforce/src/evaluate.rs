@@ -12,7 +12,8 @@ use exeat_sql::{
     SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 
-use crate::plan::{Forgets, Outputs, PlannedColumn, StateEffect, StatementPlan};
+use crate::copy;
+use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, StateEffect, StatementPlan};
 use crate::record::{self, RecordFacts};
 use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
@@ -120,9 +121,6 @@ enum Step {
 }
 
 fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, text: &str) -> Step {
-    if let Some(refusal) = refused_in_this_version(facts, &statement.kind) {
-        return Step::Refuse { refusal, decision: None };
-    }
     if facts.unrestricted {
         // Who the session is to the database stays the gateway's to say, whatever else the principal may do.
         if let Some(refusal) = settings_refusal(facts, &statement.kind, None).filter(|_| sets_own(&statement.kind)) {
@@ -134,6 +132,7 @@ fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &Stateme
             taint: Taint::Clean,
             effect: StateEffect::of(&statement.kind, true),
             forgets: Forgets::of(&statement.kind),
+            copy: CopyStream::of(&statement.kind),
         };
         return conclude(facts, plan, decision);
     }
@@ -148,32 +147,6 @@ fn unresolved(facts: &SessionFacts, name: &str, at: Option<usize>) -> Refusal {
     Refusal::new(RefusalCode::UnresolvedName, format!("{name:?} does not resolve against the catalog"))
         .object(Object::at(&facts.target, at))
         .suggestion("check the spelling, or write the name with its schema")
-}
-
-/// COPY, whatever the session: its data would pass uncounted and unmasked until it is modelled.
-fn refused_in_this_version(facts: &SessionFacts, kind: &StatementKind) -> Option<Refusal> {
-    match kind {
-        StatementKind::CopyOut | StatementKind::CopyIn | StatementKind::CopyFile => Some(
-            Refusal::new(RefusalCode::OpaqueStatement, "COPY is not supported by this version")
-                .object(Object::at(&facts.target, None))
-                .suggestion("use SELECT or INSERT instead of COPY"),
-        ),
-        StatementKind::Select
-        | StatementKind::Insert
-        | StatementKind::Update
-        | StatementKind::Delete
-        | StatementKind::Merge
-        | StatementKind::Ddl
-        | StatementKind::Call
-        | StatementKind::Code
-        | StatementKind::Admin
-        | StatementKind::Session(_)
-        | StatementKind::Explain
-        | StatementKind::SqlPrepare
-        | StatementKind::SqlExecute
-        | StatementKind::Cursor
-        | StatementKind::Utility { .. } => None,
-    }
 }
 
 /// What a statement asks of policy.
@@ -223,6 +196,10 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
     accesses.dedup();
     let decision = policy.decide(&request(facts, &statement.kind, &Needs { accesses, presets: Vec::new() }));
     match decision.effect {
+        Effect::Permit if copy::takes_out(&statement.kind) && !facts.seals.is_empty() => {
+            // Its data has no description by which the masks could find their columns.
+            Step::Refuse { refusal: copy::refusal(facts), decision: Some(decision) }
+        }
         Effect::Permit => {
             let plan = StatementPlan {
                 // The operator named `opaque`: what the server says a column is still gets its mask.
@@ -230,6 +207,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
                 effect: StateEffect::of(&statement.kind, true),
                 forgets: Forgets::of(&statement.kind),
+                copy: CopyStream::of(&statement.kind),
             };
             Step::Permit { plan, decision }
         }
@@ -284,15 +262,18 @@ fn evaluate_known(
     if let Some(refusal) = denied_behind(facts, policy, lineage) {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
-    let refusal = settings_refusal(facts, kind, Some(lineage)).or_else(|| seal_refusal(facts, lineage));
+    let refusal = settings_refusal(facts, kind, Some(lineage))
+        .or_else(|| copy::sealed(facts, kind, lineage))
+        .or_else(|| seal_refusal(facts, lineage));
     if let Some(refusal) = refusal {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
     let plan = StatementPlan {
         outputs: outputs_of(facts, lineage),
-        taint: taint_of(facts, lineage),
+        taint: taint_of(facts, kind, lineage),
         effect: StateEffect::of(kind, lineage.changes_settings),
         forgets: Forgets::of(&statement.kind),
+        copy: CopyStream::of(kind),
     };
     Step::Permit { plan, decision }
 }
@@ -330,11 +311,15 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
             ask(Capability::Update, oid);
         }
     }
+    let write = if *kind == StatementKind::CopyFile { Capability::CopyIn } else { capability(kind) };
     for oid in &lineage.writes {
-        ask(capability(kind), oid);
+        ask(write, oid);
         if *kind == StatementKind::Insert && may_update_on_conflict(text, lineage) {
             ask(Capability::Update, oid);
         }
+    }
+    if *kind == StatementKind::CopyFile {
+        needs.accesses.push(Access { capability: Capability::Files, relation: None });
     }
     if lineage.metadata_only {
         needs.presets.push(Preset::Metadata);
@@ -546,11 +531,12 @@ fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
     )
 }
 
-fn taint_of(facts: &SessionFacts, lineage: &Lineage) -> Taint {
+fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Taint {
     if facts.seals.is_empty() {
         return Taint::Clean;
     }
-    if lineage.user_code {
+    // What stands in a server's file may be anything, and errors quote its lines.
+    if lineage.user_code || *kind == StatementKind::CopyFile {
         return Taint::UserCode;
     }
     let sealed = lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some());

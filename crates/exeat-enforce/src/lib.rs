@@ -3,6 +3,7 @@
 
 pub mod admit;
 pub mod builtin;
+mod copy;
 pub mod evaluate;
 pub mod mask;
 pub mod plan;

@@ -12,6 +12,43 @@ pub struct StatementPlan {
     pub effect: StateEffect,
     /// Prepared statements that are gone after it.
     pub forgets: Option<Forgets>,
+    pub copy: CopyStream,
+}
+
+/// Whether COPY data flows while the statement runs, and which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyStream {
+    None,
+    /// From the client to the server.
+    In,
+    /// From the server to the client; nothing sealed is among it.
+    Out,
+}
+
+impl CopyStream {
+    pub fn of(kind: &StatementKind) -> Self {
+        match kind {
+            StatementKind::CopyIn => Self::In,
+            StatementKind::CopyOut => Self::Out,
+            // A server's file or program: nothing of it passes here.
+            StatementKind::CopyFile
+            | StatementKind::Select
+            | StatementKind::Insert
+            | StatementKind::Update
+            | StatementKind::Delete
+            | StatementKind::Merge
+            | StatementKind::Ddl
+            | StatementKind::Call
+            | StatementKind::Code
+            | StatementKind::Admin
+            | StatementKind::Session(_)
+            | StatementKind::Explain
+            | StatementKind::SqlPrepare
+            | StatementKind::SqlExecute
+            | StatementKind::Cursor
+            | StatementKind::Utility { .. } => Self::None,
+        }
+    }
 }
 
 /// What DEALLOCATE and DISCARD take away.

@@ -9,7 +9,7 @@ use exeat_wire::{
 };
 
 use crate::mask::{MaskEncoder, TypeKin};
-use crate::plan::{Outputs, PlannedColumn, StatementPlan};
+use crate::plan::{CopyStream, Outputs, PlannedColumn, StatementPlan};
 use crate::refusal::Refusal;
 use crate::scrub::{self, Taint};
 use crate::seal::SealPlan;
@@ -209,6 +209,29 @@ pub fn release_row(
     }
     counts.rows += 1;
     counts.bytes += u64::try_from(out.bytes.len().saturating_sub(before)).unwrap_or(u64::MAX);
+    Ok(())
+}
+
+/// The messages of a COPY, as its plan has it. Data on its way out passes as it is: only a COPY without anything
+/// sealed is permitted.
+pub fn release_copy(
+    message: &BackendMessage,
+    copy: CopyStream,
+    counts: &mut Counts,
+    out: &mut Outbox,
+) -> Result<(), ReleaseError> {
+    let frame = match (message, copy) {
+        (BackendMessage::CopyInResponse(begun), CopyStream::In)
+        | (BackendMessage::CopyOutResponse(begun), CopyStream::Out) => &begun.frame,
+        (BackendMessage::CopyData(data), CopyStream::Out) => {
+            counts.rows += 1;
+            counts.bytes += u64::try_from(data.bytes().len()).unwrap_or(u64::MAX);
+            data
+        }
+        (BackendMessage::CopyDone, CopyStream::Out) => message.frame().ok_or(ReleaseError::NotAllowed)?,
+        _ => return Err(ReleaseError::NotAllowed),
+    };
+    out.bytes.extend_from_slice(frame.bytes());
     Ok(())
 }
 

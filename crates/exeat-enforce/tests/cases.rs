@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
-use exeat_enforce::plan::{Outputs, PlannedColumn, StateEffect, StatementPlan};
+use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, StateEffect, StatementPlan};
 use exeat_enforce::record::{RecordFacts, mask_name};
 use exeat_enforce::refusal::{Object, Refusal};
 use exeat_policy::Policy;
@@ -138,6 +138,11 @@ impl Run<'_> {
             Outputs::ByOrigin => out.push_str("rows masked by origin"),
             Outputs::Unchecked => out.push_str("rows unchecked"),
             Outputs::Columns(_) => out.push_str("rows"),
+        }
+        match plan.copy {
+            CopyStream::None => {}
+            CopyStream::In => out.push_str("; copy in"),
+            CopyStream::Out => out.push_str("; copy out"),
         }
         write!(out, "; {:?}", plan.taint).unwrap();
         let StateEffect { rereads_state, transaction, speaks_for_transaction, changes_catalog } = plan.effect;

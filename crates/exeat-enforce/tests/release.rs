@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use exeat_enforce::evaluate::{Evaluation, SessionFacts, evaluate};
-use exeat_enforce::plan::{Outputs, StateEffect, StatementPlan};
-use exeat_enforce::release::{BoundMask, Counts, MaskMismatch, Outbox, ReleaseError, bind, release, release_row};
+use exeat_enforce::plan::{CopyStream, Outputs, StateEffect, StatementPlan};
+use exeat_enforce::release::{
+    BoundMask, Counts, MaskMismatch, Outbox, ReleaseError, bind, release, release_copy, release_row,
+};
 use exeat_enforce::scrub::Taint;
 use exeat_policy::Policy;
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
@@ -320,6 +322,7 @@ fn unchecked_passes_rows_as_they_are() {
         taint: Taint::Clean,
         effect: StateEffect::default(),
         forgets: None,
+        copy: CopyStream::None,
     };
     let shop = Shop::new();
     let bound = shop.bind(&plan, &[shop.customer("ssn", TEXT)]).unwrap();
@@ -406,6 +409,24 @@ fn every_kind_of_message_has_one_fate_under_each_taint() {
                 }
                 Fate::Dropped | Fate::NotAllowed => assert!(out.is_empty(), "{name} {taint:?}"),
             }
+        }
+    }
+}
+
+#[test]
+fn copy_data_passes_only_the_way_it_was_admitted_for() {
+    for (message, _) in every_kind() {
+        for copy in [CopyStream::None, CopyStream::In, CopyStream::Out] {
+            let (mut counts, mut out) = (Counts::default(), Outbox::default());
+            let released = release_copy(&message, copy, &mut counts, &mut out);
+            let passes = match copy {
+                CopyStream::None => false,
+                CopyStream::In => message.name() == "CopyInResponse",
+                CopyStream::Out => ["CopyOutResponse", "CopyData", "CopyDone"].contains(&message.name()),
+            };
+            assert_eq!(released.is_ok(), passes, "{} {copy:?}", message.name());
+            assert_eq!(out.is_empty(), !passes, "{} {copy:?}", message.name());
+            assert_eq!(counts.rows == 1, passes && message.name() == "CopyData");
         }
     }
 }

@@ -172,6 +172,10 @@ fn lineage(
         NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
         NodeEnum::UpdateStmt(update) => walker.update(update)?,
         NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
+        NodeEnum::CopyStmt(copy) => {
+            walker.copy(copy)?;
+            None
+        }
         _ => return construct(statement::name(node, kind), NOWHERE),
     };
     let outputs = targets.map(|targets| outputs(&mut walker, &targets)).transpose()?;

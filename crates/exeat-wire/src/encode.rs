@@ -351,6 +351,10 @@ pub fn terminate(out: &mut BytesMut) {
     out.extend_from_slice(b"X\0\0\0\x04");
 }
 
+pub fn copy_done(out: &mut BytesMut) {
+    out.extend_from_slice(b"c\0\0\0\x04");
+}
+
 pub fn copy_fail(out: &mut BytesMut, reason: &str) -> Encoded {
     message(out, "CopyFail", Some(b'f'), |w| w.text(reason))
 }

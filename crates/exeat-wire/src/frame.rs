@@ -27,6 +27,9 @@ pub const BACKEND_FRAME_BYTES_MAX: usize = 1024 * 1024 * 1024 + 4;
 /// ones are ParameterDescription (262 KB), RowDescription (under 1 MB) and ParameterStatus (a setting's text).
 pub const BACKEND_SHORT_FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Type byte of CopyData, in both directions.
+const COPY_DATA: u8 = b'd';
+
 /// Type byte and length.
 pub(crate) const HEADER_BYTES: usize = 5;
 
@@ -80,6 +83,18 @@ pub fn split_frontend(buf: &mut BytesMut, limit_bytes: usize) -> Result<Option<F
     split(buf, Peer::Client, |tag| frontend_limit(tag).map(|limit| limit.min(limit_bytes)))
 }
 
+/// Takes the header of a client's CopyData out of `buf`, if that is what stands there, with the length of what
+/// follows: COPY data is passed on in pieces and never assembled, so the server's own limit does for it.
+pub fn split_copy_data(buf: &mut BytesMut) -> Result<Option<(Bytes, usize)>, DecodeError> {
+    if buf.first() != Some(&COPY_DATA) {
+        return Ok(None);
+    }
+    let Some(frame_bytes) = frame_bytes(buf, COPY_DATA, Peer::Client, BACKEND_FRAME_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    Ok(Some((buf.split_to(HEADER_BYTES).freeze(), frame_bytes.saturating_sub(HEADER_BYTES))))
+}
+
 /// Takes the next server message out of `buf`, or nothing when it is not whole yet.
 pub fn split_backend(buf: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
     split(buf, Peer::Server, backend_limit)
@@ -110,6 +125,15 @@ fn split(buf: &mut BytesMut, peer: Peer, limit_of: impl Fn(u8) -> Option<usize>)
     let Some(limit_bytes) = limit_of(tag) else {
         return Err(DecodeError::UnknownTag { peer, tag: Tag(tag) });
     };
+    let Some(frame_bytes) = frame_bytes(buf, tag, peer, limit_bytes)? else { return Ok(None) };
+    if buf.len() < frame_bytes {
+        return Ok(None);
+    }
+    Ok(Some(Frame { tag, bytes: buf.split_to(frame_bytes).freeze() }))
+}
+
+/// The size of the frame whose header stands at the start of `buf`; `None` while it does not stand there whole.
+fn frame_bytes(buf: &BytesMut, tag: u8, peer: Peer, limit_bytes: usize) -> Result<Option<usize>, DecodeError> {
     let Some(length) = buf.get(1..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(None) };
     let length = i32::from_be_bytes(*length);
     let frame_bytes = match usize::try_from(length) {
@@ -119,8 +143,5 @@ fn split(buf: &mut BytesMut, peer: Peer, limit_of: impl Fn(u8) -> Option<usize>)
     if frame_bytes > limit_bytes {
         return Err(DecodeError::FrameTooLarge { peer, tag: Tag(tag), frame_bytes, limit_bytes });
     }
-    if buf.len() < frame_bytes {
-        return Ok(None);
-    }
-    Ok(Some(Frame { tag, bytes: buf.split_to(frame_bytes).freeze() }))
+    Ok(Some(frame_bytes))
 }

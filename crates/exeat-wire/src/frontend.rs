@@ -24,7 +24,7 @@ pub enum FrontendMessage {
     Terminate,
     CopyData(Frame),
     CopyDone,
-    CopyFail,
+    CopyFail(Frame),
     /// Not taken apart: it calls a function by OID, past every analysis, and is refused.
     FunctionCall(Frame),
     /// Password, SASLInitialResponse or SASLResponse: which one, only the login knows.
@@ -134,7 +134,7 @@ pub fn decode(frame: Frame) -> Result<FrontendMessage, DecodeError> {
         b'X' => empty("Terminate", &frame, FrontendMessage::Terminate),
         b'd' => Ok(FrontendMessage::CopyData(frame)),
         b'c' => empty("CopyDone", &frame, FrontendMessage::CopyDone),
-        b'f' => copy_fail(&frame),
+        b'f' => copy_fail(frame),
         b'F' => Ok(FrontendMessage::FunctionCall(frame)),
         b'p' => Ok(FrontendMessage::Password(frame)),
         tag => Err(DecodeError::UnknownTag { peer: Peer::Client, tag: Tag(tag) }),
@@ -194,11 +194,11 @@ fn execute(frame: Frame) -> Result<Execute, DecodeError> {
     Ok(Execute { frame, portal, max_rows })
 }
 
-fn copy_fail(frame: &Frame) -> Result<FrontendMessage, DecodeError> {
+fn copy_fail(frame: Frame) -> Result<FrontendMessage, DecodeError> {
     let mut reader = Reader::new("CopyFail", frame.payload());
     reader.c_str()?;
     reader.finish()?;
-    Ok(FrontendMessage::CopyFail)
+    Ok(FrontendMessage::CopyFail(frame))
 }
 
 fn empty(name: &'static str, frame: &Frame, message: FrontendMessage) -> Result<FrontendMessage, DecodeError> {

@@ -19,7 +19,7 @@ pub mod text;
 pub use backend::{Authentication, BackendMessage, CopyResponse, TransactionStatus};
 pub use error::{DecodeError, Peer, Tag};
 pub use fields::Fields;
-pub use frame::{Frame, split_backend, split_frontend};
+pub use frame::{Frame, split_backend, split_copy_data, split_frontend};
 pub use frontend::{Bind, Close, Describe, Execute, FrontendMessage, Parse, Query, Target};
 pub use pipeline::{Pipeline, PipelineError, Request, Sent, Step};
 pub use row::{CellAction, DataRow, Field, RowDescription};

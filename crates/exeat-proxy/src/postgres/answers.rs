@@ -66,11 +66,20 @@ impl Session {
                 self.release(message, taint)
             }
             Step::Partial => self.partial(message),
-            Step::Completed { context, .. } => self.completed(message, context),
-            Step::Failed { context, skipped, .. } => self.failed(message, context, skipped),
-            Step::QueryFailed => self.query_failed(message),
-            // Refused before it is sent; a server that starts one all the same is not followed.
-            Step::CopyIn { .. } | Step::CopyOut => Err(SessionEnd::Copy),
+            Step::Completed { context, .. } => {
+                self.copy_in.answered(self.pipeline.due());
+                self.completed(message, context)
+            }
+            Step::Failed { context, skipped, .. } => {
+                self.copy_in.failed(self.pipeline.due());
+                self.failed(message, context, skipped)
+            }
+            Step::QueryFailed => {
+                self.copy_in.failed(self.pipeline.due());
+                self.query_failed(message)
+            }
+            Step::CopyIn { swallowed } => self.copy_in_begins(message, !swallowed.is_empty()),
+            Step::CopyOut => self.release_copy(message),
             Step::Fatal => {
                 self.release(message, self.outside_taint())?;
                 Err(SessionEnd::UpstreamFatal)
@@ -125,6 +134,9 @@ impl Session {
             (Some((_, Due::Query(_))), BackendMessage::EmptyQueryResponse) => {
                 self.query_ended(Ended { result: OutcomeResult::Ok, tag: None, sqlstate: None })?;
                 self.release(message, Taint::Clean)
+            }
+            (Some((_, Due::Query(_) | Due::Execute(_))), BackendMessage::CopyData(_) | BackendMessage::CopyDone) => {
+                self.release_copy(message)
             }
             (Some((_, Due::DescribeStatement { .. })), BackendMessage::ParameterDescription { .. }) => {
                 self.release(message, Taint::Clean)

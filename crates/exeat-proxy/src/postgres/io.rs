@@ -8,6 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
+use exeat_enforce::admit::CopyPass;
 use exeat_enforce::release::Outbox;
 use exeat_store::record::Committed;
 use exeat_wire::{Fields, encode};
@@ -91,6 +92,11 @@ impl Outgoing {
         }
         self.queued_bytes += frame.len();
         self.queue.push_back(frame);
+    }
+
+    /// COPY data of the client's, whole messages or pieces of one.
+    pub(crate) fn copy(&mut self, _pass: &CopyPass, data: Bytes) {
+        self.push(data);
     }
 
     pub(crate) fn write(&mut self, encode: impl FnOnce(&mut BytesMut)) {

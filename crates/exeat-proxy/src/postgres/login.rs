@@ -270,6 +270,7 @@ async fn open(
         taint: Taint::Clean,
         batch_open: false,
         refusing: false,
+        copy_in: Default::default(),
         own: Own::default(),
         cancelling: None,
         shutdown: shared.dependencies.shutdown.clone(),

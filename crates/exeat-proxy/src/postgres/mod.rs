@@ -3,6 +3,7 @@
 mod answers;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
+mod copy;
 pub(crate) mod destination;
 mod due;
 mod finish;

@@ -12,6 +12,7 @@ use exeat_store::record::{
 };
 use exeat_wire::{Bind, Format};
 
+use super::copy::copied_rows;
 use super::due::{Due, ExecuteDue, QueryDue};
 use super::picture::Refused;
 use super::session::{Done, Session, SessionEnd};
@@ -96,6 +97,7 @@ impl Session {
     /// One statement of the Query in front has ended.
     pub(crate) fn query_ended(&mut self, ended: Ended<'_>) -> Done {
         let Some((_, Due::Query(query))) = self.pipeline.front_mut() else { return Ok(()) };
+        query.counts.rows = ended.tag.and_then(copied_rows).unwrap_or(query.counts.rows);
         let failed = matches!(ended.result, OutcomeResult::Error | OutcomeResult::Cancelled);
         let last = failed || query.index + 1 >= query.permit.plans.len();
         let outcome = Outcome {
@@ -115,9 +117,11 @@ impl Session {
 
     pub(crate) fn execute_ended(&mut self, execute: &ExecuteDue, ended: Ended<'_>) -> Done {
         let policy = policy_ref(&self.picture.policy);
+        let rows = ended.tag.and_then(copied_rows).unwrap_or(execute.counts.rows);
+        let counts = Counts { rows, ..execute.counts };
         let outcome = Outcome {
             last: ended.result != OutcomeResult::Suspended,
-            ..outcome(&execute.portal.request_id, &ended, execute.counts, execute.started, policy)
+            ..outcome(&execute.portal.request_id, &ended, counts, execute.started, policy)
         };
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
         Ok(())

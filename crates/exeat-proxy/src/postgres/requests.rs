@@ -143,8 +143,12 @@ impl Session {
         let forgets = self.note_effects(&portal.permit);
         let change = (!forgets.is_empty()).then(|| self.names.query(forgets));
         let control = Control::execute(execute, &portal.permit);
+        let permit = Arc::clone(&portal.permit);
         let due = Due::Execute(Box::new(ExecuteDue::new(portal, change)));
         let skipped = self.sender().control(Request::Execute, control, due);
+        if skipped.is_none() {
+            self.copy_in.sent(&permit);
+        }
         self.take_back(skipped);
         Ok(())
     }

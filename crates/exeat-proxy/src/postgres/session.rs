@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::cancel::CancelKey;
+use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn};
 use super::outcome::Intent;
@@ -56,6 +57,7 @@ pub(crate) struct Session {
     pub(crate) batch_open: bool,
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
     pub(crate) refusing: bool,
+    pub(crate) copy_in: CopyIn,
     /// What the server answered to the gateway's own messages.
     pub(crate) own: Own,
     pub(crate) cancelling: Option<JoinHandle<()>>,
@@ -172,12 +174,16 @@ impl Session {
 
     /// Steps 2 and 3: the next whole message of the client.
     fn next_message(&mut self) -> Result<Option<FrontendMessage>, SessionEnd> {
+        if !self.pass_copy_data()? {
+            return Ok(None);
+        }
         let frame = split_frontend(&mut self.io.client.buffer, FRONTEND_FRAME_BYTES_MAX).map_err(SessionEnd::Client)?;
         frame.map(|frame| frontend::decode(frame).map_err(SessionEnd::Client)).transpose()
     }
 
     /// One message from end to end. Its answer is released by `answers` as the server sends it.
     async fn run_exchange(&mut self, message: FrontendMessage) -> Done {
+        let Some(message) = self.copy_message(message)? else { return Ok(()) };
         match message {
             FrontendMessage::Sync => return self.sync(),
             // Everything but Sync is skipped by the server too, a simple Query included.
@@ -193,8 +199,8 @@ impl Session {
                 return Ok(());
             }
             FrontendMessage::FunctionCall(_) => return self.refuse_function_call().await,
-            // Left over from a COPY that is refused here: the server ignores them as well.
-            FrontendMessage::CopyData(_) | FrontendMessage::CopyDone | FrontendMessage::CopyFail => return Ok(()),
+            // Left over from a COPY that was refused or failed: the server ignores them as well.
+            FrontendMessage::CopyData(_) | FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => return Ok(()),
             FrontendMessage::Password(_) => return Err(SessionEnd::ClientMessage("a password message")),
             FrontendMessage::Terminate => return Ok(()),
         }
@@ -224,6 +230,7 @@ impl Session {
             Verdict::Forward(admitted) => {
                 let forgets = self.note_effects(&permit);
                 let change = self.names.query(forgets);
+                self.copy_in.sent(&permit);
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open); // with the implicit transaction it runs in
                 let catalog = self.picture.facts.snapshot.version();
@@ -261,7 +268,9 @@ impl Session {
     }
 
     fn window_open(&self) -> bool {
-        self.pipeline.due() < WINDOW_REQUESTS_MAX && self.leaving.is_none_or(|_| self.mid_transaction())
+        !self.copy_in.awaited()
+            && self.pipeline.due() < WINDOW_REQUESTS_MAX
+            && self.leaving.is_none_or(|_| self.mid_transaction())
     }
 
     pub(crate) fn mid_transaction(&self) -> bool {

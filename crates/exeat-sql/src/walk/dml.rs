@@ -17,7 +17,7 @@ use crate::Use;
 use crate::catalog::{ColumnId, ForeignKey, Oid, Relation, RelationKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Write {
+pub(crate) enum Write {
     Insert,
     Update,
     Delete,
@@ -79,7 +79,7 @@ impl<'a> Walker<'a> {
     }
 
     /// A domain's checks look at what it is left at, also at NULL.
-    fn domain_runs_code(&self, target: &Relation, attribute: i16) -> bool {
+    pub(crate) fn domain_runs_code(&self, target: &Relation, attribute: i16) -> bool {
         let of = self.snapshot.column(ColumnId { relation: target.oid, attribute }).map(|known| known.type_oid);
         of.is_none_or(|oid| self.snapshot.base_type(oid) != oid && self.snapshot.cast_runs_code(oid))
     }
@@ -153,7 +153,7 @@ impl<'a> Walker<'a> {
         Ok(val.as_deref())
     }
 
-    fn written(&mut self, target: &Relation, attribute: i16, at: i32) -> Walk<()> {
+    pub(crate) fn written(&mut self, target: &Relation, attribute: i16, at: i32) -> Walk<()> {
         let column = ColumnId { relation: target.oid, attribute };
         self.facts.uses.entry((column, Use::Written)).or_insert(at);
         // Reading the new value in may run a domain's checks or a type's own input and cast functions.
@@ -214,13 +214,13 @@ impl<'a> Walker<'a> {
         self.read_from(from)
     }
 
-    fn target_item(&mut self, target: &'a Relation, table: &RangeVar) -> Walk<Item> {
+    pub(crate) fn target_item(&mut self, target: &'a Relation, table: &RangeVar) -> Walk<Item> {
         let (alias, names) = alias_parts(&table.alias)?;
         self.relation_item(target, (alias, &names), table.location)
     }
 
     /// Resolves the relation written to and notes all that writing it touches.
-    fn target(&mut self, table: &RangeVar, write: Write) -> Walk<&'a Relation> {
+    pub(crate) fn target(&mut self, table: &RangeVar, write: Write) -> Walk<&'a Relation> {
         let at = table.location;
         let hidden = table.schemaname.is_empty() && self.cte_in_sight(&table.relname, at)?.is_some();
         if hidden {

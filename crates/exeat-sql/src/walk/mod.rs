@@ -7,6 +7,7 @@ pub(crate) mod array;
 pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod column;
+pub(crate) mod copy;
 pub(crate) mod cte;
 pub(crate) mod dml;
 pub(crate) mod expr;

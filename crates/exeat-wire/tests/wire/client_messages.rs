@@ -35,7 +35,7 @@ fn show(message: &FrontendMessage) -> String {
         M::Terminate => "Terminate".into(),
         M::CopyData(frame) => format!("CopyData {:?}", frame.payload()),
         M::CopyDone => "CopyDone".into(),
-        M::CopyFail => "CopyFail".into(),
+        M::CopyFail(_) => "CopyFail".into(),
         M::FunctionCall(frame) => format!("FunctionCall {:?}", frame.payload()),
         M::Password(frame) => format!("Password {:?}", frame.payload()),
     }
