@@ -13,6 +13,7 @@ use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
 use exeat_store::record::Recorder;
 use tokio::sync::{oneshot, watch};
 
+use crate::auth::Handles;
 use crate::identity::Verifier;
 use crate::upstream::{LoginConfig, UpstreamConfig};
 
@@ -26,9 +27,19 @@ pub struct Config {
 pub struct Listen {
     pub address: SocketAddr,
     pub tls: ListenTls,
+    pub auth: ListenAuth,
     /// Target of a startup packet whose database names no target.
     pub default_target: Option<String>,
     pub limits: ConnectionLimits,
+}
+
+/// How clients prove themselves that do not choose by their user name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListenAuth {
+    /// A token or a handle's password as the password, in clear inside TLS: what every driver can do.
+    #[default]
+    Password,
+    OauthBearer,
 }
 
 #[derive(Debug, Clone)]
@@ -38,6 +49,8 @@ pub enum ListenTls {
     Files {
         cert: PathBuf,
         key: PathBuf,
+        /// Authorities of clients' certificates, for tokens bound to one. Never an identity by itself.
+        client_ca: Option<PathBuf>,
     },
 }
 
@@ -111,6 +124,7 @@ pub struct Dependencies {
     pub recorder: Arc<Recorder>,
     pub analyser: Analyser,
     pub verifier: Arc<Verifier>,
+    pub handles: Arc<Handles>,
     /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
     pub shutdown: watch::Receiver<bool>,
 }

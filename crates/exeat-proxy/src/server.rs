@@ -82,7 +82,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
     let address = config.listen.address;
     let tls = match &config.listen.tls {
         ListenTls::Off => None,
-        ListenTls::Files { cert, key } => Some(Arc::new(ServerTls::load(cert, key)?)),
+        ListenTls::Files { cert, key, client_ca } => Some(Arc::new(ServerTls::load(cert, key, client_ca.as_deref())?)),
     };
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;

@@ -479,7 +479,8 @@ enum Attack {
 async fn man_in_the_middle(server: &Server, attack: Attack) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = ServerTls::load(&server.file("relay.pem"), &server.file("relay.key")).unwrap().acceptor();
+    let acceptor =
+        ServerTls::load(&server.file("relay.pem"), &server.file("relay.key"), None).unwrap().offer().acceptor();
     let (server_port, ca) = (server.port, server.file("ca.pem"));
     tokio::spawn(async move {
         let (mut victim, _) = listener.accept().await.unwrap();

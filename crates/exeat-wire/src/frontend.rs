@@ -141,6 +141,32 @@ pub fn decode(frame: Frame) -> Result<FrontendMessage, DecodeError> {
     }
 }
 
+/// The first answer to AuthenticationSASL. Its content is the mechanism's to understand.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaslInitialResponse {
+    pub mechanism: WireStr,
+    /// `None`: the client waits for the server to begin.
+    pub data: Option<Bytes>,
+}
+
+/// It may hold a token.
+impl fmt::Debug for SaslInitialResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaslInitialResponse")
+            .field("data", &self.data.as_ref().map(|data| Hidden(data.len())))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes a password message apart whose sender was asked to begin a SASL exchange.
+pub fn sasl_initial_response(frame: &Frame) -> Result<SaslInitialResponse, DecodeError> {
+    let mut reader = Reader::new("SASLInitialResponse", frame.payload());
+    let mechanism = reader.c_str()?;
+    let data = reader.value()?;
+    reader.finish()?;
+    Ok(SaslInitialResponse { mechanism, data })
+}
+
 fn query(frame: Frame) -> Result<Query, DecodeError> {
     let mut reader = Reader::new("Query", frame.payload());
     let sql = reader.c_str()?;

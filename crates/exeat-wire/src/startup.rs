@@ -29,7 +29,7 @@ pub(crate) const SSL_CODE: u32 = 80_877_103;
 pub(crate) const GSS_ENC_CODE: u32 = 80_877_104;
 
 /// First byte of a TLS record that carries a handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
+pub const TLS_HANDSHAKE: u8 = 0x16;
 
 const MESSAGE: &str = "startup packet";
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use exeat_console::{ConsoleError, StatusFn};
+use exeat_proxy::auth::{Handles, IssueError};
 use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
 use exeat_proxy::server::{ServeError, Server};
@@ -44,6 +45,8 @@ pub(crate) enum StartError {
     Store(#[from] StoreError),
     #[error("could not listen on {address} (listen.console): {source}; choose another address or stop what holds it")]
     Console { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Handles(#[from] IssueError),
     #[error(transparent)]
     Serve(#[from] ServeError),
 }
@@ -85,6 +88,7 @@ impl Gateway {
             recorder: Arc::clone(&recorder),
             analyser: Arc::clone(&analyser),
             verifier: Arc::clone(&verifier),
+            handles: Arc::new(Handles::new()?),
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);

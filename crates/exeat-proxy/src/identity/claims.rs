@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use exeat_policy::{Principal, PrincipalKind};
 use jiff::{SignedDuration, Timestamp};
+use ring::digest;
 use serde_json::{Map, Value};
 
 use super::config::IssuerConfig;
@@ -22,6 +25,21 @@ const GROUPS_MAX: usize = 500;
 /// OIDC bounds `sub` at 255 characters, SPIFFE ids at 2048 bytes; these go into startup packets and every record.
 const NAME_BYTES_MAX: usize = 1024;
 
+/// SHA-256 of a certificate, as tokens name the one they are bound to (RFC 8705, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thumbprint([u8; digest::SHA256_OUTPUT_LEN]);
+
+impl Thumbprint {
+    /// `None` never happens: the digest has the length it has.
+    pub fn of(certificate_der: &[u8]) -> Option<Self> {
+        digest::digest(&digest::SHA256, certificate_der).as_ref().try_into().ok().map(Self)
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+}
+
 /// What the claims prove, and until when.
 #[derive(Debug)]
 pub(super) struct Proven {
@@ -30,22 +48,28 @@ pub(super) struct Proven {
     pub(super) ends_at: Timestamp,
 }
 
+/// What a token is checked against besides itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Presented<'a> {
+    pub(super) config: &'a IssuerConfig,
+    /// Of the client's certificate on this very connection, its key proven in the handshake.
+    pub(super) certificate: Option<Thumbprint>,
+    pub(super) now: Timestamp,
+}
+
 /// Checks the claims of a token whose signature holds and whose `iss` is `config.issuer`.
 pub(super) fn prove(
     claims: Map<String, Value>,
     is_access_token: bool,
-    config: &IssuerConfig,
-    now: Timestamp,
+    presented: Presented<'_>,
 ) -> Result<Proven, IdentityError> {
+    let Presented { config, certificate, now } = presented;
     check_audience(&claims, &config.audience)?;
     let ends_at = check_times(&claims, now)?;
     if !is_access_token && !config.allow_id_tokens {
         refuse_id_token(&claims)?;
     }
-    // Whoever holds a bound token must prove a key (RFC 7800); without that proof it may be stolen.
-    if claims.contains_key("cnf") {
-        return Err(IdentityError::Bound);
-    }
+    check_binding(&claims, certificate)?;
     let subject = required_name(&claims, "sub")?;
     let actor = actor(&claims, &config.issuer)?;
     let groups = groups(&claims, config)?;
@@ -61,6 +85,26 @@ pub(super) fn prove(
         claims,
     };
     Ok(Proven { principal, ends_at })
+}
+
+/// Whoever holds a bound token must prove a key (RFC 7800); without that proof it may be stolen. The one proof a
+/// connection can carry is a client certificate.
+fn check_binding(claims: &Map<String, Value>, shown: Option<Thumbprint>) -> Result<(), IdentityError> {
+    let members = match claims.get("cnf") {
+        None => return Ok(()),
+        Some(Value::Object(members)) => members,
+        Some(_) => return Err(IdentityError::Bound),
+    };
+    // A second member would be a second proof to ask for.
+    let bound = match members.get("x5t#S256") {
+        Some(Value::String(text)) if members.len() == 1 => Thumbprint::decode(text).ok_or(IdentityError::Bound)?,
+        Some(_) | None => return Err(IdentityError::Bound),
+    };
+    match shown {
+        None => Err(IdentityError::CertificateMissing),
+        Some(shown) if shown != bound => Err(IdentityError::CertificateMismatch),
+        Some(_) => Ok(()),
+    }
 }
 
 fn claim_error(claim: &str, problem: &'static str) -> IdentityError {
@@ -290,8 +334,12 @@ mod tests {
         claims.clone()
     }
 
+    fn presented(config: &IssuerConfig, certificate: Option<Thumbprint>) -> Presented<'_> {
+        Presented { config, certificate, now: Timestamp::from_second(NOW).unwrap() }
+    }
+
     fn prove_with(config: &IssuerConfig, changes: Value) -> Result<Proven, IdentityError> {
-        prove(claims(changes), false, config, Timestamp::from_second(NOW).unwrap())
+        prove(claims(changes), false, presented(config, None))
     }
 
     fn accepted(changes: Value) -> Principal {
@@ -316,10 +364,7 @@ mod tests {
         }
         let mut without = claims(json!({}));
         without.remove("aud");
-        assert_eq!(
-            prove(without, false, &config(), Timestamp::from_second(NOW).unwrap()).unwrap_err(),
-            claim_error("aud", "is missing")
-        );
+        assert_eq!(prove(without, false, presented(&config(), None)).unwrap_err(), claim_error("aud", "is missing"));
     }
 
     #[test]
@@ -448,15 +493,34 @@ mod tests {
             assert!(matches!(refused(changes.clone()), IdentityError::IdToken { .. }), "{changes}");
             let allowing = IssuerConfig { allow_id_tokens: true, ..config() };
             assert!(prove_with(&allowing, changes.clone()).is_ok());
-            assert!(prove(claims(changes), true, &config(), Timestamp::from_second(NOW).unwrap()).is_ok());
+            assert!(prove(claims(changes), true, presented(&config(), None)).is_ok());
         }
         accepted(json!({"typ": "Bearer", "token_use": "access", "auth_time": NOW}));
     }
 
     #[test]
-    fn tokens_bound_to_a_key_are_refused() {
-        assert_eq!(refused(json!({"cnf": {"x5t#S256": "abc"}})), IdentityError::Bound);
-        assert_eq!(refused(json!({"cnf": {"jkt": "abc"}})), IdentityError::Bound);
+    fn a_bound_token_needs_the_certificate_it_names() {
+        let print = |der: &[u8]| Thumbprint::of(der).unwrap();
+        let named = |der: &[u8]| URL_SAFE_NO_PAD.encode(print(der).0);
+        let prove = |cnf: Value, shown: Option<&[u8]>| {
+            let config = config();
+            let presented = presented(&config, shown.map(print));
+            prove(claims(json!({"cnf": cnf})), false, presented).map(|proven| proven.principal.subject)
+        };
+        let bound = || json!({"x5t#S256": named(b"mine")});
+        assert!(prove(bound(), Some(b"mine")).is_ok());
+        assert_eq!(prove(bound(), Some(b"other")), Err(IdentityError::CertificateMismatch));
+        assert_eq!(prove(bound(), None), Err(IdentityError::CertificateMissing));
+        for cnf in [
+            json!({"x5t#S256": "abc"}),
+            json!({"x5t#S256": 1}),
+            json!({"x5t#S256": named(b"mine"), "jkt": "abc"}),
+            json!({"jkt": "abc"}),
+            json!({}),
+            json!("mine"),
+        ] {
+            assert_eq!(prove(cnf.clone(), Some(b"mine")), Err(IdentityError::Bound), "{cnf}");
+        }
     }
 
     #[test]

@@ -12,6 +12,16 @@ use super::jws::Algorithm;
 /// than the longest token lives.
 pub const MAX_STALE_DEFAULT: Duration = Duration::from_secs(12 * 60 * 60);
 
+/// What a client that asks by OAUTHBEARER is told to ask the issuer for.
+pub const SCOPE_DEFAULT: &str = "openid";
+
+/// Where a client without a token finds the issuer, and what to ask it for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery {
+    pub configuration: String,
+    pub scope: String,
+}
+
 /// One `identity:` entry.
 #[derive(Debug, Clone)]
 pub struct IssuerConfig {
@@ -32,6 +42,8 @@ pub struct IssuerConfig {
     pub session_max: Option<Duration>,
     /// ID tokens are made for the client that signed in, not for us: refused unless this is set.
     pub allow_id_tokens: bool,
+    /// Scope to ask for, as told to clients of OAUTHBEARER.
+    pub scope: String,
 }
 
 impl IssuerConfig {
@@ -48,7 +60,13 @@ impl IssuerConfig {
             max_stale: MAX_STALE_DEFAULT,
             session_max: None,
             allow_id_tokens: false,
+            scope: SCOPE_DEFAULT.to_owned(),
         }
+    }
+
+    /// OIDC Discovery, 4.1: a trailing slash of the issuer is removed before the path is appended.
+    pub(super) fn discovery_address(&self) -> String {
+        format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'))
     }
 
     /// Every mistake, not only the first.

@@ -44,6 +44,12 @@ pub enum IdentityError {
     IdToken { marker: &'static str },
     #[error("token is bound to a key or certificate (cnf), which cannot be checked on this connection")]
     Bound,
+    #[error("token is bound to a client certificate, and none was shown on this connection")]
+    CertificateMissing,
+    #[error("token is bound to another client certificate than the one shown")]
+    CertificateMismatch,
+    #[error("the handle of this session expired or was revoked")]
+    HandleEnded,
     #[error("the signing key of this session's token is no longer published by issuer \"{issuer}\"")]
     KeyRemoved { issuer: String },
     #[error("this session reached its longest allowed duration at {at}")]
@@ -78,7 +84,11 @@ impl IdentityError {
                 "have the issuer put only the groups this gateway needs into the token"
             }
             Self::IdToken { .. } => "use the access token, not the ID token",
-            Self::Bound => "ask the issuer for a bearer token",
+            Self::Bound => "ask the issuer for a bearer token, or for one bound to a certificate (x5t#S256)",
+            Self::CertificateMissing | Self::CertificateMismatch => {
+                "connect with the certificate the token was issued to (sslcert, sslkey)"
+            }
+            Self::HandleEnded => "make a new handle and connect again",
         }
     }
 
@@ -104,6 +114,9 @@ impl IdentityError {
             Self::GroupsOverage { .. } => "groups_overage",
             Self::IdToken { .. } => "id_token",
             Self::Bound => "token_bound",
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateMismatch => "certificate_mismatch",
+            Self::HandleEnded => "handle_ended",
             Self::KeyRemoved { .. } => "key_removed",
             Self::SessionTooLong { .. } => "session_too_long",
         }

@@ -38,8 +38,7 @@ pub(super) struct Fetcher {
 impl Fetcher {
     pub(super) fn new(config: &IssuerConfig) -> Result<Self, IssuerConfigError> {
         let issuer = config.issuer.clone();
-        // OIDC Discovery, 4.1: a trailing slash of the issuer is removed before the path is appended.
-        let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let address = config.discovery_address();
         let discovery = https_or_loopback(&address)
             .map_err(|reason| IssuerConfigError::IssuerUrl { issuer: issuer.clone(), reason })?;
         let is_https = discovery.scheme() == "https";

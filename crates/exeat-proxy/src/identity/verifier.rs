@@ -11,12 +11,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::claims;
-use super::config::{IssuerConfig, IssuerConfigError};
+use super::claims::{self, Presented, Thumbprint};
+use super::config::{Discovery, IssuerConfig, IssuerConfigError, JwksSource};
 use super::error::IdentityError;
 use super::issuer::{Issuer, Timing};
 use super::jwks::Fingerprint;
 use super::jws::{Algorithm, Unverified};
+use super::lease::Lease;
 
 /// All issuers this gateway trusts. Shared by every session; [`Verifier::run`] keeps the keys current.
 #[derive(Debug)]
@@ -36,6 +37,20 @@ pub struct Verified {
     session_ends: Option<Timestamp>,
     issuer: Arc<Issuer>,
     key: Fingerprint,
+    lease: Option<Arc<Lease>>,
+}
+
+impl Verified {
+    /// The same identity through a handle.
+    pub(crate) fn lent(&self, lease: Arc<Lease>) -> Self {
+        let expires_at = self.expires_at.min(SystemTime::from(lease.ends_at));
+        Self { expires_at, lease: Some(lease), ..self.clone() }
+    }
+
+    /// The handle it came by, if any.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_deref()
+    }
 }
 
 impl std::fmt::Debug for Verified {
@@ -121,8 +136,14 @@ impl Verifier {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Who holds this token? Waits for the issuer's keys if they are not known yet, some seconds at most.
+    /// Who holds this token? Waits for the issuer's keys if they are not known yet, some seconds at most. A token
+    /// bound to a certificate is refused: none is known here.
     pub async fn verify(&self, token: &str) -> Result<Verified, IdentityError> {
+        self.verify_with(token, None).await
+    }
+
+    /// The same for a client that proved the key of this certificate.
+    pub async fn verify_with(&self, token: &str, certificate: Option<Thumbprint>) -> Result<Verified, IdentityError> {
         let unverified = Unverified::parse(token)?;
         let issuer = self.issuer_of(&unverified)?;
         let name = &unverified.header.algorithm;
@@ -137,7 +158,8 @@ impl Verifier {
             .ok_or_else(|| IdentityError::BadSignature { algorithm, issuer: issuer.config.issuer.clone() })?;
 
         let now = Timestamp::now();
-        let proven = claims::prove(unverified.claims, unverified.header.is_access_token, &issuer.config, now)?;
+        let presented = Presented { config: &issuer.config, certificate, now };
+        let proven = claims::prove(unverified.claims, unverified.header.is_access_token, presented)?;
         let session_ends = issuer.config.session_max.and_then(|longest| now.checked_add(longest).ok());
         let end = session_ends.map_or(proven.ends_at, |session_end| session_end.min(proven.ends_at));
         Ok(Verified {
@@ -148,6 +170,7 @@ impl Verifier {
             session_ends,
             issuer: Arc::clone(issuer),
             key: key.fingerprint,
+            lease: None,
         })
     }
 
@@ -161,7 +184,19 @@ impl Verifier {
         if let Some(at) = verified.session_ends.filter(|at| now >= *at) {
             return Err(IdentityError::SessionTooLong { at });
         }
+        if verified.lease().is_some_and(|lease| lease.ended(now)) {
+            return Err(IdentityError::HandleEnded);
+        }
         verified.issuer.still_trusts(&verified.key)
+    }
+
+    /// For clients that ask where tokens come from: the first issuer that can be discovered.
+    pub fn discovery(&self) -> Option<Discovery> {
+        let config = self.issuers.iter().map(|issuer| &issuer.config).find(|config| match config.jwks {
+            JwksSource::Discovery => true,
+            JwksSource::File(_) => false,
+        })?;
+        Some(Discovery { configuration: config.discovery_address(), scope: config.scope.clone() })
     }
 
     /// Changes when the keys of any issuer did.

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
 
-/// Secrets are 4 bytes in protocol 3.0.
-pub(crate) const SECRET_BYTES: usize = 4;
+/// Secrets have exactly 4 bytes in protocol 3.0...
+const SECRET_BYTES_3_0: usize = 4;
+/// ...and may be longer from 3.2 on: as long as the server's own, which nobody guesses.
+const SECRET_BYTES_3_2: usize = 32;
 
-type Key = (i32, [u8; SECRET_BYTES]);
+type Key = (i32, Vec<u8>);
 
 #[derive(Debug, Default)]
 pub(crate) struct CancelKeys {
@@ -21,28 +23,27 @@ pub(crate) struct CancelKeys {
 #[derive(Debug)]
 pub(crate) struct CancelKey {
     pub(crate) pid: i32,
-    pub(crate) secret: [u8; SECRET_BYTES],
+    pub(crate) secret: Vec<u8>,
     pub(crate) requested: Arc<Notify>,
     registry: Arc<CancelKeys>,
 }
 
 impl CancelKeys {
-    /// `None` when the system has no randomness to give.
-    pub(crate) fn register(registry: &Arc<Self>, pid: i32) -> Option<CancelKey> {
-        let mut secret = [0u8; SECRET_BYTES];
+    /// `minor` is that of the protocol spoken. `None` when the system has no randomness to give.
+    pub(crate) fn register(registry: &Arc<Self>, pid: i32, minor: u16) -> Option<CancelKey> {
+        let mut secret = vec![0; if minor >= 2 { SECRET_BYTES_3_2 } else { SECRET_BYTES_3_0 }];
         SystemRandom::new().fill(&mut secret).ok()?;
         let requested = Arc::new(Notify::new());
         let mut keys = registry.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.insert((pid, secret), Arc::clone(&requested));
+        keys.insert((pid, secret.clone()), Arc::clone(&requested));
         drop(keys);
         Some(CancelKey { pid, secret, requested, registry: Arc::clone(registry) })
     }
 
     /// Answers nothing either way, like PostgreSQL: who asks learns nothing.
     pub(crate) fn request(&self, pid: i32, secret: &[u8]) {
-        let Ok(secret) = <[u8; SECRET_BYTES]>::try_from(secret) else { return };
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(requested) = keys.get(&(pid, secret)) {
+        if let Some(requested) = keys.get(&(pid, secret.to_vec())) {
             requested.notify_one();
         }
     }
@@ -51,6 +52,6 @@ impl CancelKeys {
 impl Drop for CancelKey {
     fn drop(&mut self) {
         let mut keys = self.registry.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.remove(&(self.pid, self.secret));
+        keys.remove(&(self.pid, std::mem::take(&mut self.secret)));
     }
 }

@@ -1,4 +1,4 @@
-//! Step 1: from a token to a session. Verifies the identity, finds target, rules and database login, connects
+//! Step 1: from a proof of identity to a session. Verifies what is not verified yet, finds target, rules and database login, connects
 //! upstream as that login, reads the session's own state, writes session.start, and only then says AuthenticationOk.
 
 use std::collections::HashMap;
@@ -10,8 +10,10 @@ use exeat_enforce::scrub::Taint;
 use exeat_policy::Principal;
 use exeat_store::StoreError;
 use exeat_store::record::{AuthFailure, SessionRecord, SessionStart, TokenRef};
+use exeat_store::secret::SecretString;
 use exeat_wire::{Fields, Pipeline, Startup, TransactionStatus, encode};
 
+use super::authenticate::{Claim, Presented, Trace};
 use super::cancel::CancelKeys;
 use super::destination::{self, NotFound, ServerWords, words_for_client};
 use super::io::{Inbound, Io};
@@ -22,8 +24,9 @@ use super::startup::Applicant;
 use super::statements::Names;
 use super::stream::ClientStream;
 use super::upstream_settings::{SettingsError, upstream_settings};
+use crate::auth::{AuthError, handle_of_password};
 use crate::config::{LoadedPolicy, Target};
-use crate::identity::{IdentityError, Verified};
+use crate::identity::Verified;
 use crate::server::Shared;
 use crate::upstream::{self, Connected, LoginConfig, UpstreamError, choose_login};
 
@@ -34,9 +37,7 @@ const SERVER_MAJOR_MIN: u32 = 14;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
     #[error(transparent)]
-    Identity(#[from] IdentityError),
-    #[error("too many failed logins from this address")]
-    TooManyFailures,
+    Auth(#[from] AuthError),
     #[error(transparent)]
     NotFound(#[from] NotFound),
     #[error("no rule speaks of this principal at target {0:?}")]
@@ -69,9 +70,7 @@ impl LoginError {
     /// What the client is told. Inner detail of target and gateway stays in the log.
     pub(crate) fn fields(&self) -> Fields {
         match self {
-            Self::Identity(problem) => Fields::new("FATAL", "28000", &problem.to_string()).with(b'H', problem.hint()),
-            Self::TooManyFailures => Fields::new("FATAL", "28000", "too many failed logins from this address")
-                .with(b'H', "wait a minute, then connect with a valid token"),
+            Self::Auth(problem) => Fields::new("FATAL", "28000", &problem.to_string()).with(b'H', problem.hint()),
             Self::NotFound(problem) => not_found(problem),
             Self::NoRule(target) => {
                 Refusal::new(RefusalCode::NoRule, format!("no rule lets you use target \"{target}\""))
@@ -107,8 +106,7 @@ impl LoginError {
     /// Something the operator must look at, as opposed to a client that may not.
     pub(crate) fn is_ours(&self) -> bool {
         match self {
-            Self::Identity(_)
-            | Self::TooManyFailures
+            Self::Auth(_)
             | Self::NotFound(_)
             | Self::NoRule(_)
             | Self::NoLogin(_)
@@ -126,8 +124,7 @@ impl LoginError {
 
     fn reason_code(&self) -> &'static str {
         match self {
-            Self::Identity(problem) => problem.reason_code(),
-            Self::TooManyFailures => "too_many_failures",
+            Self::Auth(problem) => problem.reason_code(),
             Self::NotFound(NotFound::Target(_)) => "unknown_target",
             Self::NotFound(NotFound::WhichDatabase(_) | NotFound::Database { .. }) => "unknown_database",
             Self::NoRule(_) => "no_rule",
@@ -164,20 +161,19 @@ struct Granted {
 
 /// A session ready to run, or the client with the reason why not.
 pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant) -> Result<Session, Failed> {
-    let Applicant { client, startup, token, source } = applicant;
-    let token_ref = crate::identity::TokenRef::of_unverified(token.expose());
+    let Applicant { client, startup, presented: Presented { trace, claim }, source } = applicant;
     let wanted = wanted_target(&startup).to_owned();
-    let granted = match identify(shared, token.expose(), &wanted, source).await {
+    let granted = match identify(shared, claim, &client, &wanted, source).await {
         Ok(granted) => granted,
         Err(problem) => {
-            record_failure(shared, source, &wanted, &token_ref.sha256_8, &problem);
+            record_failure(shared, source, &wanted, &trace, &problem);
             return Err(Box::new((client, problem)));
         }
     };
     match open(shared, client, startup, granted, source).await {
         Ok(session) => Ok(session),
         Err(failed) => {
-            record_failure(shared, source, &wanted, &token_ref.sha256_8, &failed.1);
+            record_failure(shared, source, &wanted, &trace, &failed.1);
             Err(failed)
         }
     }
@@ -189,12 +185,22 @@ fn wanted_target(startup: &Startup) -> &str {
     named.or_else(|| startup.parameter("user")).unwrap_or_default()
 }
 
-async fn identify(shared: &Arc<Shared>, token: &str, wanted: &str, source: SocketAddr) -> Result<Granted, LoginError> {
-    if shared.failures.too_many(source.ip()) {
-        return Err(LoginError::TooManyFailures);
-    }
-    let identity = shared.dependencies.verifier.verify(token).await?;
+async fn identify(
+    shared: &Arc<Shared>,
+    claim: Claim,
+    client: &Inbound<ClientStream>,
+    wanted: &str,
+    source: SocketAddr,
+) -> Result<Granted, LoginError> {
+    let identity = match claim {
+        Claim::Password(password) => by_password(shared, &password, client, source).await?,
+        Claim::Proven(identity) => *identity,
+        Claim::Failed(problem) => return Err(problem.into()),
+    };
     let target = destination::find(&shared.targets, shared.config.listen.default_target.as_deref(), wanted)?;
+    if let Some(lease) = identity.lease() {
+        lease.allows(&target.name, source.ip()).map_err(AuthError::from)?;
+    }
     let policy = shared.dependencies.policy.load_full();
     if !policy.policy.knows(&identity.principal, &target.name) {
         return Err(LoginError::NoRule(target.name.clone()));
@@ -205,18 +211,44 @@ async fn identify(shared: &Arc<Shared>, token: &str, wanted: &str, source: Socke
     Ok(Granted { identity, target, login, policy })
 }
 
-fn record_failure(shared: &Shared, source: SocketAddr, target: &str, token: &str, problem: &LoginError) {
-    if matches!(problem, LoginError::Identity(_)) {
-        shared.failures.note(source.ip());
+/// A password in clear holds a token or a handle's password; their first letters tell them apart.
+async fn by_password(
+    shared: &Shared,
+    password: &SecretString,
+    client: &Inbound<ClientStream>,
+    source: SocketAddr,
+) -> Result<Verified, AuthError> {
+    if shared.failures.too_many(source.ip()) {
+        return Err(AuthError::TooManyFailures);
     }
-    tracing::info!(%source, target_name = ?target, token, problem = exeat_store::chain(problem), "login failed");
+    let identity = match handle_of_password(password.expose()) {
+        Some(_) => shared.dependencies.handles.by_password(password.expose()).ok_or(AuthError::Handle)?,
+        None => shared.dependencies.verifier.verify_with(password.expose(), client.stream.certificate()).await?,
+    };
+    Ok(identity)
+}
+
+fn record_failure(shared: &Shared, source: SocketAddr, target: &str, trace: &Trace, problem: &LoginError) {
+    if let LoginError::Auth(problem) = problem {
+        if problem.is_a_guess() {
+            shared.failures.note(source.ip());
+        }
+        if *problem == AuthError::Discovery {
+            // Nobody tried to get in: the client asked where to go for a token.
+            tracing::debug!(%source, "client asked for the issuer of tokens");
+            return;
+        }
+    }
+    let (token, handle) = (trace.token_sha256_8.as_deref(), trace.handle.as_deref());
+    tracing::info!(%source, target_name = ?target, token, handle, problem = exeat_store::chain(problem), "login failed");
     let failure = AuthFailure {
         source: &source.to_string(),
         target: Some(target),
         reason: problem.reason_code(),
         issuer: None,
         subject: None,
-        token: Some(TokenRef { id: None, sha256_8: token }),
+        token: token.map(|sha256_8| TokenRef { id: None, sha256_8 }),
+        handle,
         tls: None,
     };
     if let Err(problem) = shared.dependencies.recorder.auth_failed(&failure) {
@@ -249,7 +281,8 @@ async fn open(
         Ok(record) => record,
         Err(problem) => return Err(Box::new((client, problem.into()))),
     };
-    let Some(cancel_key) = CancelKeys::register(&shared.cancel_keys, connected.backend_pid) else {
+    let Some(cancel_key) = CancelKeys::register(&shared.cancel_keys, connected.backend_pid, startup.agreed_minor())
+    else {
         return Err(Box::new((client, LoginError::Randomness)));
     };
     let role = granted.login.role.clone().unwrap_or_else(|| granted.login.user.clone());
@@ -351,6 +384,7 @@ fn start_record(
         policy: policy_ref(&granted.policy),
         tls: opening.tls,
         token: Some(TokenRef { id: token.jti.as_deref(), sha256_8: &token.sha256_8 }),
+        handle: granted.identity.lease().map(|lease| lease.handle.as_str()),
     })
 }
 
@@ -376,7 +410,7 @@ impl Session {
     }
 
     fn welcome(&mut self, parameters: &[(String, String)]) {
-        let (pid, secret) = (self.cancel_key.pid, self.cancel_key.secret);
+        let (pid, secret) = (self.cancel_key.pid, self.cancel_key.secret.clone());
         // The last value counts: what the session's own first question changed is in there already.
         let latest: HashMap<&str, &str> =
             parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

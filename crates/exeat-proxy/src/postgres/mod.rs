@@ -1,6 +1,7 @@
 //! PostgreSQL sessions: login, the session loop and everything one session owns.
 
 mod answers;
+mod authenticate;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod copy;

@@ -1,32 +1,30 @@
-//! Before a session: TLS, the startup packet and the token, under one deadline. Nothing a client says here reaches
+//! Before a session: TLS, the startup packet and the proof of identity, under one deadline. Nothing a client says here reaches
 //! a database, and nothing it is told depends on whether a target exists before it has proved who it is.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use exeat_wire::frame::LOGIN_FRAME_BYTES_MAX;
-use exeat_wire::{
-    DecodeError, Fields, FrontendMessage, Startup, StartupMessage, encode, frontend, split_frontend, split_startup,
-};
+use exeat_wire::startup::TLS_HANDSHAKE;
+use exeat_wire::{DecodeError, Fields, Startup, StartupMessage, split_startup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::authenticate::{Presented, converse};
 use super::io::Inbound;
 use super::stream::ClientStream;
 use crate::server::Shared;
 
-/// From accept to the last byte of the token. A stalled client must not hold a slot for longer.
+/// From accept to the last byte of the proof. A stalled client must not hold a slot for longer.
 pub(crate) const LOGIN_DEADLINE: Duration = Duration::from_secs(15);
 /// SSLRequest and GSSENCRequest may each come once before the startup packet.
 const NEGOTIATIONS_MAX: usize = 2;
 
-/// A client that has said what it wants and given a token, both unchecked.
+/// A client that has said what it wants, unchecked, and given what proves who it is.
 pub(crate) struct Applicant {
     pub(crate) client: Inbound<ClientStream>,
     pub(crate) startup: Startup,
-    pub(crate) token: exeat_store::secret::SecretString,
+    pub(crate) presented: Presented,
     pub(crate) source: SocketAddr,
 }
 
@@ -46,8 +44,10 @@ pub(crate) enum StartupError {
     Protocol(#[from] DecodeError),
     #[error("client sent bytes ahead of the TLS handshake")]
     BytesBeforeTls,
-    #[error("client asked for direct TLS, which this version does not take")]
+    #[error("client opened with TLS where none can begin")]
     DirectTls,
+    #[error("client opened with TLS and did not ask for the protocol postgresql (ALPN)")]
+    NoAlpn,
     #[error("client did not ask for TLS")]
     PlainText,
     #[error("client sent something else than a password")]
@@ -60,7 +60,8 @@ impl StartupError {
     /// What the client is told before the connection closes.
     pub(crate) fn fields(&self) -> Option<Fields> {
         match self {
-            Self::Left | Self::Io(_) | Self::DirectTls => None,
+            // Whoever opens with TLS and means another protocol must not be fed bytes of ours.
+            Self::Left | Self::Io(_) | Self::DirectTls | Self::NoAlpn => None,
             Self::Protocol(problem) => Some(Fields::new("FATAL", "08P01", &problem.to_string())),
             Self::BytesBeforeTls => Some(Fields::new("FATAL", "08P01", "unencrypted bytes after the request for TLS")),
             Self::PlainText => Some(
@@ -79,12 +80,13 @@ impl StartupError {
 /// The client with the reason why it goes no further.
 pub(crate) type Refused = Box<(Inbound<ClientStream>, StartupError)>;
 
-/// Reads up to the token. Cancel safe only in that dropping it closes the connection.
+/// Reads up to the last of what proves who the client is. Cancel safe only in that dropping it closes the connection.
 pub(crate) async fn receive(
     shared: &Shared,
-    mut client: Inbound<ClientStream>,
+    client: Inbound<ClientStream>,
     source: SocketAddr,
 ) -> Result<Arrival, Refused> {
+    let mut client = direct_tls(shared, client).await?;
     let mut negotiations = 0;
     let startup = loop {
         let message = match next_startup(&mut client).await {
@@ -112,43 +114,25 @@ pub(crate) async fn receive(
             StartupMessage::Startup(startup) => break startup,
         }
     };
-    match token(shared, &mut client, &startup).await {
-        Ok(token) => Ok(Arrival::Applicant(Box::new(Applicant { client, startup, token, source }))),
+    let conversed = match admissible(shared, &client, &startup) {
+        Ok(()) => converse(shared, &mut client, &startup, source).await,
+        Err(problem) => Err(problem),
+    };
+    match conversed {
+        Ok(presented) => Ok(Arrival::Applicant(Box::new(Applicant { client, startup, presented, source }))),
         Err(problem) => Err(Box::new((client, problem))),
     }
 }
 
-async fn token(
-    shared: &Shared,
-    client: &mut Inbound<ClientStream>,
-    startup: &Startup,
-) -> Result<exeat_store::secret::SecretString, StartupError> {
+/// What refuses a connection whoever it is.
+fn admissible(shared: &Shared, client: &Inbound<ClientStream>, startup: &Startup) -> Result<(), StartupError> {
     if shared.tls.is_some() && matches!(client.stream, ClientStream::Plain(_)) {
         return Err(StartupError::PlainText);
     }
     if startup.parameter("replication").is_some_and(|value| !matches!(value, "" | "false" | "off" | "no" | "0")) {
         return Err(StartupError::Replication);
     }
-    let mut out = BytesMut::new();
-    if startup.needs_negotiation() {
-        let options: Vec<&str> = startup.protocol_options().collect();
-        // Names come from a decoded packet and fit; an unanswered option would only mislead the client.
-        encode::negotiate_protocol_version(&mut out, startup.agreed_minor(), &options)
-            .map_err(|_| StartupError::NotAPassword)?;
-    }
-    encode::authentication_cleartext_password(&mut out);
-    client.stream.write_all(&out).await?;
-    client.stream.flush().await?;
-    let frame = loop {
-        match split_frontend(&mut client.buffer, LOGIN_FRAME_BYTES_MAX)? {
-            Some(frame) => break frame,
-            None => read_more(client).await?,
-        }
-    };
-    let FrontendMessage::Password(frame) = frontend::decode(frame)? else { return Err(StartupError::NotAPassword) };
-    let payload = frame.payload();
-    let text = payload.strip_suffix(&[0]).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    text.map(|text| exeat_store::secret::SecretString::new(text.to_owned())).ok_or(StartupError::NotAPassword)
+    Ok(())
 }
 
 async fn next_startup(client: &mut Inbound<ClientStream>) -> Result<StartupMessage, StartupError> {
@@ -162,6 +146,29 @@ async fn next_startup(client: &mut Inbound<ClientStream>) -> Result<StartupMessa
 
 async fn read_more(client: &mut Inbound<ClientStream>) -> Result<(), StartupError> {
     if client.stream.read_buf(&mut client.buffer).await? == 0 { Err(StartupError::Left) } else { Ok(()) }
+}
+
+/// A client may open with the handshake itself (`sslnegotiation=direct`). Its first byte is looked at, not taken: it
+/// belongs to the handshake.
+async fn direct_tls(shared: &Shared, client: Inbound<ClientStream>) -> Result<Inbound<ClientStream>, Refused> {
+    let Inbound { stream, buffer, .. } = client;
+    let ClientStream::Plain(tcp) = stream else { return Ok(Inbound::new(stream, buffer)) };
+    let mut first = [0; 1];
+    let problem = match tcp.peek(&mut first).await {
+        Ok(1..) if first != [TLS_HANDSHAKE] => return Ok(Inbound::new(ClientStream::Plain(tcp), buffer)),
+        Ok(1..) => match &shared.tls {
+            Some(tls) => {
+                let client = handshake(tls, tcp, buffer).await?;
+                // Without the name a browser, or whoever steers one, could be talking to us in another protocol.
+                let agreed = client.stream.agreed_on_postgresql();
+                return if agreed { Ok(client) } else { Err(Box::new((client, StartupError::NoAlpn))) };
+            }
+            None => StartupError::DirectTls,
+        },
+        Ok(0) => StartupError::Left,
+        Err(problem) => problem.into(),
+    };
+    Err(Box::new((Inbound::new(ClientStream::Plain(tcp), buffer), problem)))
 }
 
 /// One byte, then the handshake. Whatever the client sent ahead of it came in clear and must not be taken for
@@ -182,17 +189,18 @@ async fn answer_ssl(shared: &Shared, mut client: Inbound<ClientStream>) -> Resul
     let Inbound { stream, buffer, .. } = client;
     match stream {
         ClientStream::Plain(tcp) => handshake(tls, tcp, buffer).await,
-        tls @ ClientStream::Tls(_) => Err(Box::new((Inbound::new(tls, buffer), StartupError::BytesBeforeTls))),
+        tls @ ClientStream::Tls(..) => Err(Box::new((Inbound::new(tls, buffer), StartupError::BytesBeforeTls))),
     }
 }
 
 async fn handshake(
-    tls: &Arc<crate::tls::ServerTls>,
+    tls: &crate::tls::ServerTls,
     tcp: TcpStream,
     buffer: BytesMut,
 ) -> Result<Inbound<ClientStream>, Refused> {
-    match tls.acceptor().accept(tcp).into_fallible().await {
-        Ok(stream) => Ok(Inbound::new(ClientStream::Tls(Box::new(stream)), buffer)),
+    let offer = tls.offer();
+    match offer.acceptor().accept(tcp).into_fallible().await {
+        Ok(stream) => Ok(Inbound::new(ClientStream::Tls(Box::new(stream), offer), buffer)),
         // The TLS alert has said why; a protocol error in clear would only confuse the client.
         Err((problem, tcp)) => Err(Box::new((Inbound::new(ClientStream::Plain(tcp), buffer), problem.into()))),
     }

@@ -17,7 +17,7 @@ use rustls_pki_types::pem::{self, PemObject};
 
 pub use binding::server_end_point;
 pub use client::{Roots, Trust, client_config};
-pub use server::{Reload, ServerTls};
+pub use server::{Offer, Reload, ServerTls};
 
 /// A certificate chain or a private key in PEM is a few KiB; a system bundle a few hundred.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;

@@ -41,20 +41,20 @@ impl Files {
         made.cert.der().clone()
     }
 
-    fn load(&self) -> Result<ServerTls, TlsError> {
-        ServerTls::load(&self.path("cert.pem"), &self.path("key.pem"))
+    fn load(&self) -> Result<Arc<ServerTls>, TlsError> {
+        ServerTls::load(&self.path("cert.pem"), &self.path("key.pem"), None).map(Arc::new)
     }
 }
 
 /// Serves handshakes until the test ends.
-async fn serve(tls: &ServerTls) -> SocketAddr {
+async fn serve(tls: &Arc<ServerTls>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let acceptor = tls.acceptor();
+    let tls = Arc::clone(tls);
     tokio::spawn(async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
-            let acceptor = acceptor.clone();
+            let acceptor = tls.offer().acceptor();
             tokio::spawn(async move {
                 if let Ok(mut tls) = acceptor.accept(tcp).await {
                     let _ = tls.read(&mut [0; 1]).await;
@@ -159,7 +159,7 @@ async fn a_new_certificate_is_served_once_both_files_fit_together() {
 async fn the_watching_task_follows_the_files_and_stops_when_told() {
     let files = Files::new();
     files.write_pair("localhost");
-    let tls = Arc::new(files.load().unwrap());
+    let tls = files.load().unwrap();
     let address = serve(&tls).await;
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let task = tokio::spawn(Arc::clone(&tls).watch(stopped));
@@ -194,10 +194,10 @@ fn files_that_do_not_work_are_named_with_the_next_step() {
         (&cert, &cert, "no private key in file"),
         (&cert, &other_key, "does not belong to the first certificate"),
     ] {
-        let error = ServerTls::load(cert, key).unwrap_err().to_string();
+        let error = ServerTls::load(cert, key, None).unwrap_err().to_string();
         assert!(error.contains(text) && error.contains(".pem\""), "{error} should contain {text}");
     }
-    assert!(ServerTls::load(&cert, &key).is_ok());
+    assert!(ServerTls::load(&cert, &key, None).is_ok());
     let not_a_root = client_config(&trusting(&other_key), &[]).unwrap_err().to_string();
     assert!(not_a_root.contains("no certificate in file"), "{not_a_root}");
 }

@@ -41,6 +41,8 @@ pub struct SessionStart<'a> {
     /// Protocol version towards the client; `None` without TLS.
     pub tls: Option<&'a str>,
     pub token: Option<TokenRef<'a>>,
+    /// The handle it came in with, made from that token.
+    pub handle: Option<&'a str>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +55,33 @@ pub struct AuthFailure<'a> {
     pub issuer: Option<&'a str>,
     pub subject: Option<&'a str>,
     pub token: Option<TokenRef<'a>>,
+    /// As the client names it, and shaped like one; there may be no such handle.
+    pub handle: Option<&'a str>,
     pub tls: Option<&'a str>,
+}
+
+/// A handle was made or taken back by its principal.
+#[derive(Debug, Clone, Copy)]
+pub struct HandleChange<'a> {
+    pub what: HandleEvent<'a>,
+    pub handle: &'a str,
+    pub principal: &'a Principal,
+    /// Address and port the request came from.
+    pub source: &'a str,
+    pub target: &'a str,
+    /// What the request was made with.
+    pub token: TokenRef<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandleEvent<'a> {
+    Issued {
+        /// RFC 3339.
+        expires: &'a str,
+        /// The only addresses it may be used from.
+        bound_to: Option<&'a str>,
+    },
+    Revoked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

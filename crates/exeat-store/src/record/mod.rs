@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use event::{
-    AuthFailure, ConfigChange, Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
-    Protocol, SessionStart, Statement, TokenRef,
+    AuthFailure, ConfigChange, Decision, HandleChange, HandleEvent, MaskedColumn, Outcome, OutcomeResult, Parameter,
+    PolicyChange, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord};
@@ -100,6 +100,7 @@ impl Recorder {
     /// A login that ended before there was a session.
     pub fn auth_failed(&self, failure: &AuthFailure<'_>) -> Result<(), StoreError> {
         let mut entry = self.shared.entry("auth.fail", None, |body| {
+            body.optional("handle", failure.handle);
             body.optional("issuer", failure.issuer);
             body.text("reason", failure.reason);
             body.optional("subject", failure.subject);
@@ -111,6 +112,28 @@ impl Recorder {
             line.optional("target", failure.target);
         });
         self.shared.write(&entry)
+    }
+
+    /// Before its owner is told.
+    pub fn handle_changed(&self, change: &HandleChange<'_>) -> Result<(), StoreError> {
+        let kind = match change.what {
+            HandleEvent::Issued { .. } => "handle.issued",
+            HandleEvent::Revoked => "handle.revoked",
+        };
+        let mut entry = self.shared.entry(kind, None, |body| {
+            if let HandleEvent::Issued { expires, bound_to } = change.what {
+                body.optional("bound_to", bound_to);
+                body.text("expires", expires);
+            }
+            body.text("handle", change.handle);
+            session::token(body, Some(change.token));
+        });
+        entry.head.extend_from_slice(&session::render_principal(change.principal).0);
+        json::fragment(&mut entry.middle, |line| {
+            line.text("source", change.source);
+            line.text("target", change.target);
+        });
+        self.shared.write(&entry).map(drop)
     }
 
     pub fn policy_changed(&self, change: &PolicyChange<'_>) -> Result<(), StoreError> {

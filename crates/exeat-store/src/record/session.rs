@@ -245,6 +245,7 @@ impl SessionRecord {
                     key.number("slot", slot);
                 });
                 body.text("database", start.database);
+                body.optional("handle", start.handle);
                 if !start.principal.instance.is_empty() {
                     body.object("instance", |instance| {
                         for (key, value) in start.principal.instance.iter().take(read::LISTED_MAX) {
@@ -527,7 +528,7 @@ pub(super) fn token(body: &mut Object<'_>, token: Option<TokenRef<'_>>) {
 }
 
 /// The envelope's principal, and whether groups were left out of it.
-fn render_principal(principal: &Principal) -> (Vec<u8>, bool) {
+pub(super) fn render_principal(principal: &Principal) -> (Vec<u8>, bool) {
     let mut left = GROUPS_BYTES_MAX;
     let fitting = principal.groups.iter().take_while(|group| {
         let room = left.checked_sub(group.len() + 3);

@@ -151,6 +151,7 @@ pub(crate) fn start<'a>(session: &'a str, principal: &'a Principal) -> SessionSt
         policy: POLICY,
         tls: Some("TLSv1.3"),
         token: Some(TokenRef { id: Some("jti-1"), sha256_8: "0a1b2c3d" }),
+        handle: None,
     }
 }
 

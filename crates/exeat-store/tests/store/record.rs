@@ -28,6 +28,7 @@ fn write_all(place: &Place) {
             issuer: Some("https://idp.example.com"),
             subject: Some("agent-7"),
             token: Some(TokenRef { id: None, sha256_8: "0a1b2c3d" }),
+            handle: None,
             tls: None,
         })
         .unwrap();

@@ -76,8 +76,8 @@ pub(crate) async fn run(args: CheckArgs) -> Result<Exit, CheckError> {
 /// What only their owners can check: certificates, issuers, secrets.
 fn check_parts(config: &Config) -> Result<(), CheckError> {
     let mut problems = Vec::new();
-    if let ListenTls::Files { cert, key } = &config.proxy.listen.tls
-        && let Err(error) = ServerTls::load(cert, key)
+    if let ListenTls::Files { cert, key, client_ca } = &config.proxy.listen.tls
+        && let Err(error) = ServerTls::load(cert, key, client_ca.as_deref())
     {
         problems.push(TlsError::to_string(&error));
     }

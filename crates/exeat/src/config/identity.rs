@@ -58,6 +58,10 @@ impl Reading<'_> {
             None => Some(false),
             Some(node) => node.as_bool(&mut self.diags),
         };
+        let scope = match reader.optional("scope") {
+            None => Some(defaults.scope.clone()),
+            Some(node) => node.as_string(&mut self.diags).map(str::to_owned),
+        };
         reader.finish(&mut self.diags);
         issuer?;
         Some(IssuerConfig {
@@ -70,6 +74,7 @@ impl Reading<'_> {
             max_stale: max_stale?,
             session_max: session_max?,
             allow_id_tokens: allow_id_tokens?,
+            scope: scope?,
             ..defaults
         })
     }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use exeat_policy::document::{MappingReader, Node, Value, closest};
-use exeat_proxy::config::{ConnectionLimits, Listen, ListenTls, Target};
+use exeat_proxy::config::{ConnectionLimits, Listen, ListenAuth, ListenTls, Target};
 
 use super::Reading;
+use super::identity::optional;
 
 const LISTEN_KEYS_UNSUPPORTED: &[&str] = &["http"];
-const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["auth"];
+const LISTEN_AUTH: &[(&str, ListenAuth)] =
+    &[("password", ListenAuth::Password), ("oauthbearer", ListenAuth::OauthBearer)];
 
 /// Upper bound of configurable connection counts: beyond it file descriptors and memory give out first.
 const CONNECTIONS_MAX: i64 = 100_000;
@@ -44,14 +46,17 @@ impl Reading<'_> {
         let mut reader = node.mapping(&mut self.diags)?;
         let address = reader.required("address", &mut self.diags).and_then(|node| self.address(node));
         let tls = reader.required("tls", &mut self.diags).and_then(|node| self.listen_tls(node, address));
+        let auth = match reader.optional("auth") {
+            None => Some(ListenAuth::default()),
+            Some(node) => node.one_of(LISTEN_AUTH, &mut self.diags),
+        };
         let default_target = self.default_target(&mut reader, targets);
         let limits = match reader.optional("limits") {
             None => Some(ConnectionLimits::default()),
             Some(node) => self.limits(node),
         };
-        reader.unsupported(POSTGRES_KEYS_UNSUPPORTED, &mut self.diags);
         reader.finish(&mut self.diags);
-        Some(Listen { address: address?, tls: tls?, default_target: default_target?, limits: limits? })
+        Some(Listen { address: address?, tls: tls?, auth: auth?, default_target: default_target?, limits: limits? })
     }
 
     /// `{cert, key}`, or `off` where the listener is out of reach of others.
@@ -71,8 +76,9 @@ impl Reading<'_> {
                 let mut reader = node.mapping(&mut self.diags)?;
                 let cert = reader.required("cert", &mut self.diags).and_then(|node| self.path(node));
                 let key = reader.required("key", &mut self.diags).and_then(|node| self.path(node));
+                let client_ca = optional(&mut reader, "client_ca", |node| self.path(node));
                 reader.finish(&mut self.diags);
-                Some(ListenTls::Files { cert: cert?, key: key? })
+                Some(ListenTls::Files { cert: cert?, key: key?, client_ca: client_ca? })
             }
             _ => node.expected("{cert: FILE, key: FILE} or off", &mut self.diags),
         }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use exeat_proxy::config::{Databases, Listen, ListenTls, Target};
+use exeat_proxy::config::{Databases, Listen, ListenAuth, ListenTls, Target};
 use exeat_proxy::identity::{Algorithm, IssuerConfig, JwksSource};
 use exeat_proxy::upstream::LoginConfig;
 use exeat_store::keys::KeySource;
@@ -44,7 +44,13 @@ fn show_listen(listen: &Listen) -> Value {
         "address": listen.address.to_string(),
         "tls": match &listen.tls {
             ListenTls::Off => json!("off"),
-            ListenTls::Files { cert, key } => json!({"cert": path(cert), "key": path(key)}),
+            ListenTls::Files { cert, key, client_ca } => {
+                json!({"cert": path(cert), "key": path(key), "client_ca": client_ca.as_deref().map(path)})
+            }
+        },
+        "auth": match listen.auth {
+            ListenAuth::Password => "password",
+            ListenAuth::OauthBearer => "oauthbearer",
         },
         "default_target": listen.default_target,
         "limits": {
@@ -74,6 +80,7 @@ fn show_issuer(issuer: &IssuerConfig) -> Value {
         "max_stale": seconds(issuer.max_stale),
         "session_max": issuer.session_max.map(seconds),
         "allow_id_tokens": issuer.allow_id_tokens,
+        "scope": issuer.scope,
     })
 }
 

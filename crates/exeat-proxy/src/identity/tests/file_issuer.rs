@@ -19,13 +19,13 @@ fn file_config(path: &Path) -> IssuerConfig {
     IssuerConfig { jwks: JwksSource::File(path.to_owned()), ..IssuerConfig::new(FILE_ISSUER, "exeat") }
 }
 
-struct FileIssuer {
-    verifier: Arc<Verifier>,
-    folder: tempfile::TempDir,
+pub(super) struct FileIssuer {
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) folder: tempfile::TempDir,
 }
 
 impl FileIssuer {
-    fn new(keys: &[&TestKey]) -> Self {
+    pub(super) fn new(keys: &[&TestKey]) -> Self {
         Self::with(keys, |config| config)
     }
 
@@ -38,7 +38,7 @@ impl FileIssuer {
         Self { verifier, folder }
     }
 
-    async fn verify(&self, token: &str) -> Result<Verified, IdentityError> {
+    pub(super) async fn verify(&self, token: &str) -> Result<Verified, IdentityError> {
         self.verifier.verify(token).await
     }
 

@@ -42,7 +42,7 @@ impl HttpIssuer {
             key_requests: 0,
         };
         let answers = Arc::new(Mutex::new(answers));
-        let acceptor = tls.map(ServerTls::acceptor);
+        let acceptor = tls.map(|tls| tls.offer().acceptor());
         let served = Arc::clone(&answers);
         let server = tokio::spawn(async move {
             loop {

@@ -3,6 +3,7 @@
 
 mod file_issuer;
 mod http_issuer;
+mod lent;
 
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
