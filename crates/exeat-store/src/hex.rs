@@ -1,13 +1,17 @@
 //! Bytes as lower-case hex digits, the way digests and keys stand in files.
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
 pub(crate) fn push(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(bytes.len() * 2);
-    for byte in bytes {
-        let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
-        out.extend_from_slice(&[digit(byte >> 4), digit(byte & 0x0f)]);
+    // Written in place, pair by pair: a digest of a statement is worded for every line.
+    let start = out.len();
+    out.resize(start + bytes.len() * 2, b'0');
+    let (pairs, _) = out.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 0x0f)];
     }
+}
+
+fn digit(nibble: u8) -> u8 {
+    nibble + if nibble < 10 { b'0' } else { b'a' - 10 }
 }
 
 pub(crate) fn text(bytes: &[u8]) -> String {

@@ -11,6 +11,7 @@ mod recovery;
 mod session;
 mod stamp;
 mod tail;
+mod texts;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;

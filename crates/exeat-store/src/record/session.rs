@@ -1,7 +1,7 @@
 //! One session's part of the record: its data key, its envelope rendered once, and the receipts that its statements
 //! need before they may leave the gateway. One task owns it; buffers are reused from event to event.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -15,6 +15,7 @@ use super::event::{
 };
 use super::json::{self, Object};
 use super::tail::{Appended, Entry, Hole, LINE_BYTES_MAX, position, wide};
+use super::texts::{SealedText, SealedTexts, TextDigest};
 use crate::hex;
 use crate::keys::DataKey;
 use crate::{StoreError, read};
@@ -26,14 +27,8 @@ const GROUPS_BYTES_MAX: usize = 2048;
 /// make the gateway remember more; the oldest is then no longer waited for.
 pub const OPEN_INTENTS_MAX: usize = 4096;
 
-/// Room for the envelope's policy and the names of its members.
-const ENVELOPE_BYTES: usize = 512;
-
 /// Buffer kept from event to event; what a rare large statement needed is given back.
 const BUFFER_BYTES_KEPT: usize = 16 * 1024;
-
-/// Texts of a session whose place in the blobs is remembered: a prepared statement is sealed once.
-const SEALED_TEXTS_MAX: usize = 64;
 
 /// Proof that a statement's intent is on record. Not `Clone`: one intent, one send.
 #[derive(Debug)]
@@ -75,36 +70,37 @@ pub struct SessionRecord {
     key: DataKey,
     /// Nonce of the next blob.
     counter: u64,
-    policy: RenderedPolicy,
+    policy: KnownPolicy,
     /// `,"principal":{…}`
     principal: Vec<u8>,
     entry: Entry,
-    sealed: HashMap<[u8; SHA256_OUTPUT_LEN], Stored>,
-    /// Intents whose last outcome is still due.
-    open: Vec<(String, u64)>,
+    sealed: SealedTexts,
+    /// Intents whose last outcome is still due, oldest first.
+    open: VecDeque<(String, u64)>,
+    /// The buffer of a request that is closed, for the next one's name.
+    spare: String,
     /// Every event of this session is before this `seq`.
     upto: u64,
     ended: bool,
 }
 
-/// `,"policy":{…}` and what it was rendered from.
+/// What the envelope was rendered from.
 #[derive(Debug, Default)]
-struct RenderedPolicy {
+struct KnownPolicy {
     version: u64,
     sha256: String,
-    json: Vec<u8>,
 }
 
 /// A sealed blob, in the file or in the entry that brings it there.
 #[derive(Debug, Clone, Copy)]
-struct Stored {
-    place: Place,
-    bytes: u64,
-    sha256: [u8; SHA256_OUTPUT_LEN],
+pub(super) struct Stored {
+    pub(super) place: Place,
+    pub(super) bytes: u64,
+    pub(super) sha256: [u8; SHA256_OUTPUT_LEN],
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     File {
         segment: u64,
         offset: u64,
@@ -124,11 +120,12 @@ impl SessionRecord {
             session: start.session.to_owned(),
             key,
             counter: 0,
-            policy: RenderedPolicy::default(),
+            policy: KnownPolicy::default(),
             principal,
             entry: Entry::default(),
-            sealed: HashMap::new(),
-            open: Vec::new(),
+            sealed: SealedTexts::default(),
+            open: VecDeque::new(),
+            spare: String::new(),
             upto: 0,
             // Until its start is on record there is nothing to end.
             ended: true,
@@ -159,16 +156,20 @@ impl SessionRecord {
         let receipt = self.write_statement("statement.intent", statement, opens)?;
         if opens {
             if self.open.len() >= OPEN_INTENTS_MAX {
-                self.open.remove(0);
+                self.open.pop_front();
             }
-            self.open.push((statement.request_id.to_owned(), receipt.seq));
+            let mut request = std::mem::take(&mut self.spare);
+            request.clear();
+            request.push_str(statement.request_id);
+            self.open.push_back((request, receipt.seq));
         }
         Ok(receipt)
     }
 
     /// How a statement ended, before the client hears of it.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) -> Result<OutcomeReceipt, StoreError> {
-        let closed = self.open.iter().rposition(|(request, _)| request == outcome.request_id).filter(|_| outcome.last);
+        // Answers come in the order of the requests: the first is mostly the one.
+        let closed = self.open.iter().position(|(request, _)| request == outcome.request_id).filter(|_| outcome.last);
         self.begin("statement.outcome");
         self.entry.closes.extend(closed.and_then(|index| self.open.get(index)).map(|(_, seq)| *seq));
         json::object(&mut self.entry.head, |line| {
@@ -186,8 +187,8 @@ impl SessionRecord {
             });
         });
         let appended = self.finish(Some(outcome.policy))?;
-        if let Some(index) = closed {
-            self.open.remove(index);
+        if let Some((request, _)) = closed.and_then(|index| self.open.remove(index)) {
+            self.spare = request;
         }
         Ok(OutcomeReceipt { seq: appended.seq })
     }
@@ -249,7 +250,7 @@ impl SessionRecord {
                 if !start.principal.instance.is_empty() {
                     body.object("instance", |instance| {
                         for (key, value) in start.principal.instance.iter().take(read::LISTED_MAX) {
-                            instance.text(key, value);
+                            instance.named(key, value);
                         }
                     });
                 }
@@ -286,36 +287,41 @@ impl SessionRecord {
     ) -> Result<RecordReceipt, StoreError> {
         self.begin(kind);
         self.entry.opens = opens;
-        let forgotten = if opens && self.open.len() >= OPEN_INTENTS_MAX { self.open.first() } else { None };
+        let forgotten = if opens && self.open.len() >= OPEN_INTENTS_MAX { self.open.front() } else { None };
         self.entry.closes.extend(forgotten.map(|(_, seq)| *seq));
-        let tag = self.shared.keys.digest(statement.sql.as_bytes());
-        let mut text_digest = [0; SHA256_OUTPUT_LEN];
-        text_digest.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        let known = self.sealed.get(&text_digest).copied();
-        let sql = match known {
-            Some(stored) => stored,
-            None => self.seal(read::BlobKind::Sql, statement.sql.as_bytes())?,
-        };
+        let (text, fresh) = self.seal_text(statement.sql.as_bytes())?;
         let parameters = if statement.parameters.is_empty() {
             None
         } else {
             Some(self.seal(read::BlobKind::Parameters, &render_parameters(statement.parameters))?)
         };
-        let mut blobs = Blobs { digest: text_digest, sql, parameters, lists: None };
+        self.set_policy(statement.policy);
+        let mut blobs = Blobs { text, parameters, lists: None };
         render_statement(&mut self.entry, statement, &blobs);
-        let envelope = self.principal.len() + self.shared.gateway.len() + ENVELOPE_BYTES;
-        if self.entry.line_bytes() + envelope > LINE_BYTES_MAX {
+        if self.entry.line_bytes() > LINE_BYTES_MAX {
             blobs.lists = Some(self.seal(read::BlobKind::Lists, &render_lists(statement))?);
             render_statement(&mut self.entry, statement, &blobs);
         }
         let appended = self.finish(Some(statement.policy))?;
-        if known.is_none() {
-            if self.sealed.len() >= SEALED_TEXTS_MAX {
-                self.sealed.clear();
-            }
-            self.sealed.insert(text_digest, sql.appended(appended));
+        if fresh {
+            let stored = text.stored.appended(appended);
+            self.sealed.insert(statement.sql.as_bytes(), SealedText { stored, ..text });
         }
         Ok(RecordReceipt { seq: appended.seq })
+    }
+
+    /// The text as the record names it, and whether this entry brings it there.
+    fn seal_text(&mut self, text: &[u8]) -> Result<(SealedText, bool), StoreError> {
+        if let Some(known) = self.sealed.find(text) {
+            return Ok((known, false));
+        }
+        let mut digest: TextDigest = [0; SHA256_OUTPUT_LEN];
+        digest.iter_mut().zip(self.shared.keys.digest(text).as_ref()).for_each(|(to, from)| *to = *from);
+        if let Some(known) = self.sealed.find_long(&digest) {
+            return Ok((known, false));
+        }
+        let stored = self.seal(read::BlobKind::Sql, text)?;
+        Ok((SealedText { digest, stored }, true))
     }
 
     fn begin(&mut self, kind: &'static str) {
@@ -344,16 +350,28 @@ impl SessionRecord {
     /// Adds the envelope and writes. `policy` is the one in force; without one, the one last named.
     fn finish(&mut self, policy: Option<PolicyRef<'_>>) -> Result<Appended, StoreError> {
         if let Some(policy) = policy {
-            self.policy.set(policy);
+            self.set_policy(policy);
         }
-        let head = &mut self.entry.head;
-        head.pop();
-        json::fragment(head, |line| line.text("gateway", &self.shared.gateway));
-        head.extend_from_slice(&self.policy.json);
-        head.extend_from_slice(&self.principal);
+        self.entry.head.pop();
         let appended = self.shared.journal.append(&self.entry)?;
         self.upto = appended.seq.saturating_add(1);
         Ok(appended)
+    }
+
+    fn set_policy(&mut self, policy: PolicyRef<'_>) {
+        let known = &mut self.policy;
+        let envelope = &mut self.entry.envelope;
+        if known.version == policy.version && known.sha256 == policy.sha256 && !envelope.is_empty() {
+            return;
+        }
+        known.version = policy.version;
+        policy.sha256.clone_into(&mut known.sha256);
+        envelope.clear();
+        json::fragment(envelope, |line| {
+            line.text("gateway", &self.shared.gateway);
+            line.object("policy", |object| policy_members(object, policy));
+        });
+        envelope.extend_from_slice(&self.principal);
     }
 
     pub fn session(&self) -> &str {
@@ -367,18 +385,6 @@ impl Drop for SessionRecord {
             // A task that died cannot be told; the next write of the record shows whether the store is broken.
             let _ = self.write_end("abandoned");
         }
-    }
-}
-
-impl RenderedPolicy {
-    fn set(&mut self, policy: PolicyRef<'_>) {
-        if self.version == policy.version && self.sha256 == policy.sha256 && !self.json.is_empty() {
-            return;
-        }
-        self.version = policy.version;
-        policy.sha256.clone_into(&mut self.sha256);
-        self.json.clear();
-        json::fragment(&mut self.json, |line| line.object("policy", |object| policy_members(object, policy)));
     }
 }
 
@@ -396,8 +402,7 @@ impl Stored {
 }
 
 struct Blobs {
-    digest: [u8; SHA256_OUTPUT_LEN],
-    sql: Stored,
+    text: SealedText,
     parameters: Option<Stored>,
     /// Set when the lists do not fit the line.
     lists: Option<Stored>,
@@ -421,7 +426,7 @@ fn render_statement(entry: &mut Entry, statement: &Statement<'_>, blobs: &Blobs)
                     Decision::Refuse => "refuse",
                 },
             );
-            push_hex(body.key("digest"), &blobs.digest);
+            push_hex(body.key("digest"), &blobs.text.digest);
             body.optional("fingerprint", statement.fingerprint);
             if lists {
                 body.texts("kinds", statement.kinds.iter().copied());
@@ -452,7 +457,7 @@ fn render_statement(entry: &mut Entry, statement: &Statement<'_>, blobs: &Blobs)
             if lists {
                 body.texts("rules", statement.rules.iter().map(String::as_str));
             }
-            write_blob(body, "sql", &blobs.sql, holes);
+            write_blob(body, "sql", &blobs.text.stored, holes);
         });
     });
 }
@@ -493,7 +498,7 @@ fn render_parameters(parameters: &[Parameter<'_>]) -> Vec<u8> {
     plain
 }
 
-fn write_blob(object: &mut Object<'_>, key: &str, stored: &Stored, holes: &mut Vec<Hole>) {
+fn write_blob(object: &mut Object<'_>, key: &'static str, stored: &Stored, holes: &mut Vec<Hole>) {
     let out = object.key(key);
     out.extend_from_slice(b"{\"bytes\":");
     json::number(out, stored.bytes);

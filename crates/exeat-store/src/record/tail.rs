@@ -30,9 +30,11 @@ pub(crate) struct Hole {
 /// A line short of its number and time, and the blobs it names.
 #[derive(Debug, Default)]
 pub(crate) struct Entry {
-    /// From `{` to before `,"seq"`.
+    /// From `{` on.
     pub(crate) head: Vec<u8>,
     pub(crate) holes: Vec<Hole>,
+    /// Members between `head` and `seq`, each with its comma in front: the same from event to event.
+    pub(crate) envelope: Vec<u8>,
     /// Members between `seq` and `time`, each with its comma in front.
     pub(crate) middle: Vec<u8>,
     pub(crate) kind: &'static str,
@@ -47,7 +49,7 @@ impl Entry {
     pub(crate) fn line_bytes(&self) -> usize {
         const REST_BYTES_MAX: usize = 160;
         const HOLE_BYTES_MAX: usize = 64;
-        self.head.len() + self.middle.len() + self.holes.len() * HOLE_BYTES_MAX + REST_BYTES_MAX
+        self.head.len() + self.envelope.len() + self.middle.len() + self.holes.len() * HOLE_BYTES_MAX + REST_BYTES_MAX
     }
 
     pub(crate) fn check(&self) -> Result<(), StoreError> {
@@ -159,6 +161,7 @@ impl Tail {
             done = hole.at;
         }
         line.extend_from_slice(rest);
+        line.extend_from_slice(&entry.envelope);
         line.extend_from_slice(b",\"seq\":");
         json::number(line, appended.seq);
         line.extend_from_slice(&entry.middle);
