@@ -56,7 +56,9 @@ pub enum ListenTls {
 
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
+    /// Sessions, not counting whoever has not proved yet who it is.
     pub connections: usize,
+    pub unauthenticated: usize,
     pub per_principal: usize,
     pub per_source: usize,
     pub failed_logins_per_minute: u32,
@@ -64,7 +66,13 @@ pub struct ConnectionLimits {
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
-        Self { connections: 1000, per_principal: 100, per_source: 500, failed_logins_per_minute: 20 }
+        Self {
+            connections: 1000,
+            unauthenticated: 1000,
+            per_principal: 100,
+            per_source: 500,
+            failed_logins_per_minute: 20,
+        }
     }
 }
 

@@ -1,13 +1,11 @@
 //! The listener: accepts connections within the limits, runs one task per session, stops gracefully.
 
 use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use exeat_policy::Principal;
 use exeat_wire::Fields;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::config::{Config, Dependencies, ListenTls, Target};
+use crate::limits::{Failures, Lobby, LobbyPlace, Sessions};
 use crate::postgres::cancel::CancelKeys;
 use crate::postgres::catalog::Catalogs;
 use crate::postgres::{login, session, startup, stream};
@@ -26,8 +25,11 @@ use crate::upstream::{CatalogConnection, UpstreamError};
 const DRAIN: Duration = Duration::from_secs(65);
 /// The last words to a client that was refused before its session began.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-/// Over a connection limit a client is told so, but no more than this many at once: the rest is closed unheard.
-const REFUSALS_AT_ONCE_MAX: usize = 64;
+/// With the lobby full a client is told so, and a cancel request heard, but no more than this many at once: the rest
+/// is closed unheard.
+const TURNED_AWAY_AT_ONCE_MAX: usize = 64;
+/// How long each of them may take to say what it wants.
+const TURN_AWAY_DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -48,18 +50,8 @@ pub(crate) struct Shared {
     pub(crate) catalogs: Catalogs,
     pub(crate) cancel_keys: Arc<CancelKeys>,
     pub(crate) failures: Failures,
-    principals: Counted<(String, String, Option<String>)>,
-    sources: Counted<IpAddr>,
-}
-
-pub(crate) type PrincipalGuard = CountGuard<(String, String, Option<String>)>;
-
-impl Shared {
-    /// `Err` is the limit.
-    pub(crate) fn count_principal(&self, principal: &Principal) -> Result<PrincipalGuard, usize> {
-        let limit = self.config.listen.limits.per_principal;
-        self.principals.enter(login::principal_key(principal), limit).ok_or(limit)
-    }
+    pub(crate) sessions: Sessions,
+    lobby: Lobby,
 }
 
 /// A running data plane.
@@ -91,14 +83,14 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
     let targets = config.targets.iter().map(|(name, target)| (name.clone(), Arc::new(target.clone()))).collect();
     let shared = Arc::new(Shared {
         failures: Failures::new(config.listen.limits.failed_logins_per_minute),
+        sessions: Sessions::new(config.listen.limits),
+        lobby: Lobby::new(config.listen.limits.unauthenticated),
         config,
         targets,
         dependencies,
         tls,
         catalogs: Catalogs::default(),
         cancel_keys: Arc::default(),
-        principals: Counted::default(),
-        sources: Counted::default(),
     });
     let accept = tokio::spawn(accept(listener, Arc::clone(&shared), shutdown));
     Ok(Server { address, shared, accept, certificates })
@@ -148,13 +140,13 @@ async fn probe(target: &Target) -> Result<(), String> {
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
     let mut sessions = JoinSet::new();
-    let mut refusals = JoinSet::new();
+    let mut turned_away = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             _ = shutdown.wait_for(|stop| *stop) => break,
             accepted = listener.accept() => accepted,
             Some(_) = sessions.join_next() => continue,
-            Some(_) = refusals.join_next() => continue,
+            Some(_) = turned_away.join_next() => continue,
         };
         let (stream, source) = match accepted {
             Ok(accepted) => accepted,
@@ -165,11 +157,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
                 continue;
             }
         };
-        let room = sessions.len() < shared.config.listen.limits.connections;
-        let guard = shared.sources.enter(source.ip(), shared.config.listen.limits.per_source).filter(|_| room);
-        match guard {
-            Some(guard) => drop(sessions.spawn(connection(Arc::clone(&shared), stream, source, guard))),
-            None if refusals.len() < REFUSALS_AT_ONCE_MAX => drop(refusals.spawn(turn_away(stream))),
+        match shared.lobby.enter(source.ip().into(), Instant::now()) {
+            Some(place) => drop(sessions.spawn(connection(Arc::clone(&shared), stream, source, place))),
+            None if turned_away.len() < TURNED_AWAY_AT_ONCE_MAX => {
+                drop(turned_away.spawn(turn_away(Arc::clone(&shared), stream, source)));
+            }
             None => drop(stream),
         }
     }
@@ -181,36 +173,28 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
     }
 }
 
-/// Told without TLS: before the startup packet there is nothing else to say it in, and it holds nothing secret.
-async fn turn_away(mut stream: TcpStream) {
-    let fields = Fields::new("FATAL", "53300", "too many connections").with(b'H', "try again when others have ended");
-    let mut out = BytesMut::new();
-    fields.encode_error(&mut out);
-    let _ = timeout(LAST_WORDS, stream.write_all(&out)).await;
+/// What it wants is heard, for it may be a cancel, and answered in the channel it chose; who it is, is not asked.
+async fn turn_away(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr) {
+    tracing::debug!(%source, "connection turned away: too many others have not logged in yet");
+    let Some(applicant) = arrive(&shared, tcp, source, TURN_AWAY_DEADLINE).await else { return };
+    let fields = Fields::new("FATAL", "53300", "too many connections are logging in")
+        .with(b'H', "try again in a moment; the operator may raise limits.unauthenticated");
+    close(applicant.client, Some(fields)).await;
 }
 
-async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, _counted: CountGuard<IpAddr>) {
-    if let Err(problem) = tcp.set_nodelay(true) {
-        tracing::debug!(%source, problem = exeat_store::chain(&problem), "could not set TCP_NODELAY");
-    }
-    let client = session::Client::new(stream::ClientStream::Plain(tcp), BytesMut::new());
-    let arrival = match timeout(startup::LOGIN_DEADLINE, startup::receive(&shared, client, source)).await {
-        Ok(Ok(arrival)) => arrival,
-        Ok(Err(refused)) => {
-            let (client, problem) = *refused;
-            tracing::debug!(%source, problem = exeat_store::chain(&problem), "connection ended before authentication");
-            return close(client, problem.fields()).await;
-        }
-        Err(_elapsed) => {
-            tracing::debug!(%source, "connection did not authenticate in time");
+async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, place: LobbyPlace) {
+    let mut shutdown = shared.dependencies.shutdown.clone();
+    let arrival = tokio::select! {
+        arrival = arrive(&shared, tcp, source, startup::LOGIN_DEADLINE) => arrival,
+        () = place.given_away() => {
+            tracing::debug!(%source, "connection stalled before authentication and made way for another");
             return;
         }
+        _ = shutdown.wait_for(|stop| *stop) => return,
     };
-    let applicant = match arrival {
-        startup::Arrival::Applicant(applicant) => applicant,
-        startup::Arrival::Cancelled(client) => return close(*client, None).await,
-    };
-    match login::admit(&shared, *applicant).await {
+    let Some(applicant) = arrival else { return };
+    place.proving();
+    match login::admit(&shared, applicant, place).await {
         Ok(session) => session.run().await,
         Err(refused) => {
             let (client, problem) = *refused;
@@ -218,6 +202,31 @@ async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, _co
                 tracing::error!(%source, problem = exeat_store::chain(&problem), "login failed for a reason of our own");
             }
             close(client, Some(problem.fields())).await;
+        }
+    }
+}
+
+/// Up to what proves who it is. `None`: the connection is over, and its client has been told why.
+async fn arrive(shared: &Shared, tcp: TcpStream, source: SocketAddr, deadline: Duration) -> Option<startup::Applicant> {
+    if let Err(problem) = tcp.set_nodelay(true) {
+        tracing::debug!(%source, problem = exeat_store::chain(&problem), "could not set TCP_NODELAY");
+    }
+    let client = session::Client::new(stream::ClientStream::Plain(tcp), BytesMut::new());
+    match timeout(deadline, startup::receive(shared, client, source)).await {
+        Ok(Ok(startup::Arrival::Applicant(applicant))) => Some(*applicant),
+        Ok(Ok(startup::Arrival::Cancelled(client))) => {
+            close(*client, None).await;
+            None
+        }
+        Ok(Err(refused)) => {
+            let (client, problem) = *refused;
+            tracing::debug!(%source, problem = exeat_store::chain(&problem), "connection ended before authentication");
+            close(client, problem.fields()).await;
+            None
+        }
+        Err(_elapsed) => {
+            tracing::debug!(%source, "connection did not authenticate in time");
+            None
         }
     }
 }
@@ -232,82 +241,4 @@ async fn close(mut client: session::Client, fields: Option<Fields>) {
         client.stream.shutdown().await
     };
     let _ = timeout(LAST_WORDS, farewell).await;
-}
-
-/// How many of each key there are now.
-#[derive(Debug)]
-struct Counted<K> {
-    counts: Arc<Mutex<HashMap<K, usize>>>,
-}
-
-impl<K> Default for Counted<K> {
-    fn default() -> Self {
-        Self { counts: Arc::default() }
-    }
-}
-
-/// Counted for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct CountGuard<K: Eq + Hash> {
-    key: K,
-    counts: Arc<Mutex<HashMap<K, usize>>>,
-}
-
-impl<K: Eq + Hash + Clone> Counted<K> {
-    fn enter(&self, key: K, limit: usize) -> Option<CountGuard<K>> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(key.clone()).or_insert(0);
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        drop(counts);
-        Some(CountGuard { key, counts: Arc::clone(&self.counts) })
-    }
-}
-
-impl<K: Eq + Hash> Drop for CountGuard<K> {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.key);
-            }
-        }
-    }
-}
-
-/// Failed logins by source in the last minute.
-#[derive(Debug)]
-pub(crate) struct Failures {
-    per_minute: u32,
-    seen: Mutex<HashMap<IpAddr, (Instant, u32)>>,
-}
-
-/// Sources remembered; past it the oldest minute is forgotten first.
-const FAILURE_SOURCES_MAX: usize = 10_000;
-const MINUTE: Duration = Duration::from_secs(60);
-
-impl Failures {
-    fn new(per_minute: u32) -> Self {
-        Self { per_minute, seen: Mutex::default() }
-    }
-
-    pub(crate) fn too_many(&self, source: IpAddr) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&source).is_some_and(|(since, count)| since.elapsed() < MINUTE && *count >= self.per_minute)
-    }
-
-    pub(crate) fn note(&self, source: IpAddr) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= FAILURE_SOURCES_MAX {
-            seen.retain(|_, (since, _)| since.elapsed() < MINUTE);
-        }
-        let entry = seen.entry(source).or_insert((Instant::now(), 0));
-        if entry.0.elapsed() >= MINUTE {
-            *entry = (Instant::now(), 0);
-        }
-        entry.1 = entry.1.saturating_add(1);
-    }
 }

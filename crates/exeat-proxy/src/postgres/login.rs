@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use exeat_enforce::refusal::{Object, Refusal, RefusalCode};
 use exeat_enforce::scrub::Taint;
-use exeat_policy::Principal;
 use exeat_store::StoreError;
 use exeat_store::record::{AuthFailure, SessionRecord, SessionStart, TokenRef};
 use exeat_store::secret::SecretString;
@@ -27,6 +26,7 @@ use super::upstream_settings::{SettingsError, upstream_settings};
 use crate::auth::{AuthError, handle_of_password};
 use crate::config::{LoadedPolicy, Target};
 use crate::identity::Verified;
+use crate::limits::{Full, LobbyPlace, SessionGuard};
 use crate::server::Shared;
 use crate::upstream::{self, Connected, LoginConfig, UpstreamError, choose_login};
 
@@ -44,8 +44,8 @@ pub(crate) enum LoginError {
     NoRule(String),
     #[error("no login of target {0:?} is for this principal")]
     NoLogin(String),
-    #[error("principal has {0} sessions, the most allowed")]
-    TooManySessions(usize),
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error(transparent)]
     Setting(#[from] SettingsError),
     #[error("target {target:?}: {words}")]
@@ -82,10 +82,14 @@ impl LoginError {
                 Fields::new("FATAL", "42501", &format!("no database login of target \"{target}\" is for you"))
                     .with(b'H', "ask the operator for a login that names one of your groups")
             }
-            Self::TooManySessions(limit) => {
-                Fields::new("FATAL", "53300", &format!("you have {limit} sessions, the most allowed"))
-                    .with(b'H', "close one of them first")
-            }
+            Self::Full(full) => Fields::new("FATAL", "53300", &full.to_string()).with(
+                b'H',
+                match full {
+                    Full::Gateway(_) => "try again when others have ended; the operator may raise limits.connections",
+                    Full::Source(_) => "close one of them first; the operator may raise limits.per_source",
+                    Full::Principal(_) => "close one of them first; the operator may raise limits.per_principal",
+                },
+            ),
             Self::Setting(problem) => problem.fields(),
             Self::ServerRefused { words, .. } => Fields::new("FATAL", &words.sqlstate, &words.message),
             Self::Upstream { target, .. } => {
@@ -110,7 +114,7 @@ impl LoginError {
             | Self::NotFound(_)
             | Self::NoRule(_)
             | Self::NoLogin(_)
-            | Self::TooManySessions(_)
+            | Self::Full(_)
             | Self::ServerRefused { .. }
             | Self::Setting(_) => false,
             Self::Upstream { .. }
@@ -129,7 +133,7 @@ impl LoginError {
             Self::NotFound(NotFound::WhichDatabase(_) | NotFound::Database { .. }) => "unknown_database",
             Self::NoRule(_) => "no_rule",
             Self::NoLogin(_) => "no_login",
-            Self::TooManySessions(_) => "too_many_sessions",
+            Self::Full(_) => "too_many_sessions",
             Self::Setting(_) => "setting_refused",
             Self::ServerRefused { .. } => "server_refused",
             Self::Upstream { .. } => "target_unreachable",
@@ -157,10 +161,11 @@ struct Granted {
     target: Arc<Target>,
     login: Arc<LoginConfig>,
     policy: Arc<LoadedPolicy>,
+    counted: SessionGuard,
 }
 
 /// A session ready to run, or the client with the reason why not.
-pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant) -> Result<Session, Failed> {
+pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant, place: LobbyPlace) -> Result<Session, Failed> {
     let Applicant { client, startup, presented: Presented { trace, claim }, source } = applicant;
     let wanted = wanted_target(&startup).to_owned();
     let granted = match identify(shared, claim, &client, &wanted, source).await {
@@ -170,6 +175,8 @@ pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant) -> Result<
             return Err(Box::new((client, problem)));
         }
     };
+    // Counted as a session from here on, and no longer as somebody who may be anybody.
+    drop(place);
     match open(shared, client, startup, granted, source).await {
         Ok(session) => Ok(session),
         Err(failed) => {
@@ -208,7 +215,8 @@ async fn identify(
     let login =
         choose_login(&target.logins, &identity.principal).ok_or_else(|| LoginError::NoLogin(target.name.clone()))?;
     let login = Arc::new(login.clone());
-    Ok(Granted { identity, target, login, policy })
+    let counted = shared.sessions.enter(&identity.principal, source.ip().into())?;
+    Ok(Granted { identity, target, login, policy, counted })
 }
 
 /// A password in clear holds a token or a handle's password; their first letters tell them apart.
@@ -267,7 +275,7 @@ async fn open(
 ) -> Result<Session, Failed> {
     let session_id = uuid::Uuid::now_v7().to_string();
     let principal = Arc::new(granted.identity.principal.clone());
-    let (guard, connected) = match connect(shared, &startup, &granted, &session_id).await {
+    let connected = match connect(&startup, &granted, &session_id).await {
         Ok(connected) => connected,
         Err(problem) => return Err(Box::new((client, problem))),
     };
@@ -311,7 +319,7 @@ async fn open(
         next_request: 0,
         upstream_closed: false,
         ticks: super::session::ticks(),
-        _counted: guard,
+        _counted: granted.counted,
     };
     if let Err(problem) = session.first_picture(&granted.login).await {
         let problem = LoginError::State { target: granted.target.name.clone(), problem };
@@ -321,15 +329,9 @@ async fn open(
     Ok(session)
 }
 
-async fn connect(
-    shared: &Arc<Shared>,
-    startup: &Startup,
-    granted: &Granted,
-    session_id: &str,
-) -> Result<(crate::server::PrincipalGuard, Connected), LoginError> {
+async fn connect(startup: &Startup, granted: &Granted, session_id: &str) -> Result<Connected, LoginError> {
     let principal = &granted.identity.principal;
     let target = &granted.target;
-    let guard = shared.count_principal(principal).map_err(LoginError::TooManySessions)?;
     let unrestricted = granted.policy.policy.unrestricted(principal, &target.name);
     let read_only = !granted.policy.policy.grants_write(principal, &target.name);
     let settings = upstream_settings(startup, principal, session_id, unrestricted, read_only)?;
@@ -342,7 +344,7 @@ async fn connect(
         }
     })?;
     if unrestricted {
-        return Ok((guard, connected));
+        return Ok(connected);
     }
     let major = connected.server_version_num / 10_000;
     let newer = major > SERVER_MAJOR_MAX && !target.allow_newer_server;
@@ -353,7 +355,7 @@ async fn connect(
     if superuser && !target.allow_privileged_login {
         return Err(LoginError::PrivilegedLogin { target: target.name.clone(), user: granted.login.user.clone() });
     }
-    Ok((guard, connected))
+    Ok(connected)
 }
 
 /// What the record says of the connection a session came in on.
@@ -434,9 +436,4 @@ impl Session {
         }
         io.client
     }
-}
-
-/// Principals are counted by who they are, not by token: a second token is no second allowance.
-pub(crate) fn principal_key(principal: &Principal) -> (String, String, Option<String>) {
-    (principal.issuer.clone(), principal.subject.clone(), principal.actor.clone())
 }

@@ -28,7 +28,8 @@ use super::statements::Names;
 use super::stream::ClientStream;
 use crate::config::Target;
 use crate::identity::Verified;
-use crate::server::{PrincipalGuard, Shared};
+use crate::limits::SessionGuard;
+use crate::server::Shared;
 use crate::upstream::UpstreamStream;
 
 /// Requests sent and not yet answered. A client that pipelines more waits; libpq's own buffers fill long before.
@@ -68,7 +69,7 @@ pub(crate) struct Session {
     pub(crate) upstream_closed: bool,
     /// When to look at the clock, the identity and the policy although nothing happens.
     pub(crate) ticks: Interval,
-    pub(crate) _counted: PrincipalGuard,
+    pub(crate) _counted: SessionGuard,
 }
 
 pub(crate) type Client = Inbound<ClientStream>;

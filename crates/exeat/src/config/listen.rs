@@ -108,6 +108,7 @@ impl Reading<'_> {
         let default = ConnectionLimits::default();
         let mut reader = node.mapping(&mut self.diags)?;
         let connections = self.count(&mut reader, "connections", default.connections);
+        let unauthenticated = self.count(&mut reader, "unauthenticated", default.unauthenticated);
         let per_principal = self.count(&mut reader, "per_principal", default.per_principal);
         let per_source = self.count(&mut reader, "per_source", default.per_source);
         let failed_logins = match reader.optional("failed_logins") {
@@ -117,6 +118,7 @@ impl Reading<'_> {
         reader.finish(&mut self.diags);
         Some(ConnectionLimits {
             connections: connections?,
+            unauthenticated: unauthenticated?,
             per_principal: per_principal?,
             per_source: per_source?,
             failed_logins_per_minute: failed_logins?,

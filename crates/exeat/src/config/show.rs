@@ -55,6 +55,7 @@ fn show_listen(listen: &Listen) -> Value {
         "default_target": listen.default_target,
         "limits": {
             "connections": limits.connections,
+            "unauthenticated": limits.unauthenticated,
             "per_principal": limits.per_principal,
             "per_source": limits.per_source,
             "failed_logins": format!("{}/min", limits.failed_logins_per_minute),
