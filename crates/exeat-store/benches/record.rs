@@ -133,6 +133,7 @@ fn start<'a>(session: &'a str, principal: &'a Principal) -> SessionStart<'a> {
         policy: POLICY,
         tls: None,
         token: None,
+        handle: None,
     }
 }
 

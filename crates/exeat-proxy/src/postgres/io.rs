@@ -289,3 +289,106 @@ fn poll_read<S: AsyncRead + Unpin>(inbound: &mut Inbound<S>, cx: &mut Context<'_
     }
     read
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use exeat_policy::{Principal, PrincipalKind};
+    use exeat_store::keys::{KeySet, KeySource};
+    use exeat_store::record::{Durability, PolicyRef, Recorder, RecorderConfig, SessionRecord, SessionStart};
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    const NOTHING: Interest = Interest { client: false, upstream: false };
+
+    fn record(folder: &Path) -> SessionRecord {
+        let data_dir = folder.join("data");
+        let keys = KeySet::open(&KeySource::Folder(folder.join("keys")), &data_dir).unwrap();
+        let config = RecorderConfig { data_dir, gateway: "g".to_owned(), durability: Durability::Os };
+        let principal = Principal {
+            issuer: "https://idp.example.com".to_owned(),
+            subject: "agent-7".to_owned(),
+            groups: Vec::new(),
+            claims: serde_json::Map::new(),
+            actor: None,
+            kind: PrincipalKind::Workload,
+            token_id: None,
+            instance: std::collections::BTreeMap::new(),
+        };
+        let start = SessionStart {
+            session: "s1",
+            principal: &principal,
+            source: "127.0.0.1:1",
+            target: "shop",
+            database: "shop",
+            login: "reader",
+            backend_pid: 1,
+            backend_start: None,
+            application_name: None,
+            policy: PolicyRef { version: 1, sha256: "00" },
+            tls: None,
+            token: None,
+            handle: None,
+        };
+        Recorder::open(&config, keys).unwrap().start_session(&start).unwrap()
+    }
+
+    fn io() -> (Io<DuplexStream, DuplexStream>, DuplexStream, DuplexStream) {
+        let (client, client_end) = tokio::io::duplex(1 << 20);
+        let (upstream, upstream_end) = tokio::io::duplex(1 << 20);
+        (
+            Io::new(Inbound::new(client, BytesMut::new()), Inbound::new(upstream, BytesMut::new())),
+            client_end,
+            upstream_end,
+        )
+    }
+
+    fn queue(io: &mut Io<DuplexStream, DuplexStream>, text: &'static str) {
+        io.outbox.error(&Fields::new("ERROR", "XX000", text));
+        io.outgoing.push(Bytes::from_static(text.as_bytes()));
+        io.outgoing.push(Bytes::from(vec![b'.'; COPY_BYTES_MAX + 1]));
+    }
+
+    async fn all(mut end: DuplexStream) -> String {
+        let mut bytes = Vec::new();
+        end.read_to_end(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[tokio::test]
+    async fn only_what_is_committed_leaves() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = record(folder.path());
+        let (mut io, client_end, upstream_end) = io();
+        queue(&mut io, "committed");
+        io.clear(record.commit().unwrap());
+        queue(&mut io, "appended later");
+        let waits = poll_fn(|cx| Poll::Ready(io.poll_turn(cx, NOTHING).is_pending())).await;
+        assert!(waits, "the rest waits for its commit");
+        io.take_back();
+        assert_eq!(io.turn(NOTHING).await.unwrap(), Turn::Flushed);
+        drop(io);
+        for said in [all(client_end).await, all(upstream_end).await] {
+            assert!(said.contains("committed") && !said.contains("appended later"), "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn last_words_follow_what_was_committed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = record(folder.path());
+        let (mut io, client_end, upstream_end) = io();
+        queue(&mut io, "committed");
+        io.clear(record.commit().unwrap());
+        queue(&mut io, "appended later");
+        io.last_words(Some(&Fields::new("FATAL", "58030", "goodbye")), true);
+        assert_eq!(io.turn(NOTHING).await.unwrap(), Turn::Flushed);
+        drop(io);
+        let (client, upstream) = (all(client_end).await, all(upstream_end).await);
+        assert!(client.contains("committed") && client.contains("goodbye") && !client.contains("later"), "{client}");
+        assert!(upstream.starts_with("committed") && upstream.ends_with("X\0\0\0\u{4}"), "{upstream}");
+        assert!(!upstream.contains("later"), "{upstream}");
+    }
+}
