@@ -8,6 +8,10 @@ use exeat_wire::{CellAction, Format};
 /// What a client sees instead of a text.
 pub const REDACTED: &str = "[redacted by exeat]";
 
+/// Longest value a partial mask shows the ends of. What identifies somebody by its ends is short; a longer text is
+/// redacted, so that masking never holds more of a row than this.
+pub const PARTIAL_BYTES_MAX: usize = 64 * 1024;
+
 /// The same as a JSON string.
 const REDACTED_JSON: &str = "\"[redacted by exeat]\"";
 
@@ -86,6 +90,25 @@ impl MaskEncoder {
         Self { action }
     }
 
+    /// Whether the replacement of a value of so many bytes depends on the value.
+    pub fn looks_at(&self, bytes: usize) -> bool {
+        match self.action {
+            Action::Null | Action::Constant(_) => false,
+            Action::Partial { .. } => bytes <= PARTIAL_BYTES_MAX,
+        }
+    }
+
+    /// The replacement of a value that was not looked at and is not NULL.
+    pub fn apply_unseen(&self, out: &mut Vec<u8>) -> CellAction {
+        let bytes = match &self.action {
+            Action::Null => return CellAction::Null,
+            Action::Constant(bytes) => bytes,
+            Action::Partial { .. } => REDACTED.as_bytes(),
+        };
+        out.extend_from_slice(bytes);
+        CellAction::Replaced
+    }
+
     /// Writes the replacement into `out`, which the caller hands over empty, unless the cell becomes NULL.
     pub fn apply(&self, value: Option<&[u8]>, out: &mut Vec<u8>) -> CellAction {
         let Some(value) = value else { return CellAction::Null };
@@ -95,6 +118,7 @@ impl MaskEncoder {
                 out.extend_from_slice(bytes);
                 CellAction::Replaced
             }
+            Action::Partial { .. } if !self.looks_at(value.len()) => self.apply_unseen(out),
             Action::Partial { first, last, padded } => {
                 match std::str::from_utf8(value) {
                     Ok(text) => partial(text, *first, *last, *padded, out),

@@ -1,6 +1,8 @@
 //! Release: what of the server's answer may reach the client, and in what form. Masks rows in the stream, scrubs
 //! errors, filters what belongs to no statement. The only place that appends server data to an `Outbox`.
 
+pub mod stream;
+
 use bytes::{Buf, BytesMut};
 use exeat_policy::Mask;
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};

@@ -95,6 +95,19 @@ pub fn split_copy_data(buf: &mut BytesMut) -> Result<Option<(Bytes, usize)>, Dec
     Ok(Some((buf.split_to(HEADER_BYTES).freeze(), frame_bytes.saturating_sub(HEADER_BYTES))))
 }
 
+/// Takes the header of a server message of at least `least_bytes` out of `buf`; gives back the length of its content.
+pub(crate) fn take_large_header(buf: &mut BytesMut, least_bytes: usize) -> Result<Option<usize>, DecodeError> {
+    let Some(&tag) = buf.first() else { return Ok(None) };
+    let limit_bytes = backend_limit(tag).unwrap_or(0);
+    match frame_bytes(buf, tag, Peer::Server, limit_bytes)? {
+        Some(frame_bytes) if frame_bytes >= least_bytes => {
+            bytes::Buf::advance(buf, HEADER_BYTES);
+            Ok(Some(frame_bytes.saturating_sub(HEADER_BYTES)))
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
 /// Takes the next server message out of `buf`, or nothing when it is not whole yet.
 pub fn split_backend(buf: &mut BytesMut) -> Result<Option<Frame>, DecodeError> {
     split(buf, Peer::Server, backend_limit)

@@ -8,10 +8,12 @@ use exeat_enforce::release::{self, BoundMask, MaskMismatch};
 use exeat_enforce::scrub::Taint;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{
-    BackendMessage, DataRow, Fields, Format, Request, RowDescription, Step, TransactionStatus, backend, split_backend,
+    Arrival, BackendMessage, DataRow, Fields, Format, Request, RowDescription, Step, TransactionStatus, backend,
+    split_arrival,
 };
 
-use super::due::{Due, ExecuteDue, QueryDue};
+use super::due::Due;
+use super::large::front_bound;
 use super::outcome::Ended;
 use super::session::{Done, Session, SessionEnd};
 use super::statements::Portal;
@@ -22,16 +24,22 @@ const OWN_ROWS_MAX: usize = 16;
 impl Session {
     /// Everything the server has sent, as far as it is whole.
     pub(crate) async fn take_answers(&mut self) -> Done {
-        while let Some(frame) = split_backend(&mut self.io.upstream.buffer).map_err(SessionEnd::Server)? {
-            let message = backend::decode(frame).map_err(SessionEnd::Server)?;
-            self.pass_gate(&message).await?;
-            self.answer(&message)?;
+        while self.large_goes_on()? {
+            match split_arrival(&mut self.io.upstream.buffer).map_err(SessionEnd::Server)? {
+                Some(Arrival::Whole(frame)) => {
+                    let message = backend::decode(frame).map_err(SessionEnd::Server)?;
+                    self.pass_gate(&message).await?;
+                    self.answer(&message)?;
+                }
+                Some(Arrival::Large(large)) => self.large_begins(large).await?,
+                None => return Ok(()),
+            }
         }
         Ok(())
     }
 
     /// Before the first byte of an answer that was long in coming: is the catalog still the one of its analysis?
-    async fn pass_gate(&mut self, message: &BackendMessage) -> Done {
+    pub(crate) async fn pass_gate(&mut self, message: &BackendMessage) -> Done {
         // ReadyForQuery carries nothing of a statement's answer.
         if is_asynchronous(message) || matches!(message, BackendMessage::ReadyForQuery(_)) {
             return Ok(());
@@ -104,15 +112,8 @@ impl Session {
     fn partial(&mut self, message: &BackendMessage) -> Done {
         let facts = &self.picture.facts;
         match (self.pipeline.front_mut(), message) {
-            (Some((_, Due::Query(query))), BackendMessage::DataRow(row)) => {
-                let QueryDue { bound, counts, .. } = query.as_mut();
-                let bound = bound.as_ref().ok_or(MaskMismatch::Rows)?;
-                release::release_row(row, bound, counts, &mut self.io.outbox)?;
-                Ok(())
-            }
-            (Some((_, Due::Execute(execute))), BackendMessage::DataRow(row)) => {
-                let ExecuteDue { portal, counts, .. } = execute.as_mut();
-                let bound = bound_of(portal.bound.get(), portal.plan(), facts.unrestricted)?;
+            (Some((_, due @ (Due::Query(_) | Due::Execute(_)))), BackendMessage::DataRow(row)) => {
+                let (bound, counts) = front_bound(Some(due), facts.unrestricted)?;
                 release::release_row(row, bound, counts, &mut self.io.outbox)?;
                 Ok(())
             }
@@ -345,7 +346,7 @@ fn is_asynchronous(message: &BackendMessage) -> bool {
 }
 
 /// Rows of a portal need its description, unless nothing of this session is checked or masked.
-fn bound_of<'a>(
+pub(crate) fn bound_of<'a>(
     bound: Option<&'a BoundMask>,
     plan: Option<&StatementPlan>,
     unrestricted: bool,

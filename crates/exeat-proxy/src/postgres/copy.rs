@@ -153,7 +153,7 @@ impl Session {
 }
 
 /// What the statement that answers now was admitted for.
-fn front_copy(due: Option<&Due>) -> Option<CopyStream> {
+pub(crate) fn front_copy(due: Option<&Due>) -> Option<CopyStream> {
     match due? {
         Due::Query(query) => query.plan().map(|plan| plan.copy),
         Due::Execute(execute) => execute.portal.plan().map(|plan| plan.copy),
@@ -168,7 +168,7 @@ fn front_copy(due: Option<&Due>) -> Option<CopyStream> {
     }
 }
 
-fn front_counts(due: Option<&mut Due>) -> Option<&mut Counts> {
+pub(crate) fn front_counts(due: Option<&mut Due>) -> Option<&mut Counts> {
     match due? {
         Due::Query(query) => {
             let QueryDue { counts, .. } = query.as_mut();

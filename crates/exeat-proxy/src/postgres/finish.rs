@@ -32,7 +32,9 @@ impl Session {
             }
         }
         let terminate = !matches!(end, SessionEnd::UpstreamClosed | SessionEnd::UpstreamFatal);
-        self.io.last_words(last_words(&end).as_ref(), terminate);
+        // In the middle of a message there is no place for words.
+        let words = last_words(&end).filter(|_| self.passing.is_none());
+        self.io.last_words(words.as_ref(), terminate);
         let _ = timeout(LAST_WORDS, self.flush()).await;
         self.close_intents();
         let reason = end.to_string();

@@ -312,6 +312,7 @@ async fn open(
         batch_open: false,
         refusing: false,
         copy_in: Default::default(),
+        passing: None,
         own: Own::default(),
         cancelling: None,
         shutdown: shared.dependencies.shutdown.clone(),

@@ -9,6 +9,7 @@ pub(crate) mod destination;
 mod due;
 mod finish;
 mod io;
+mod large;
 pub(crate) mod login;
 mod outcome;
 mod picture;

@@ -21,6 +21,7 @@ use super::cancel::CancelKey;
 use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn};
+use super::large::Passing;
 use super::outcome::Intent;
 use super::picture::{Picture, Understood};
 use super::send::{Sender, Unsendable};
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
     pub(crate) refusing: bool,
     pub(crate) copy_in: CopyIn,
+    /// A message of the server's that is passed on in pieces.
+    pub(crate) passing: Option<Passing>,
     /// What the server answered to the gateway's own messages.
     pub(crate) own: Own,
     pub(crate) cancelling: Option<JoinHandle<()>>,

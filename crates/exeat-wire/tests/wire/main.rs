@@ -7,6 +7,7 @@ mod client_messages;
 #[cfg(test)]
 mod encoded;
 #[cfg(test)]
+mod large;
 mod pipeline_model;
 #[cfg(test)]
 mod pipeline_rules;
