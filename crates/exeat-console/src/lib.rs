@@ -1,10 +1,12 @@
-//! Control plane: health today; API, web console and MCP later.
+//! Control plane: health and handles today; API, web console and MCP later.
 //!
 //! The console listener is another door than the data plane's, with another audience: operators and their
 //! monitoring. It never sees a client's socket, a statement or a row.
 
+pub mod handles;
 pub mod health;
 pub mod server;
 
+pub use handles::{Asked, DeskError, HandleDesk, HandleWish, NewHandle, Reply};
 pub use health::{Check, CheckState, Readiness, StatusFn};
 pub use server::{ConsoleError, serve};

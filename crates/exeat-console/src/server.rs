@@ -1,6 +1,7 @@
 //! The console listener: plain HTTP/1.1, a bounded number of connections, ends with the gateway.
 //!
-//! It is meant for loopback or a management network; it serves health only, and health names no secret.
+//! It is meant for loopback or a management network. Health names no secret; handles are the desk's to refuse where
+//! somebody could listen.
 
 use std::future::Future;
 use std::io;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::health::{StatusFn, router};
+use crate::handles::{self, HandleDesk};
+use crate::health::{self, StatusFn};
 
 /// Connections served at once; the next one waits. Probes and a scraper need a handful.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 64;
@@ -29,14 +32,31 @@ pub enum ConsoleError {
     Serve(#[source] io::Error),
 }
 
-/// Serves until `shutdown` resolves and the open requests are answered.
+/// Without a desk there are no handles. Serves until `shutdown` resolves and the open requests are answered.
 pub async fn serve(
     listener: TcpListener,
     status: StatusFn,
+    desk: Option<Arc<dyn HandleDesk>>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ConsoleError> {
     let bounded = BoundedListener { inner: listener, slots: Arc::new(Semaphore::new(CONSOLE_CONNECTIONS_MAX)) };
-    axum::serve(bounded, router(status)).with_graceful_shutdown(shutdown).await.map_err(ConsoleError::Serve)
+    let health = health::router(status);
+    let routes = match desk {
+        None => health,
+        Some(desk) => health.merge(handles::router(desk)),
+    };
+    let service = routes.into_make_service_with_connect_info::<Peer>();
+    axum::serve(bounded, service).with_graceful_shutdown(shutdown).await.map_err(ConsoleError::Serve)
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+impl Connected<IncomingStream<'_, BoundedListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
 struct BoundedListener {

@@ -104,7 +104,25 @@ pub struct TargetStatus {
     pub state: Result<(), String>,
 }
 
+/// Counts wrong tokens shown at other doors together with those of this one.
+#[derive(Debug, Clone)]
+pub struct Guesses(Arc<Shared>);
+
+impl Guesses {
+    pub fn too_many(&self, source: IpAddr) -> bool {
+        self.0.failures.too_many(source)
+    }
+
+    pub fn note(&self, source: IpAddr) {
+        self.0.failures.note(source);
+    }
+}
+
 impl Server {
+    pub fn guesses(&self) -> Guesses {
+        Guesses(Arc::clone(&self.shared))
+    }
+
     /// Logs in to every target's database as its last login, the one without conditions where there is one.
     pub async fn probe_targets(&self) -> Vec<TargetStatus> {
         let mut found = Vec::with_capacity(self.shared.targets.len());

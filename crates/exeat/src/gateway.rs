@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::handles::{Desk, SharedDesk};
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
 use crate::pool::{self, PoolError};
@@ -81,6 +82,8 @@ impl Gateway {
         let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
         let console = bind_console(config.console).await?;
 
+        let handles = Arc::new(Handles::new()?);
+
         let (stop, shutdown) = watch::channel(false);
         let policy = Arc::new(ArcSwap::from_pointee(loaded));
         let dependencies = Dependencies {
@@ -88,10 +91,19 @@ impl Gateway {
             recorder: Arc::clone(&recorder),
             analyser: Arc::clone(&analyser),
             verifier: Arc::clone(&verifier),
-            handles: Arc::new(Handles::new()?),
+            handles: Arc::clone(&handles),
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);
+        let desk = SharedDesk(Arc::new(Desk {
+            verifier: Arc::clone(&verifier),
+            handles,
+            recorder: Arc::clone(&recorder),
+            guesses: server.guesses(),
+            targets: config.proxy.targets.keys().cloned().collect(),
+            default_target: config.proxy.listen.default_target.clone(),
+            is_private: console.as_ref().is_some_and(|(_, address)| address.ip().is_loopback()),
+        }));
         let reloader = Reloader {
             path: config.policy.clone(),
             context: config.policy_context(),
@@ -109,7 +121,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), shutdown.clone()));
         tasks.spawn(heartbeat(recorder, shutdown.clone()));
         let console = console.map(|(listener, address)| {
-            tasks.spawn(serve_console(listener, Arc::clone(&health), shutdown));
+            tasks.spawn(serve_console(listener, Arc::clone(&health), Arc::new(desk), shutdown));
             address
         });
         Ok(Self { address: server.address, console, health, server, stop, tasks })
@@ -186,13 +198,18 @@ async fn bind_console(address: Option<SocketAddr>) -> Result<Option<(TcpListener
     Ok(Some((listener, bound)))
 }
 
-async fn serve_console(listener: TcpListener, health: Arc<Health>, mut shutdown: watch::Receiver<bool>) {
+async fn serve_console(
+    listener: TcpListener,
+    health: Arc<Health>,
+    desk: Arc<SharedDesk>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let status: StatusFn = Arc::new(move || health.readiness());
     let stopped = async move {
         // A dropped sender means the same as a true value.
         let _stopped = shutdown.wait_for(|stop| *stop).await.is_ok();
     };
-    if let Err(ConsoleError::Serve(error)) = exeat_console::serve(listener, status, stopped).await {
+    if let Err(ConsoleError::Serve(error)) = exeat_console::serve(listener, status, Some(desk), stopped).await {
         tracing::error!(error = exeat_store::chain(&error), "the console listener ended");
     }
 }

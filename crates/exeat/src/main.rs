@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod exit;
 mod gateway;
+mod handles;
 mod logging;
 mod policy_file;
 mod policy_tests;

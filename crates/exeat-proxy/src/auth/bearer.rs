@@ -58,7 +58,7 @@ pub(crate) fn opening(message: &[u8]) -> Result<Opening, BearerError> {
 }
 
 /// The token of `Bearer TOKEN`; the scheme's case does not count (RFC 7235), the token's characters do (RFC 6750).
-pub(crate) fn bearer_token(value: &str) -> Option<SecretString> {
+pub fn bearer_token(value: &str) -> Option<SecretString> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim_start_matches(' ');
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);

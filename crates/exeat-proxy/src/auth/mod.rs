@@ -13,6 +13,7 @@ use crate::identity::{IdentityError, LeaseError};
 use bearer::BearerError;
 use scram::ScramError;
 
+pub use bearer::bearer_token;
 pub(crate) use handles::{
     Challenge, PREFIX as HANDLE_PREFIX, name_of as handle_of_password, well_formed as is_handle_name,
 };
