@@ -109,11 +109,11 @@ pub struct TargetStatus {
 pub struct Guesses(Arc<Shared>);
 
 impl Guesses {
-    pub fn too_many(&self, source: IpAddr) -> bool {
+    pub fn too_many(&self, source: std::net::IpAddr) -> bool {
         self.0.failures.too_many(source)
     }
 
-    pub fn note(&self, source: IpAddr) {
+    pub fn note(&self, source: std::net::IpAddr) {
         self.0.failures.note(source);
     }
 }
