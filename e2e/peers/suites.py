@@ -105,12 +105,22 @@ def prepare(place, peers, work, names, major):
         _server_headers(work)
     quick = set(names) <= set(QUICK)
     if not quick:
-        _python_for_agents(work)
-        _call([sys.executable, place / "peers.py", "setup", "--work", work], work, "setup")
+        _set_up(place, work)
     elif "node_smoke" in names and not (work / "npm/node_modules").exists():
         (work / "npm").mkdir(exist_ok=True)
         (work / "npm/package.json").write_text('{"private":true}')
         _call(["npm", "i", "--no-audit", "--no-fund", "--ignore-scripts", *peers.NPM], work / "npm", "npm")
+
+
+def _set_up(place, work):
+    """The peers' own setup, once for each version of it: it asks every registry again."""
+    stamp = work / "prepared"
+    version = (place / "peers.py").read_text(encoding="utf-8")
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == version:
+        return
+    _python_for_agents(work)
+    _call([sys.executable, place / "peers.py", "setup", "--work", work], work, "setup")
+    stamp.write_text(version, encoding="utf-8")
 
 
 def _call(command, cwd, what):
