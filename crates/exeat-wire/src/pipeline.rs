@@ -22,6 +22,8 @@ pub enum Request {
     Sync,
     Query,
     FunctionCall,
+    /// CopyDone or CopyFail. Has no answer: it ends the COPY before it, and is dropped where none is under way.
+    CopyEnd,
 }
 
 impl fmt::Display for Request {
@@ -36,7 +38,128 @@ impl fmt::Display for Request {
             Request::Sync => "Sync",
             Request::Query => "Query",
             Request::FunctionCall => "FunctionCall",
+            Request::CopyEnd => "the end of COPY data",
         })
+    }
+}
+
+/// A server message as the table of legal answers sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// A message of the login or of replication: legal nowhere here.
+    Foreign(&'static str),
+    ParameterStatus,
+    NoticeResponse,
+    NotificationResponse,
+    /// `fatal`: the connection ends with it.
+    ErrorResponse {
+        fatal: bool,
+    },
+    ReadyForQuery,
+    RowDescription,
+    DataRow,
+    CommandComplete,
+    EmptyQueryResponse,
+    ParseComplete,
+    BindComplete,
+    CloseComplete,
+    NoData,
+    ParameterDescription,
+    PortalSuspended,
+    CopyInResponse,
+    CopyOutResponse,
+    CopyData,
+    CopyDone,
+    FunctionCallResponse,
+}
+
+impl Answer {
+    pub fn of(message: &BackendMessage) -> Self {
+        use BackendMessage as M;
+        match message {
+            M::Authentication(_)
+            | M::BackendKeyData { .. }
+            | M::NegotiateProtocolVersion { .. }
+            | M::CopyBothResponse(_) => Self::Foreign(message.name()),
+            M::ParameterStatus { .. } => Self::ParameterStatus,
+            M::NoticeResponse(_) => Self::NoticeResponse,
+            M::NotificationResponse { .. } => Self::NotificationResponse,
+            M::ErrorResponse(fields) => Self::ErrorResponse { fatal: fields.ends_connection() },
+            M::ReadyForQuery(_) => Self::ReadyForQuery,
+            M::RowDescription(_) => Self::RowDescription,
+            M::DataRow(_) => Self::DataRow,
+            M::CommandComplete { .. } => Self::CommandComplete,
+            M::EmptyQueryResponse => Self::EmptyQueryResponse,
+            M::ParseComplete => Self::ParseComplete,
+            M::BindComplete => Self::BindComplete,
+            M::CloseComplete => Self::CloseComplete,
+            M::NoData => Self::NoData,
+            M::ParameterDescription { .. } => Self::ParameterDescription,
+            M::PortalSuspended => Self::PortalSuspended,
+            M::CopyInResponse(_) => Self::CopyInResponse,
+            M::CopyOutResponse(_) => Self::CopyOutResponse,
+            M::CopyData(_) => Self::CopyData,
+            M::CopyDone => Self::CopyDone,
+            M::FunctionCallResponse(_) => Self::FunctionCallResponse,
+        }
+    }
+
+    /// By the type byte alone; whether an error is fatal only its fields tell. `None`: no such message.
+    pub fn from_tag(tag: u8) -> Option<Self> {
+        Some(match tag {
+            b'R' => Self::Foreign("Authentication"),
+            b'K' => Self::Foreign("BackendKeyData"),
+            b'v' => Self::Foreign("NegotiateProtocolVersion"),
+            b'W' => Self::Foreign("CopyBothResponse"),
+            b'S' => Self::ParameterStatus,
+            b'N' => Self::NoticeResponse,
+            b'A' => Self::NotificationResponse,
+            b'E' => Self::ErrorResponse { fatal: false },
+            b'Z' => Self::ReadyForQuery,
+            b'T' => Self::RowDescription,
+            b'D' => Self::DataRow,
+            b'C' => Self::CommandComplete,
+            b'I' => Self::EmptyQueryResponse,
+            b'1' => Self::ParseComplete,
+            b'2' => Self::BindComplete,
+            b'3' => Self::CloseComplete,
+            b'n' => Self::NoData,
+            b't' => Self::ParameterDescription,
+            b's' => Self::PortalSuspended,
+            b'G' => Self::CopyInResponse,
+            b'H' => Self::CopyOutResponse,
+            b'd' => Self::CopyData,
+            b'c' => Self::CopyDone,
+            b'V' => Self::FunctionCallResponse,
+            _ => return None,
+        })
+    }
+
+    /// The message's name in the protocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Foreign(name) => name,
+            Self::ParameterStatus => "ParameterStatus",
+            Self::NoticeResponse => "NoticeResponse",
+            Self::NotificationResponse => "NotificationResponse",
+            Self::ErrorResponse { .. } => "ErrorResponse",
+            Self::ReadyForQuery => "ReadyForQuery",
+            Self::RowDescription => "RowDescription",
+            Self::DataRow => "DataRow",
+            Self::CommandComplete => "CommandComplete",
+            Self::EmptyQueryResponse => "EmptyQueryResponse",
+            Self::ParseComplete => "ParseComplete",
+            Self::BindComplete => "BindComplete",
+            Self::CloseComplete => "CloseComplete",
+            Self::NoData => "NoData",
+            Self::ParameterDescription => "ParameterDescription",
+            Self::PortalSuspended => "PortalSuspended",
+            Self::CopyInResponse => "CopyInResponse",
+            Self::CopyOutResponse => "CopyOutResponse",
+            Self::CopyData => "CopyData",
+            Self::CopyDone => "CopyDone",
+            Self::FunctionCallResponse => "FunctionCallResponse",
+        }
     }
 }
 
@@ -65,8 +188,7 @@ pub enum Step<T> {
     QueryFailed,
     /// The front request wants COPY data from the client. `swallowed` was sent before the server said so: the
     /// server reads it in place of data (Sync is ignored, anything else fails the COPY) and will not answer it.
-    /// From now on forward no client message but CopyData, CopyDone or CopyFail, and tell the pipeline of the
-    /// end by [`Pipeline::copy_in_ended`]; CopyDone and CopyFail must not be sent on before this step.
+    /// CopyDone and CopyFail are noted like any request, before this step or after it ([`Request::CopyEnd`]).
     CopyIn { swallowed: Vec<(Request, T)> },
     /// The front request sends COPY data: CopyData and CopyDone follow as `Partial`.
     CopyOut,
@@ -148,6 +270,10 @@ impl<T> Pipeline<T> {
             }
             return Sent::Skipped(context);
         }
+        // The server ignores it, unless what is still to be answered turns out to be a COPY.
+        if request == Request::CopyEnd && self.queue.is_empty() {
+            return Sent::Skipped(context);
+        }
         if self.skipping && request != Request::Sync {
             return Sent::Skipped(context);
         }
@@ -156,11 +282,9 @@ impl<T> Pipeline<T> {
         Sent::Due
     }
 
-    /// CopyDone or CopyFail was written to the server, after [`Step::CopyIn`].
-    pub fn copy_in_ended(&mut self) {
-        if self.phase == Phase::CopyIn {
-            self.phase = Phase::CopyInEnded;
-        }
+    /// Whether the server reads what the client sends as COPY data.
+    pub fn is_copying_in(&self) -> bool {
+        self.phase == Phase::CopyIn
     }
 
     /// How many requests wait for (the rest of) their answer.
@@ -194,14 +318,19 @@ impl<T> Pipeline<T> {
 
     /// Notes a server message and says what it belongs to. After an error the pipeline is of no more use.
     pub fn on_backend(&mut self, message: &BackendMessage) -> Result<Step<T>, PipelineError> {
+        self.on_answer(Answer::of(message))
+    }
+
+    /// The same for a message of which no more is known than what the table below asks.
+    pub fn on_answer(&mut self, message: Answer) -> Result<Step<T>, PipelineError> {
         if self.ended {
             return Err(PipelineError::AfterFatal { message: message.name() });
         }
         match message {
-            BackendMessage::NoticeResponse(_)
-            | BackendMessage::ParameterStatus { .. }
-            | BackendMessage::NotificationResponse { .. } => return Ok(Step::Asynchronous),
-            BackendMessage::ErrorResponse(fields) if fields.ends_connection() => {
+            Answer::NoticeResponse | Answer::ParameterStatus | Answer::NotificationResponse => {
+                return Ok(Step::Asynchronous);
+            }
+            Answer::ErrorResponse { fatal: true } => {
                 self.ended = true;
                 return Ok(Step::Fatal);
             }
@@ -210,7 +339,7 @@ impl<T> Pipeline<T> {
         let Some(&(request, _)) = self.queue.front() else {
             return Err(PipelineError::Unsolicited { message: message.name() });
         };
-        if matches!(message, BackendMessage::ErrorResponse(_)) {
+        if matches!(message, Answer::ErrorResponse { .. }) {
             return Ok(self.fail(request));
         }
         match next(request, self.phase, message) {
@@ -230,9 +359,18 @@ impl<T> Pipeline<T> {
 
     fn complete(&mut self) -> Step<T> {
         self.phase = Phase::Fresh;
-        match self.queue.pop_front() {
+        let answered = self.queue.pop_front();
+        self.drop_copy_ends();
+        match answered {
             Some((request, context)) => Step::Completed { request, context },
             None => Step::Partial, // out of reach: there is a front, or there was no move
+        }
+    }
+
+    /// The server has come to them outside any COPY: it ignores them.
+    fn drop_copy_ends(&mut self) {
+        while self.queue.front().is_some_and(|(request, _)| *request == Request::CopyEnd) {
+            self.queue.pop_front();
         }
     }
 
@@ -247,6 +385,7 @@ impl<T> Pipeline<T> {
             | Request::DescribeStatement
             | Request::DescribePortal
             | Request::Execute
+            | Request::CopyEnd
             | Request::Close => {
                 self.phase = Phase::Fresh;
                 let sync = self.queue.iter().position(|(queued, _)| *queued == Request::Sync);
@@ -278,66 +417,67 @@ impl<T> Pipeline<T> {
 }
 
 /// The table of legal answers, errors apart: those may come at any point. `None`: cannot come here.
-fn next(request: Request, phase: Phase, message: &BackendMessage) -> Option<Move> {
-    use BackendMessage as M;
+fn next(request: Request, phase: Phase, message: Answer) -> Option<Move> {
+    use Answer as M;
     match request {
         Request::Parse => matches!((phase, message), (Phase::Fresh, M::ParseComplete)).then_some(Move::Done),
         Request::Bind => matches!((phase, message), (Phase::Fresh, M::BindComplete)).then_some(Move::Done),
         Request::Close => matches!((phase, message), (Phase::Fresh, M::CloseComplete)).then_some(Move::Done),
         Request::DescribeStatement => match (phase, message) {
-            (Phase::Fresh, M::ParameterDescription { .. }) => Some(Move::Stay(Phase::ParametersSeen)),
-            (Phase::ParametersSeen, M::RowDescription(_) | M::NoData) => Some(Move::Done),
+            (Phase::Fresh, M::ParameterDescription) => Some(Move::Stay(Phase::ParametersSeen)),
+            (Phase::ParametersSeen, M::RowDescription | M::NoData) => Some(Move::Done),
             _ => None,
         },
         Request::DescribePortal => {
-            matches!((phase, message), (Phase::Fresh, M::RowDescription(_) | M::NoData)).then_some(Move::Done)
+            matches!((phase, message), (Phase::Fresh, M::RowDescription | M::NoData)).then_some(Move::Done)
         }
         Request::Execute => match (phase, message) {
-            (Phase::Fresh | Phase::Rows, M::DataRow(_)) => Some(Move::Stay(Phase::Rows)),
-            (Phase::Fresh | Phase::Rows, M::CommandComplete { .. } | M::PortalSuspended) => Some(Move::Done),
+            (Phase::Fresh | Phase::Rows, M::DataRow) => Some(Move::Stay(Phase::Rows)),
+            (Phase::Fresh | Phase::Rows, M::CommandComplete | M::PortalSuspended) => Some(Move::Done),
             (Phase::Fresh, M::EmptyQueryResponse) => Some(Move::Done),
-            (Phase::CopyInEnded | Phase::CopyOutDone, M::CommandComplete { .. }) => Some(Move::Done),
-            (Phase::Fresh, M::CopyInResponse(_)) => Some(Move::BeginCopyIn),
-            (Phase::Fresh, M::CopyOutResponse(_)) => Some(Move::BeginCopyOut),
+            (Phase::CopyInEnded | Phase::CopyOutDone, M::CommandComplete) => Some(Move::Done),
+            (Phase::Fresh, M::CopyInResponse) => Some(Move::BeginCopyIn),
+            (Phase::Fresh, M::CopyOutResponse) => Some(Move::BeginCopyOut),
             _ => copy_out(phase, message),
         },
         Request::Query => next_of_query(phase, message),
         Request::FunctionCall => match (phase, message) {
-            (Phase::Fresh, M::FunctionCallResponse(_)) => Some(Move::Stay(Phase::Answered)),
-            (Phase::Answered | Phase::Failed, M::ReadyForQuery(_)) => Some(Move::Done),
+            (Phase::Fresh, M::FunctionCallResponse) => Some(Move::Stay(Phase::Answered)),
+            (Phase::Answered | Phase::Failed, M::ReadyForQuery) => Some(Move::Done),
             _ => None,
         },
         // A Sync fails when the implicit transaction it commits does (deferred constraints and triggers).
+        Request::CopyEnd => None,
         Request::Sync => {
-            matches!((phase, message), (Phase::Fresh | Phase::Failed, M::ReadyForQuery(_))).then_some(Move::Done)
+            matches!((phase, message), (Phase::Fresh | Phase::Failed, M::ReadyForQuery)).then_some(Move::Done)
         }
     }
 }
 
-fn next_of_query(phase: Phase, message: &BackendMessage) -> Option<Move> {
-    use BackendMessage as M;
+fn next_of_query(phase: Phase, message: Answer) -> Option<Move> {
+    use Answer as M;
     use Phase::{Answered, BetweenStatements, CopyInEnded, CopyOutDone, Failed, Fresh, Rows};
     match (phase, message) {
-        (Rows, M::DataRow(_)) => Some(Move::Stay(Rows)),
+        (Rows, M::DataRow) => Some(Move::Stay(Rows)),
         // A rule (DO ALSO SELECT) can put several described results before one CommandComplete.
-        (Fresh | BetweenStatements | Rows, M::RowDescription(_)) => Some(Move::Stay(Rows)),
-        (Fresh | BetweenStatements | Rows | CopyInEnded | CopyOutDone, M::CommandComplete { .. }) => {
+        (Fresh | BetweenStatements | Rows, M::RowDescription) => Some(Move::Stay(Rows)),
+        (Fresh | BetweenStatements | Rows | CopyInEnded | CopyOutDone, M::CommandComplete) => {
             Some(Move::Stay(BetweenStatements))
         }
         // Answers a text without any statement, so it stands alone.
         (Fresh, M::EmptyQueryResponse) => Some(Move::Stay(Answered)),
-        (BetweenStatements | Answered | Failed, M::ReadyForQuery(_)) => Some(Move::Done),
-        (Fresh | BetweenStatements, M::CopyInResponse(_)) => Some(Move::BeginCopyIn),
-        (Fresh | BetweenStatements, M::CopyOutResponse(_)) => Some(Move::BeginCopyOut),
+        (BetweenStatements | Answered | Failed, M::ReadyForQuery) => Some(Move::Done),
+        (Fresh | BetweenStatements, M::CopyInResponse) => Some(Move::BeginCopyIn),
+        (Fresh | BetweenStatements, M::CopyOutResponse) => Some(Move::BeginCopyOut),
         _ => copy_out(phase, message),
     }
 }
 
 /// CopyBothResponse is not here: it starts replication, which is not this protocol.
-fn copy_out(phase: Phase, message: &BackendMessage) -> Option<Move> {
+fn copy_out(phase: Phase, message: Answer) -> Option<Move> {
     match (phase, message) {
-        (Phase::CopyOut, BackendMessage::CopyData(_)) => Some(Move::Stay(Phase::CopyOut)),
-        (Phase::CopyOut, BackendMessage::CopyDone) => Some(Move::Stay(Phase::CopyOutDone)),
+        (Phase::CopyOut, Answer::CopyData) => Some(Move::Stay(Phase::CopyOut)),
+        (Phase::CopyOut, Answer::CopyDone) => Some(Move::Stay(Phase::CopyOutDone)),
         _ => None,
     }
 }

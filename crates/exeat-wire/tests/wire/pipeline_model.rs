@@ -116,7 +116,7 @@ impl Server {
             Request::Execute => &["C", "DC", "DDs", "I", "HddcC", "HcC", "DNDSC", "DE", "HdE", "G"],
             Request::Query => &["C", "TDDC", "CTC", "TDTDC", "I", "HdcC", "CHcCTC", "TDE", "CE", "CHdE", "G", "CG"],
             Request::FunctionCall => &["V", "VE"],
-            Request::Sync => &[""],
+            Request::Sync | Request::CopyEnd => &[""],
         };
         let symbols = choices[usize::from(dice.roll(u8::try_from(choices.len()).unwrap()))];
         if let Some(before) = symbols.strip_suffix('E') {
@@ -160,7 +160,7 @@ impl Gateway {
 
     fn end_copy(&mut self, server: &mut Server) {
         if std::mem::take(&mut self.copying) {
-            self.pipeline.copy_in_ended();
+            assert_eq!(self.pipeline.sent(Request::CopyEnd, usize::MAX), Sent::Skipped(usize::MAX));
             self.reading = self.reading.take().map(|(id, answer)| (id, answer.after(b'!').unwrap_or(answer)));
             server.input.push_back(Input::CopyDone);
         }

@@ -19,6 +19,7 @@ fn grammar(request: Request) -> Re {
         Request::Query => "(((TD*)*C|G!C|Hd*cC)((TD*)*C|G!C|Hd*cC)*|I)Z",
         Request::FunctionCall => "VZ",
         Request::Sync => "Z",
+        Request::CopyEnd => "",
     })
 }
 
@@ -104,7 +105,7 @@ fn every_message_in_every_state() {
             assert!(seen.len() < 50, "{request}: the walk does not end");
             if let Some(after) = answer.after(b'!') {
                 let mut pipeline = pipeline.clone();
-                pipeline.copy_in_ended();
+                assert_eq!(pipeline.sent(Request::CopyEnd, ()), Sent::Skipped(()));
                 open.push((after, pipeline));
             }
             for &symbol in MESSAGES {
@@ -221,7 +222,7 @@ fn copy_in_swallows_what_was_sent_too_early() {
     assert_eq!(step, Step::CopyIn { swallowed: vec![(Sync, 1), (Sync, 2)] });
     assert_eq!(pipeline.sent(Sync, 3), Sent::Skipped(3));
     assert!(pipeline.clone().on_backend(&message(b'C')).is_err(), "data has not ended");
-    pipeline.copy_in_ended();
+    assert_eq!(pipeline.sent(Request::CopyEnd, 9), Sent::Skipped(9));
     assert_eq!(pipeline.sent(Sync, 4), Sent::Due);
     assert_eq!(pipeline.on_backend(&message(b'C')).unwrap(), Step::Completed { request: Execute, context: 0 });
     assert_eq!(pipeline.on_backend(&message(b'Z')).unwrap(), Step::Completed { request: Sync, context: 4 });
@@ -232,6 +233,43 @@ fn copy_in_swallows_what_was_sent_too_early() {
     assert_eq!(pipeline.on_backend(&message(b'E')).unwrap(), Step::QueryFailed);
     assert_eq!(pipeline.on_backend(&message(b'Z')).unwrap(), Step::Completed { request: Query, context: 0 });
     assert_eq!(pipeline.front(), Some((&Sync, &2)));
+}
+
+#[test]
+fn the_end_of_copy_data_may_be_sent_before_the_server_asks_for_data() {
+    use Request::{CopyEnd, Parse, Query, Sync};
+    let mut pipeline = sent(&[Query, CopyEnd, Parse, Sync]);
+    let step = pipeline.on_backend(&message(b'G')).unwrap();
+    assert_eq!(step, Step::CopyIn { swallowed: vec![(CopyEnd, 1)] });
+    assert_eq!(pipeline.on_backend(&message(b'C')).unwrap(), Step::Partial);
+    assert_eq!(pipeline.on_backend(&message(b'Z')).unwrap(), Step::Completed { request: Query, context: 0 });
+    assert_eq!(pipeline.on_backend(&message(b'1')).unwrap(), Step::Completed { request: Parse, context: 2 });
+}
+
+#[test]
+fn the_end_of_copy_data_outside_a_copy_is_ignored() {
+    use Request::{CopyEnd, Query, Sync};
+    assert_eq!(Pipeline::new().sent(CopyEnd, 0), Sent::Skipped(0));
+    let mut pipeline = sent(&[Query, CopyEnd, CopyEnd, Sync]);
+    assert_eq!(pipeline.on_backend(&message(b'E')).unwrap(), Step::QueryFailed);
+    assert_eq!(pipeline.on_backend(&message(b'Z')).unwrap(), Step::Completed { request: Query, context: 0 });
+    assert_eq!(pipeline.front(), Some((&Sync, &3)));
+    assert_eq!(pipeline.sent(CopyEnd, 4), Sent::Due);
+    assert_eq!(pipeline.on_backend(&message(b'Z')).unwrap(), Step::Completed { request: Sync, context: 3 });
+    assert_eq!(pipeline.due(), 0);
+}
+
+#[test]
+fn the_type_byte_alone_says_the_same_as_the_message() {
+    for &symbol in MESSAGES {
+        let whole = message(symbol);
+        let tag = whole.frame().map(exeat_wire::Frame::tag);
+        let Some(known) = tag.and_then(exeat_wire::Answer::from_tag) else { continue };
+        assert_eq!(known.name(), whole.name());
+        if !matches!(known, exeat_wire::Answer::ErrorResponse { .. }) {
+            assert_eq!(known, exeat_wire::Answer::of(&whole));
+        }
+    }
 }
 
 #[test]
