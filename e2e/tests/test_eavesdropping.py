@@ -65,13 +65,20 @@ def listener(fresh_gateway, trust):
     gateway.stop()
 
 
+def run(cursor, sql, options):
+    if sql.startswith("COPY"):
+        with cursor.copy(sql) as rows:
+            return list(rows)
+    return cursor.execute(sql, **options).fetchall()
+
+
 def play(dsn, statements):
     """Every statement by simple and by extended query, in text and binary; errors are part of the play."""
     with psycopg.connect(dsn.text(), autocommit=True) as connection:
         for sql in statements:
             for options in ({}, {"prepare": True}):
                 with contextlib.suppress(psycopg.Error):
-                    connection.cursor(binary=bool(options)).execute(sql, **options).fetchall()
+                    run(connection.cursor(binary=bool(options)), sql, options)
         # An error that would carry a value: a literal that does not fit, with a sealed column beside it.
         with contextlib.suppress(psycopg.Error):
             connection.execute("SELECT ssn FROM customers WHERE id = %s", ("x",))

@@ -9,7 +9,7 @@ use exeat_enforce::admit::CopyPass;
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::CopyStream;
 use exeat_enforce::release::{Counts, release_copy};
-use exeat_wire::{BackendMessage, FrontendMessage, encode, split_copy_data};
+use exeat_wire::{BackendMessage, FrontendMessage, Request, encode, split_copy_data};
 
 use super::due::{Due, ExecuteDue, QueryDue};
 use super::session::{Done, Session, SessionEnd};
@@ -120,7 +120,8 @@ impl Session {
                 return Err(SessionEnd::ClientMessage("a message that is no COPY data, in the middle of a COPY"));
             }
         }
-        self.pipeline.copy_in_ended();
+        // It has no answer of its own: nothing is due for it.
+        let _ = self.pipeline.sent(Request::CopyEnd, Due::Own);
         // A Query may hold another COPY; an Execute is over, and its answer may wait for the client's Sync.
         let more = match self.pipeline.front() {
             Some((_, Due::Query(query))) => {

@@ -14,7 +14,7 @@ use super::outcome::Ended;
 use super::session::{Ending, Session, SessionEnd};
 
 /// How long the last words may take to reach either side.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(crate) async fn finish(mut self, end: SessionEnd) {
@@ -96,7 +96,7 @@ impl Session {
 }
 
 /// What the client is told before the connection closes, if it is there to hear it.
-fn last_words(end: &SessionEnd) -> Option<Fields> {
+pub(crate) fn last_words(end: &SessionEnd) -> Option<Fields> {
     let fields = match end {
         SessionEnd::Terminated | SessionEnd::ClientClosed | SessionEnd::UpstreamFatal | SessionEnd::Io(_) => {
             return None;
@@ -142,7 +142,7 @@ fn last_words(end: &SessionEnd) -> Option<Fields> {
     Some(fields)
 }
 
-fn log_end(end: &SessionEnd, target: &str) {
+pub(crate) fn log_end(end: &SessionEnd, target: &str) {
     match end {
         SessionEnd::Terminated | SessionEnd::ClientClosed | SessionEnd::Leaving(_) => {
             tracing::debug!(target_name = %target, reason = %end, "session ended");

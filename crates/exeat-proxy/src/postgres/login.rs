@@ -1,26 +1,26 @@
 //! Step 1: from a proof of identity to a session. Verifies what is not verified yet, finds target, rules and database login, connects
 //! upstream as that login, reads the session's own state, writes session.start, and only then says AuthenticationOk.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use exeat_enforce::refusal::{Object, Refusal, RefusalCode};
-use exeat_enforce::scrub::Taint;
 use exeat_store::StoreError;
 use exeat_store::record::{AuthFailure, SessionRecord, SessionStart, TokenRef};
 use exeat_store::secret::SecretString;
-use exeat_wire::{Fields, Pipeline, Startup, TransactionStatus, encode};
+use exeat_wire::{Fields, Startup, TransactionStatus, encode};
 
 use super::authenticate::{Claim, Presented, Trace};
-use super::cancel::CancelKeys;
+use super::cancel::{CancelKey, CancelKeys};
 use super::destination::{self, NotFound, ServerWords, words_for_client};
-use super::io::{Inbound, Io};
+use super::io::Inbound;
 use super::outcome::policy_ref;
+use super::pass_through::PassThrough;
 use super::picture::{Picture, Renewed};
-use super::session::{Own, Session, SessionEnd};
+use super::seat::{Seat, Tenure};
+use super::session::{Session, SessionEnd};
 use super::startup::Applicant;
-use super::statements::Names;
 use super::stream::ClientStream;
 use super::upstream_settings::{SettingsError, upstream_settings};
 use crate::auth::{AuthError, handle_of_password};
@@ -164,8 +164,24 @@ struct Granted {
     counted: SessionGuard,
 }
 
+/// A session ready to run.
+pub(crate) enum Road {
+    Ordinary(Box<Session>),
+    /// Nothing restricts its principal at the target.
+    PassThrough(Box<PassThrough>),
+}
+
+impl Road {
+    pub(crate) async fn run(self) {
+        match self {
+            Self::Ordinary(session) => session.run().await,
+            Self::PassThrough(session) => session.run().await,
+        }
+    }
+}
+
 /// A session ready to run, or the client with the reason why not.
-pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant, place: LobbyPlace) -> Result<Session, Failed> {
+pub(crate) async fn admit(shared: &Arc<Shared>, applicant: Applicant, place: LobbyPlace) -> Result<Road, Failed> {
     let Applicant { client, startup, presented: Presented { trace, claim }, source } = applicant;
     let wanted = wanted_target(&startup).to_owned();
     let granted = match identify(shared, claim, &client, &wanted, source).await {
@@ -272,7 +288,7 @@ async fn open(
     startup: Startup,
     granted: Granted,
     source: SocketAddr,
-) -> Result<Session, Failed> {
+) -> Result<Road, Failed> {
     let session_id = uuid::Uuid::now_v7().to_string();
     let principal = Arc::new(granted.identity.principal.clone());
     let connected = match connect(&startup, &granted, &session_id).await {
@@ -293,41 +309,45 @@ async fn open(
     else {
         return Err(Box::new((client, LoginError::Randomness)));
     };
-    let role = granted.login.role.clone().unwrap_or_else(|| granted.login.user.clone());
-    let picture = Picture::new(principal, &granted.target.name, Arc::clone(&granted.policy), role);
-    let upstream_key = (connected.backend_pid, connected.cancel_secret.clone());
-    let mut session = Session {
+    let seat = Seat {
         shared: Arc::clone(shared),
         target: Arc::clone(&granted.target),
         identity: granted.identity,
-        io: Io::new(client, Inbound::new(connected.stream, connected.buffer)),
-        pipeline: Pipeline::new(),
-        names: Names::default(),
-        picture,
+        policy: Arc::clone(&granted.policy),
+        client,
+        upstream: connected.stream,
+        upstream_bytes: connected.buffer,
         record,
+        upstream_key: (connected.backend_pid, connected.cancel_secret),
         cancel_key,
-        upstream_key,
-        status: TransactionStatus::Idle,
-        taint: Taint::Clean,
-        batch_open: false,
-        refusing: false,
-        copy_in: Default::default(),
-        passing: None,
-        own: Own::default(),
-        cancelling: None,
-        shutdown: shared.dependencies.shutdown.clone(),
-        leaving: None,
-        next_request: 0,
-        upstream_closed: false,
-        ticks: super::session::ticks(),
-        _counted: granted.counted,
+        tenure: Tenure::new(shared.dependencies.shutdown.clone()),
+        counted: granted.counted,
     };
+    let welcome = welcome(&seat.cancel_key, &connected.parameters);
+    if granted.policy.policy.unrestricted(&principal, &granted.target.name) {
+        return Ok(Road::PassThrough(Box::new(PassThrough::new(seat, &welcome))));
+    }
+    let role = granted.login.role.clone().unwrap_or_else(|| granted.login.user.clone());
+    let picture = Picture::new(principal, &granted.target.name, granted.policy, role);
+    let mut session = Session::new(seat, picture);
     if let Err(problem) = session.first_picture(&granted.login).await {
         let problem = LoginError::State { target: granted.target.name.clone(), problem };
         return Err(Box::new((session.give_up().await, problem)));
     }
-    session.welcome(&connected.parameters);
-    Ok(session)
+    session.io.outbox.login(|out| out.extend_from_slice(&welcome));
+    Ok(Road::Ordinary(Box::new(session)))
+}
+
+/// AuthenticationOk and what follows it up to the first ReadyForQuery.
+fn welcome(key: &CancelKey, parameters: &[(String, String)]) -> BytesMut {
+    let mut out = BytesMut::new();
+    encode::authentication_ok(&mut out);
+    for (name, value) in parameters {
+        let _ = encode::parameter_status(&mut out, name, value);
+    }
+    let _ = encode::backend_key_data(&mut out, key.pid, &key.secret);
+    encode::ready_for_query(&mut out, TransactionStatus::Idle);
+    out
 }
 
 async fn connect(startup: &Startup, granted: &Granted, session_id: &str) -> Result<Connected, LoginError> {
@@ -410,21 +430,6 @@ impl Session {
             Renewed::Refuse(refusal) => Err(refusal.reason),
             Renewed::Skipped => Err("the server skipped the question".to_owned()),
         }
-    }
-
-    fn welcome(&mut self, parameters: &[(String, String)]) {
-        let (pid, secret) = (self.cancel_key.pid, self.cancel_key.secret.clone());
-        // The last value counts: what the session's own first question changed is in there already.
-        let latest: HashMap<&str, &str> =
-            parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        self.io.outbox.login(|out| {
-            encode::authentication_ok(out);
-            for (name, value) in &latest {
-                let _ = encode::parameter_status(out, name, value);
-            }
-            let _ = encode::backend_key_data(out, pid, &secret);
-            encode::ready_for_query(out, TransactionStatus::Idle);
-        });
     }
 
     /// The session never began: the client gets its stream back to be told why.

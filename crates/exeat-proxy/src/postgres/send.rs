@@ -13,7 +13,7 @@ use super::io::Outgoing;
 pub(crate) const OWN_NAME: &str = "__exeat";
 
 /// Not SQL in any version: PostgreSQL answers 42601 before it looks at anything else, also in a failed block.
-const POISON_SQL: &str = "exeat refused this statement";
+pub(crate) const POISON_SQL: &str = "exeat refused this statement";
 
 /// The server's side of the session as the senders see it.
 #[derive(Debug)]

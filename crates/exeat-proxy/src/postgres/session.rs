@@ -13,9 +13,8 @@ use exeat_wire::{
     DecodeError, Fields, FrontendMessage, Pipeline, PipelineError, Query, Request, TransactionStatus, frontend,
     split_frontend,
 };
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::cancel::CancelKey;
 use super::copy::CopyIn;
@@ -24,6 +23,7 @@ use super::io::{Inbound, Interest, Io, Turn};
 use super::large::Passing;
 use super::outcome::Intent;
 use super::picture::{Picture, Understood};
+use super::seat::{Seat, Tenure};
 use super::send::{Sender, Unsendable};
 use super::statements::Names;
 use super::stream::ClientStream;
@@ -34,7 +34,7 @@ use crate::server::Shared;
 use crate::upstream::UpstreamStream;
 
 /// Requests sent and not yet answered. A client that pipelines more waits; libpq's own buffers fill long before.
-const WINDOW_REQUESTS_MAX: usize = 1024;
+pub(crate) const WINDOW_REQUESTS_MAX: usize = 1024;
 /// How long a session may finish its transaction after the identity expired or the gateway shuts down.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 /// How often an idle session looks whether its identity and policy still hold.
@@ -64,10 +64,10 @@ pub(crate) struct Session {
     pub(crate) passing: Option<Passing>,
     /// What the server answered to the gateway's own messages.
     pub(crate) own: Own,
+    /// A Flush of the gateway's own was sent since the window closed.
+    flushed: bool,
     pub(crate) cancelling: Option<JoinHandle<()>>,
-    pub(crate) shutdown: watch::Receiver<bool>,
-    /// Set when the session must end as soon as it is between transactions, at the latest then.
-    pub(crate) leaving: Option<(Ending, Instant)>,
+    pub(crate) tenure: Tenure,
     pub(crate) next_request: u64,
     pub(crate) upstream_closed: bool,
     /// When to look at the clock, the identity and the policy although nothing happens.
@@ -146,6 +146,35 @@ pub(crate) enum SessionEnd {
 pub(crate) type Done = Result<(), SessionEnd>;
 
 impl Session {
+    pub(crate) fn new(seat: Seat, picture: Picture) -> Self {
+        Self {
+            shared: seat.shared,
+            target: seat.target,
+            identity: seat.identity,
+            io: Io::new(seat.client, Inbound::new(seat.upstream, seat.upstream_bytes)),
+            pipeline: Pipeline::new(),
+            names: Names::default(),
+            picture,
+            record: seat.record,
+            cancel_key: seat.cancel_key,
+            upstream_key: seat.upstream_key,
+            status: TransactionStatus::Idle,
+            taint: Taint::Clean,
+            batch_open: false,
+            refusing: false,
+            copy_in: CopyIn::default(),
+            passing: None,
+            own: Own::default(),
+            flushed: false,
+            cancelling: None,
+            tenure: seat.tenure,
+            next_request: 0,
+            upstream_closed: false,
+            ticks: ticks(),
+            _counted: seat.counted,
+        }
+    }
+
     /// Runs until one side leaves or the session must end. Not cancel safe: run it to the end.
     pub(crate) async fn run(mut self) {
         let end = match self.serve().await {
@@ -169,6 +198,7 @@ impl Session {
             if self.upstream_closed {
                 return Err(SessionEnd::UpstreamClosed);
             }
+            self.keep_window_moving();
             let turn = self.turn(Interest { client: self.window_open(), upstream: true }).await?;
             if turn == Turn::ClientClosed {
                 return Err(SessionEnd::ClientClosed);
@@ -274,35 +304,30 @@ impl Session {
     fn window_open(&self) -> bool {
         !self.copy_in.awaited()
             && self.pipeline.due() < WINDOW_REQUESTS_MAX
-            && self.leaving.is_none_or(|_| self.mid_transaction())
+            && (!self.tenure.is_leaving() || self.mid_transaction())
+    }
+
+    /// A server keeps short answers back until it is asked for them: with the window full of such nobody would move.
+    fn keep_window_moving(&mut self) {
+        if self.pipeline.due() < WINDOW_REQUESTS_MAX {
+            self.flushed = false;
+        } else if !std::mem::replace(&mut self.flushed, true) {
+            self.sender().flush();
+        }
     }
 
     pub(crate) fn mid_transaction(&self) -> bool {
         self.status != TransactionStatus::Idle || self.pipeline.due() > 0 || self.batch_open
     }
 
-    /// Once a second: do identity, policy and gateway still hold? If not, the session ends between transactions.
+    /// Once a second: do identity and gateway still hold? If not, the session ends between transactions.
     fn look(&mut self) -> Done {
-        if self.leaving.is_none() {
-            let ending = if *self.shutdown.borrow() {
-                Some(Ending::Shutdown)
-            } else if self.shared.dependencies.verifier.still_valid(&self.identity).is_err() {
-                Some(Ending::IdentityExpired)
-            } else {
-                None
-            };
-            self.leaving = ending.map(|ending| (ending, Instant::now() + GRACE));
-        }
+        self.tenure.look(&self.shared.dependencies.verifier, &self.identity);
         self.leave_if_due()
     }
 
     fn leave_if_due(&self) -> Done {
-        match self.leaving {
-            Some((ending, latest)) if !self.mid_transaction() || Instant::now() >= latest => {
-                Err(SessionEnd::Leaving(ending))
-            }
-            Some(_) | None => Ok(()),
-        }
+        self.tenure.leave_if_due(self.mid_transaction())
     }
 
     /// Commits the record, so that what is queued for both sides may leave, and waits for bytes, a cancel, or the next look at the clock.

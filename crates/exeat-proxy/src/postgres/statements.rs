@@ -56,14 +56,14 @@ pub(crate) const NAME_BYTES_MAX: usize = 63;
 
 /// What a message does to the names when the server comes to it.
 #[derive(Debug)]
-enum Change {
+enum Change<S, P> {
     Statement {
         name: String,
-        to: Option<Arc<Statement>>,
+        to: Option<Arc<S>>,
     },
     Portal {
         name: String,
-        to: Option<Arc<Portal>>,
+        to: Option<Arc<P>>,
     },
     /// A simple Query drops the unnamed statement and portal, and what its own DEALLOCATE or DISCARD names.
     Query {
@@ -77,17 +77,25 @@ pub(crate) struct ChangeId(u64);
 
 /// What the server has confirmed, and on top of it what was sent and is not answered yet, in order. A change the
 /// server fails or skips is simply left out; nothing is ever put back over what came after it.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    statements: HashMap<String, Arc<Statement>>,
-    portals: HashMap<String, Arc<Portal>>,
-    pending: VecDeque<(ChangeId, Change)>,
+///
+/// What stands behind a name differs from road to road: the ordinary one keeps permits, the pass-through one texts.
+#[derive(Debug)]
+pub(crate) struct Names<S = Statement, P = Portal> {
+    statements: HashMap<String, Arc<S>>,
+    portals: HashMap<String, Arc<P>>,
+    pending: VecDeque<(ChangeId, Change<S, P>)>,
     next: u64,
 }
 
-impl Names {
+impl<S, P> Default for Names<S, P> {
+    fn default() -> Self {
+        Self { statements: HashMap::new(), portals: HashMap::new(), pending: VecDeque::new(), next: 0 }
+    }
+}
+
+impl<S, P> Names<S, P> {
     /// As the server will have it when it has answered everything sent so far.
-    pub(crate) fn statement(&self, name: &str) -> Option<&Arc<Statement>> {
+    pub(crate) fn statement(&self, name: &str) -> Option<&Arc<S>> {
         for (_, change) in self.pending.iter().rev() {
             match change {
                 Change::Statement { name: changed, to } if changed == name => return to.as_ref(),
@@ -100,7 +108,7 @@ impl Names {
         self.statements.get(name)
     }
 
-    pub(crate) fn portal(&self, name: &str) -> Option<&Arc<Portal>> {
+    pub(crate) fn portal(&self, name: &str) -> Option<&Arc<P>> {
         for (_, change) in self.pending.iter().rev() {
             match change {
                 Change::Portal { name: changed, to } if changed == name => return to.as_ref(),
@@ -115,11 +123,11 @@ impl Names {
         self.statements.len().max(self.portals.len()) + self.pending.len() < NAMES_MAX
     }
 
-    pub(crate) fn put_statement(&mut self, name: &str, statement: Arc<Statement>) -> ChangeId {
+    pub(crate) fn put_statement(&mut self, name: &str, statement: Arc<S>) -> ChangeId {
         self.push(Change::Statement { name: name.to_owned(), to: Some(statement) })
     }
 
-    pub(crate) fn put_portal(&mut self, name: &str, portal: Arc<Portal>) -> ChangeId {
+    pub(crate) fn put_portal(&mut self, name: &str, portal: Arc<P>) -> ChangeId {
         self.push(Change::Portal { name: name.to_owned(), to: Some(portal) })
     }
 
@@ -136,7 +144,7 @@ impl Names {
         self.push(Change::Query { forgets })
     }
 
-    fn push(&mut self, change: Change) -> ChangeId {
+    fn push(&mut self, change: Change<S, P>) -> ChangeId {
         self.next += 1;
         let id = ChangeId(self.next);
         self.pending.push_back((id, change));
@@ -161,7 +169,7 @@ impl Names {
         self.take(id);
     }
 
-    fn take(&mut self, id: ChangeId) -> Option<Change> {
+    fn take(&mut self, id: ChangeId) -> Option<Change<S, P>> {
         // Answers come in order, so it is the first one unless others before it were discarded out of turn.
         let at = self.pending.iter().position(|(pending, _)| *pending == id)?;
         self.pending.remove(at).map(|(_, change)| change)
@@ -197,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_counts_and_what_failed_does_not() {
-        let mut names = Names::default();
+        let mut names: Names = Names::default();
         let first = names.put_statement("s", statement("first"));
         assert_eq!(text(&names, "s").as_deref(), Some("first"));
         names.confirm(first);
@@ -209,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_skipped_close_is_not_put_back_over_a_later_parse() {
-        let mut names = Names::default();
+        let mut names: Names = Names::default();
         let old = names.put_statement("s", statement("old"));
         names.confirm(old);
         let skipped = names.close_statement("s"); // behind an error of its batch
@@ -223,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_query_takes_the_unnamed_and_what_it_deallocates() {
-        let mut names = Names::default();
+        let mut names: Names = Names::default();
         for name in ["", "a", "b"] {
             let id = names.put_statement(name, statement(name));
             names.confirm(id);

@@ -42,16 +42,28 @@ pub(crate) fn upstream_settings(
         }
         chosen.push((name.clone(), value.clone()));
     }
-    if let Some(options) = startup.parameter("options") {
-        chosen.extend(parse_options(options)?);
+    let options = startup.parameter("options");
+    let mut given = match options.map(parse_options) {
+        None => Vec::new(),
+        Some(Ok(given)) => given,
+        // The server understands more forms, and what it does not understand it refuses in its own words.
+        Some(Err(_)) if unrestricted => Vec::new(),
+        Some(Err(problem)) => return Err(problem),
+    };
+    // Pinned to UTF8 where results are looked at, whatever the client asked for; ParameterStatus says so.
+    for settings in [&mut chosen, &mut given] {
+        settings.retain(|(name, _)| unrestricted || !name.eq_ignore_ascii_case("client_encoding"));
     }
-    // Pinned to UTF8 at every upstream login, whatever the client asked for; ParameterStatus says so.
-    chosen.retain(|(name, _)| !name.eq_ignore_ascii_case("client_encoding"));
-    for (name, value) in &chosen {
+    for (name, value) in chosen.iter().chain(&given) {
         let checked = !unrestricted || settings::is_own(name);
         if checked && let Some(refused) = settings::refuse_setting(name, Some(std::slice::from_ref(value))) {
             return Err(refused.into());
         }
+    }
+    match options {
+        // Applied before the settings that stand by name in the packet: the gateway's own win.
+        Some(options) if unrestricted => chosen.push(("options".to_owned(), options.to_owned())),
+        Some(_) | None => chosen.extend(given),
     }
     let mut own = vec![
         ("exeat.session", session.to_owned()),
@@ -59,6 +71,7 @@ pub(crate) fn upstream_settings(
         ("exeat.actor", principal.actor.clone().unwrap_or_default()),
     ];
     if !unrestricted {
+        own.push(("client_encoding", "UTF8".to_owned()));
         own.push(("standard_conforming_strings", "on".to_owned()));
         if read_only {
             own.push(("default_transaction_read_only", "on".to_owned()));

@@ -45,6 +45,7 @@ impl CatalogConnection {
         // Names in the queries are qualified; an empty path keeps operators and functions qualified too.
         let parameters = [
             ("application_name", "exeat catalog"),
+            ("client_encoding", "UTF8"),
             ("default_transaction_read_only", "on"),
             ("search_path", "pg_catalog"),
             ("statement_timeout", "30000"),

@@ -42,7 +42,7 @@ pub struct Connected {
 }
 
 /// Connects and logs in. `parameters` are run-time settings for the startup packet (`application_name`,
-/// `exeat.session`, …); user, database and role come from the configuration, `client_encoding` is UTF8.
+/// `exeat.session`, …); user, database and role come from the configuration.
 pub async fn connect(
     config: &UpstreamConfig,
     login: &LoginConfig,
@@ -114,9 +114,8 @@ async fn try_connect(
     within(LOGIN_DEADLINE, LOGGING_IN, login).await
 }
 
-/// These decide who we are and what the connection is; a client's value must never reach them. `options` could
-/// carry any of the others.
-const RESERVED: [&str; 6] = ["user", "database", "replication", "options", "role", "client_encoding"];
+/// These decide who we are and what the connection is; a client's value must never reach them.
+const RESERVED: [&str; 4] = ["user", "database", "replication", "role"];
 
 fn startup_packet(
     config: &UpstreamConfig,
@@ -127,7 +126,7 @@ fn startup_packet(
     if let Some((name, _)) = parameters.iter().find(|(name, _)| is_reserved(name)) {
         return Err(Problem::ReservedParameter { name: (*name).to_owned() });
     }
-    let mut all = vec![("user", login.user.as_str()), ("database", config.database()), ("client_encoding", "UTF8")];
+    let mut all = vec![("user", login.user.as_str()), ("database", config.database())];
     if let Some(role) = &login.role {
         all.push(("role", role));
     }

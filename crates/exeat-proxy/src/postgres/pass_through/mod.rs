@@ -1,0 +1,360 @@
+//! The road of a session that nothing restricts: its principal is allowed everything at the target and no rule can
+//! mask, deny, hold or limit. Bytes pass as they came, in both directions; statements are recorded before they leave,
+//! outcomes before the client hears of them, and nothing is analysed. It is as close to the server as a gateway can
+//! be: names, encodings, sizes and errors are the server's own affair.
+//! Ends before the next statement when the policy changes so that something could restrict it.
+
+mod duct;
+mod notes;
+mod replies;
+mod requests;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use exeat_store::record::{OutcomeResult, SessionRecord};
+use exeat_wire::{Peer, Pipeline, TransactionStatus, encode};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use self::duct::Duct;
+use self::notes::{Notes, Owed};
+use self::replies::{Ended, Pending};
+use super::cancel::CancelKey;
+use super::finish::{LAST_WORDS, last_words, log_end};
+use super::seat::{Seat, Tenure};
+use super::session::{Client, Done, SessionEnd};
+use super::stream::ClientStream;
+use crate::config::{LoadedPolicy, Target};
+use crate::identity::Verified;
+use crate::limits::SessionGuard;
+use crate::server::Shared;
+use crate::upstream::UpstreamStream;
+
+/// How long a statement may run on once its client has left. Then it is cancelled, and as long again after that the
+/// connection is closed.
+const ABANDONED_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct PassThrough {
+    shared: Arc<Shared>,
+    target: Arc<Target>,
+    identity: Verified,
+    policy: Arc<LoadedPolicy>,
+    client: ClientStream,
+    upstream: UpstreamStream,
+    /// From the client to the server.
+    up: Duct,
+    /// From the server to the client.
+    down: Duct,
+    pipeline: Pipeline<Owed>,
+    notes: Notes,
+    record: SessionRecord,
+    request_ids: RequestIds,
+    requests: u64,
+    no_text: Arc<str>,
+    /// A statement of the Query in front that has ended, and waits to be known as the last.
+    pending: Option<Pending>,
+    status: TransactionStatus,
+    /// Extended messages were sent since the last Sync.
+    batch_open: bool,
+    /// A message of the batch could not be recorded: what follows is dropped up to the client's Sync.
+    refusing: bool,
+    /// The client has said Terminate, or closed its side: nothing more comes from it.
+    terminated: bool,
+    client_left: bool,
+    /// When the last look found the client gone and a statement of its still running.
+    abandoned: Option<Instant>,
+    upstream_told: bool,
+    server_left: bool,
+    /// A Flush of the gateway's own was sent since the window closed.
+    flushed: bool,
+    cancel_key: CancelKey,
+    upstream_key: (i32, Bytes),
+    cancelling: Option<JoinHandle<()>>,
+    cancel_again: bool,
+    tenure: Tenure,
+    _counted: SessionGuard,
+}
+
+/// What a turn brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Client,
+    Upstream,
+    ClientClosed,
+    UpstreamClosed,
+}
+
+impl PassThrough {
+    pub(crate) fn new(seat: Seat, welcome: &[u8]) -> Self {
+        let Client { stream: client, buffer: client_bytes, .. } = seat.client;
+        let mut down = Duct::new(Peer::Server, BytesMut::new());
+        down.close_with(welcome);
+        down.bytes.extend_from_slice(&seat.upstream_bytes);
+        Self {
+            request_ids: RequestIds::new(seat.record.session()),
+            shared: seat.shared,
+            target: seat.target,
+            identity: seat.identity,
+            policy: seat.policy,
+            client,
+            upstream: seat.upstream,
+            up: Duct::new(Peer::Client, client_bytes),
+            down,
+            pipeline: Pipeline::new(),
+            notes: Notes::default(),
+            record: seat.record,
+            requests: 0,
+            no_text: Arc::from(""),
+            pending: None,
+            status: TransactionStatus::Idle,
+            batch_open: false,
+            refusing: false,
+            terminated: false,
+            client_left: false,
+            abandoned: None,
+            upstream_told: false,
+            server_left: false,
+            flushed: false,
+            cancel_key: seat.cancel_key,
+            upstream_key: seat.upstream_key,
+            cancelling: None,
+            cancel_again: false,
+            tenure: seat.tenure,
+            _counted: seat.counted,
+        }
+    }
+
+    /// Runs until both sides have left or the session must end. Not cancel safe: run it to the end.
+    pub(crate) async fn run(mut self) {
+        let end = match self.serve().await {
+            Ok(()) => SessionEnd::Terminated,
+            Err(end) => end,
+        };
+        self.finish(end).await;
+    }
+
+    async fn serve(&mut self) -> Done {
+        let requested = Arc::clone(&self.cancel_key.requested);
+        let mut cancel = std::pin::pin!(requested.notified());
+        let mut ticks = super::session::ticks();
+        loop {
+            self.take_replies()?;
+            self.take_requests()?;
+            self.keep_window_moving();
+            self.tenure.leave_if_due(self.mid_transaction())?;
+            self.commit().await?;
+            let turn = tokio::select! {
+                biased;
+                turn = poll_fn(|cx| self.poll_turn(cx)) => turn,
+                () = &mut cancel => {
+                    cancel.set(requested.notified());
+                    self.cancel();
+                    continue;
+                }
+                _ = ticks.tick() => {
+                    self.look()?;
+                    continue;
+                }
+            };
+            match turn {
+                Turn::Client | Turn::Upstream => {}
+                // What it has sent runs to its end, as it would without a gateway.
+                Turn::ClientClosed => self.client_left = true,
+                Turn::UpstreamClosed if self.server_left => return Err(SessionEnd::UpstreamFatal),
+                Turn::UpstreamClosed if self.terminated => return Ok(()),
+                Turn::UpstreamClosed if self.client_left => return Err(SessionEnd::ClientClosed),
+                Turn::UpstreamClosed => return Err(SessionEnd::UpstreamClosed),
+            }
+        }
+    }
+
+    /// What is cleared may leave: everything it stands for is on record.
+    async fn commit(&mut self) -> Done {
+        if !self.record.is_committed() {
+            // Sessions that are ready at the same time share one write.
+            tokio::task::yield_now().await;
+        }
+        let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
+        self.up.open(&committed);
+        self.down.open(&committed);
+        Ok(())
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if let Poll::Ready(Err(_)) = self.up.poll_write(&mut self.upstream, cx) {
+            // What the server said before it closed is still to be read (a 57P01, say); only then is it gone.
+            self.up.shut();
+        }
+        if let Poll::Ready(Err(_)) = self.down.poll_write(&mut self.client, cx) {
+            self.down.shut();
+            self.client_left = true;
+        }
+        if self.client_left && !self.upstream_told && !self.up.has_cleared() && self.window_open() {
+            // The server sees the end of what the client said, as it would without a gateway.
+            self.upstream_told = Pin::new(&mut self.upstream).poll_shutdown(cx).is_ready();
+        }
+        if self.down.may_read()
+            && let Poll::Ready(read) = self.down.poll_read(&mut self.upstream, cx)
+        {
+            return Poll::Ready(match read {
+                Ok(0) | Err(_) => Turn::UpstreamClosed,
+                Ok(_) => Turn::Upstream,
+            });
+        }
+        let listens = !self.client_left && !self.terminated && self.window_open() && self.up.may_read();
+        if listens && let Poll::Ready(read) = self.up.poll_read(&mut self.client, cx) {
+            return Poll::Ready(match read {
+                Ok(0) | Err(_) => Turn::ClientClosed,
+                Ok(_) => Turn::Client,
+            });
+        }
+        Poll::Pending
+    }
+
+    /// A server keeps short answers back until it is asked for them: with the window full of such nobody would move.
+    fn keep_window_moving(&mut self) {
+        if self.window_open() {
+            self.flushed = false;
+        } else if !self.flushed && !self.up.is_inside_message() {
+            let mut flush = BytesMut::new();
+            encode::flush(&mut flush);
+            let end = self.up.walked;
+            self.up.replace(end..end, &flush);
+            self.flushed = true;
+        }
+    }
+
+    fn mid_transaction(&self) -> bool {
+        self.status != TransactionStatus::Idle || self.pipeline.due() > 0 || self.batch_open
+    }
+
+    /// Once a second: do identity and gateway still hold? If not, the session ends between transactions.
+    fn look(&mut self) -> Done {
+        self.up.rest();
+        self.down.rest();
+        if std::mem::take(&mut self.cancel_again) {
+            self.cancel();
+        }
+        if self.client_left || self.terminated {
+            self.abandon()?;
+        }
+        self.tenure.look(&self.shared.dependencies.verifier, &self.identity);
+        self.tenure.leave_if_due(self.mid_transaction())
+    }
+
+    /// What the client sent before it left may finish, but not run on for nobody for long.
+    fn abandon(&mut self) -> Done {
+        let since = *self.abandoned.get_or_insert_with(Instant::now);
+        if since.elapsed() >= 2 * ABANDONED_MAX {
+            return Err(SessionEnd::ClientClosed);
+        }
+        if since.elapsed() >= ABANDONED_MAX {
+            self.cancel();
+        }
+        Ok(())
+    }
+
+    /// Nothing of the gateway's own ever runs on this connection, so a cancel goes on as it is.
+    fn cancel(&mut self) {
+        if self.cancelling.as_ref().is_some_and(|task| !task.is_finished()) {
+            self.cancel_again = true;
+            return;
+        }
+        let target = Arc::clone(&self.target);
+        let (pid, secret) = self.upstream_key.clone();
+        self.cancelling = Some(tokio::spawn(async move {
+            if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
+                tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "could not forward a cancel request");
+            }
+        }));
+    }
+
+    fn new_request(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
+    }
+
+    /// What both sides are told, and what the record says.
+    async fn finish(mut self, end: SessionEnd) {
+        let words = match &end {
+            // The client sees what it would see without a gateway.
+            SessionEnd::UpstreamClosed => None,
+            end => last_words(end),
+        };
+        let mut own = BytesMut::new();
+        words.iter().for_each(|fields| fields.encode_error(&mut own));
+        if self.commit().await.is_ok() && self.pending.is_some() {
+            // The end of a statement is held, and with it what stands behind it.
+            own.clear();
+        }
+        self.down.close_with(&own);
+        let mut goodbye = BytesMut::new();
+        encode::terminate(&mut goodbye);
+        self.up.close_with(&goodbye);
+        let _ = timeout(LAST_WORDS, self.write_out()).await;
+        let _ = timeout(LAST_WORDS, self.client.shutdown()).await;
+        let _ = timeout(LAST_WORDS, self.upstream.shutdown()).await;
+        self.close_intents();
+        log_end(&end, &self.target.name);
+        if let Err(problem) = self.record.end(&end.to_string()) {
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record the end of a session");
+        }
+    }
+
+    async fn write_out(&mut self) {
+        poll_fn(|cx| {
+            let up = self.up.poll_write(&mut self.upstream, cx);
+            let down = self.down.poll_write(&mut self.client, cx);
+            if up.is_pending() || down.is_pending() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Nobody will see how these end.
+    fn close_intents(&mut self) {
+        let pipeline = std::mem::take(&mut self.pipeline);
+        for (_, owed) in pipeline.into_due() {
+            let unknown = Ended { result: OutcomeResult::OutcomeUnknown, last: true, tag: None, sqlstate: None };
+            let recorded = match owed {
+                Owed::Query { run, .. } | Owed::FunctionCall { run } => self.record_outcome(run, unknown),
+                Owed::Execute { portal, run } => self.settle(&portal, run, unknown),
+                Owed::Parse { .. } | Owed::Bind { .. } | Owed::Close { .. } | Owed::Unrecorded | Owed::Poison => Ok(()),
+            };
+            if let Err(problem) = recorded {
+                tracing::error!(problem = exeat_store::chain(&problem), "could not record an unknown outcome");
+                return;
+            }
+        }
+    }
+}
+
+/// Makes the ids of requests, unique across sessions: the session's id and a number.
+#[derive(Debug)]
+struct RequestIds {
+    text: String,
+    prefix: usize,
+}
+
+impl RequestIds {
+    fn new(session: &str) -> Self {
+        let text = format!("req_{session}_");
+        Self { prefix: text.len(), text }
+    }
+
+    fn name(&mut self, request: u64) {
+        use std::fmt::Write as _;
+        self.text.truncate(self.prefix);
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "{request}");
+    }
+
+    fn named(&self) -> &str {
+        &self.text
+    }
+}
