@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::auth::Handles;
 use crate::identity::Verifier;
+pub use crate::keepalive::Keepalive;
 use crate::upstream::{LoginConfig, UpstreamConfig};
 
 #[derive(Debug, Clone)]
@@ -31,6 +32,11 @@ pub struct Listen {
     /// Target of a startup packet whose database names no target.
     pub default_target: Option<String>,
     pub limits: ConnectionLimits,
+    pub keepalive: Keepalive,
+    /// How long a session between transactions may say nothing.
+    pub idle_timeout: Option<Duration>,
+    /// How long open transactions may go on once the gateway is told to end.
+    pub drain: Duration,
 }
 
 /// How clients prove themselves that do not choose by their user name.
@@ -95,6 +101,8 @@ pub struct Target {
     pub logins: Vec<LoginConfig>,
     /// `catalog: {bounded: …}`: how old the knowledge of the catalog may be when a statement is analysed.
     pub catalog_bound: Duration,
+    /// The longest a session's statements may run unless the session says otherwise while it runs.
+    pub statement_timeout: Option<Duration>,
     pub allow_newer_server: bool,
     pub allow_privileged_login: bool,
     /// NOTIFY channels whose notifications pass to every session.

@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod identity;
+mod keepalive;
 mod limits;
 mod postgres;
 pub mod server;

@@ -21,8 +21,8 @@ use crate::postgres::{login, session, startup, stream};
 use crate::tls::ServerTls;
 use crate::upstream::{CatalogConnection, UpstreamError};
 
-/// How long sessions may finish after shutdown began, beyond the grace each of them has.
-const DRAIN: Duration = Duration::from_secs(65);
+/// How long sessions may take for their last words when the time to drain is over.
+const AFTER_DRAIN: Duration = Duration::from_secs(5);
 /// The last words to a client that was refused before its session began.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// With the lobby full a client is told so, and a cancel request heard, but no more than this many at once: the rest
@@ -184,11 +184,14 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
         }
     }
     drop(listener);
-    let drained = timeout(DRAIN, async { while sessions.join_next().await.is_some() {} }).await;
+    let drained =
+        timeout(shared.config.listen.drain + AFTER_DRAIN, async { while sessions.join_next().await.is_some() {} })
+            .await;
     if drained.is_err() {
         tracing::warn!(sessions = sessions.len(), "sessions did not end in time and are closed");
-        sessions.shutdown().await;
     }
+    sessions.shutdown().await;
+    turned_away.shutdown().await;
 }
 
 /// What it wants is heard, for it may be a cancel, and answered in the channel it chose; who it is, is not asked.
@@ -226,8 +229,8 @@ async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, pla
 
 /// Up to what proves who it is. `None`: the connection is over, and its client has been told why.
 async fn arrive(shared: &Shared, tcp: TcpStream, source: SocketAddr, deadline: Duration) -> Option<startup::Applicant> {
-    if let Err(problem) = tcp.set_nodelay(true) {
-        tracing::debug!(%source, problem = exeat_store::chain(&problem), "could not set TCP_NODELAY");
+    if let Err(problem) = tcp.set_nodelay(true).and_then(|()| shared.config.listen.keepalive.apply(&tcp)) {
+        tracing::debug!(%source, problem = exeat_store::chain(&problem), "could not set the options of a connection");
     }
     let client = session::Client::new(stream::ClientStream::Plain(tcp), BytesMut::new());
     match timeout(deadline, startup::receive(shared, client, source)).await {

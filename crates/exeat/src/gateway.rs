@@ -19,7 +19,8 @@ use exeat_store::keys::KeySet;
 use exeat_store::record::{ConfigChange, PolicyChange, Recorder, RecorderConfig};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::handles::{Desk, SharedDesk};
@@ -28,6 +29,9 @@ use crate::policy_tests::{self, Catalogs, Summary};
 use crate::pool::{self, PoolError};
 use crate::readiness::Health;
 use crate::reload::{Reloader, reference};
+
+/// Background work has nothing to finish when the gateway ends.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
 
 /// A sign of life in the record.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
@@ -64,6 +68,8 @@ pub(crate) struct Gateway {
     server: Arc<Server>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    /// Outlives the sessions: probes must be able to see that the gateway drains.
+    console_task: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
 
 impl Gateway {
@@ -120,21 +126,32 @@ impl Gateway {
         tasks.spawn(reloader.run(shutdown.clone()));
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), shutdown.clone()));
         tasks.spawn(heartbeat(recorder, shutdown.clone()));
-        let console = console.map(|(listener, address)| {
-            tasks.spawn(serve_console(listener, Arc::clone(&health), Arc::new(desk), shutdown));
-            address
-        });
-        Ok(Self { address: server.address, console, health, server, stop, tasks })
+        let (console, console_task) = console
+            .map(|(listener, address)| {
+                let (stop, stopped) = watch::channel(false);
+                (address, (stop, tokio::spawn(serve_console(listener, Arc::clone(&health), Arc::new(desk), stopped))))
+            })
+            .unzip();
+        Ok(Self { address: server.address, console, health, server, stop, tasks, console_task })
     }
 
     /// Stops accepting, lets sessions drain within the data plane's deadline, ends every task.
     pub(crate) async fn stop(mut self) {
         self.health.stopping();
         self.stop.send_replace(true);
-        while self.tasks.join_next().await.is_some() {}
+        // They end by themselves unless they wait for something, a server that does not answer, say.
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = timeout(TASKS_END_WITHIN, ended).await;
+        self.tasks.shutdown().await;
         // Every task that shared the server has ended.
         if let Some(server) = Arc::into_inner(self.server) {
             server.join().await;
+        }
+        if let Some((stop, mut console)) = self.console_task {
+            stop.send_replace(true);
+            if timeout(TASKS_END_WITHIN, &mut console).await.is_err() {
+                console.abort();
+            }
         }
     }
 }

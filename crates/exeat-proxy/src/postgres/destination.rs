@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use exeat_enforce::settings::is_own;
 
+use super::upstream_settings::OPTIONS;
 use crate::config::{Databases, Target};
 use crate::upstream::Problem;
 
@@ -84,10 +85,28 @@ pub(crate) fn words_for_client(target: &Target, settings: &[(&str, &str)], probl
             matches!(sqlstate.as_str(), "3D000" | "42501" | "55000") && quoted(target.upstream.database())
         }
     };
-    let of_setting = matches!(sqlstate.as_str(), "42704" | "22023" | "42501" | "55P02")
-        && message.contains("parameter \"")
-        && settings.iter().any(|(name, _)| !is_own(name) && quoted(name));
+    let of_setting = match sqlstate.as_str() {
+        "42704" | "22023" | "42501" | "55P02" => speaks_of_a_setting(message, settings),
+        "42601" => {
+            message.starts_with("invalid command-line argument") && settings.iter().any(|(name, _)| *name == OPTIONS)
+        }
+        _ => false,
+    };
     (of_database || of_setting).then(|| ServerWords { sqlstate: sqlstate.clone(), message: message.clone() })
+}
+
+fn speaks_of_a_setting(message: &str, settings: &[(&str, &str)]) -> bool {
+    let Some((named, _)) = message.split_once("parameter \"").and_then(|(_, rest)| rest.split_once('"')) else {
+        return false;
+    };
+    // In `options` a dash stands for an underscore.
+    let in_options =
+        |options: &str| options.to_ascii_lowercase().replace('-', "_").contains(&named.to_ascii_lowercase());
+    !is_own(named)
+        && settings.iter().any(|(name, value)| match *name == OPTIONS {
+            true => in_options(value),
+            false => name.eq_ignore_ascii_case(named),
+        })
 }
 
 #[cfg(test)]
@@ -104,6 +123,7 @@ mod tests {
             databases,
             logins: Vec::new(),
             catalog_bound: Duration::from_secs(1),
+            statement_timeout: None,
             allow_newer_server: false,
             allow_privileged_login: false,
             channels: Vec::new(),
@@ -169,12 +189,16 @@ mod tests {
         let targets = targets(&entries);
         let heard = |target: &str, sqlstate: &str, message: &str| {
             let problem = Problem::Refused { sqlstate: sqlstate.to_owned(), message: message.to_owned() };
-            words_for_client(&targets[target], &[("DateStyle", "x"), ("exeat.subject", "s")], &problem).is_some()
+            let settings = [("DateStyle", "x"), ("exeat.subject", "s"), ("options", "-c no-such=1 -x")];
+            words_for_client(&targets[target], &settings, &problem).is_some()
         };
         assert!(heard("all", "3D000", "database \"reports\" does not exist"));
         assert!(heard("all", "55000", "database \"reports\" is not currently accepting connections"));
         assert!(heard("one", "22023", "invalid value for parameter \"datestyle\": \"x\""));
         assert!(!heard("one", "22023", "invalid value for parameter \"exeat.subject\": \"s\""));
+        assert!(heard("one", "42704", "unrecognized configuration parameter \"no_such\""));
+        assert!(heard("one", "42601", "invalid command-line argument for server process: -x"));
+        assert!(!heard("one", "42704", "unrecognized configuration parameter \"another\""));
         assert!(!heard("one", "3D000", "database \"one\" does not exist"));
         assert!(!heard("all", "28P01", "password authentication failed for user \"reports\""));
         assert!(!heard("all", "22023", "role \"DateStyle\" does not exist"));

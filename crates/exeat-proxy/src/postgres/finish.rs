@@ -121,6 +121,10 @@ pub(crate) fn last_words(end: &SessionEnd) -> Option<Fields> {
         SessionEnd::Leaving(Ending::IdentityExpired) => {
             Fields::new("FATAL", "28000", "identity expired, reconnect").with(b'H', "get a new token and connect again")
         }
+        SessionEnd::Leaving(Ending::Idle) => {
+            Fields::new("FATAL", "57P05", "the session was idle for longer than the gateway allows")
+                .with(b'H', "reconnect when there is something to ask; the operator may raise idle_timeout")
+        }
         SessionEnd::Leaving(Ending::Shutdown) => {
             Fields::new("FATAL", "57P01", "the gateway is shutting down").with(b'H', "reconnect")
         }

@@ -22,7 +22,7 @@ use super::seat::{Seat, Tenure};
 use super::session::{Session, SessionEnd};
 use super::startup::Applicant;
 use super::stream::ClientStream;
-use super::upstream_settings::{SettingsError, upstream_settings};
+use super::upstream_settings::{SettingsError, limit_statements, upstream_settings};
 use crate::auth::{AuthError, handle_of_password};
 use crate::config::{LoadedPolicy, Target};
 use crate::identity::Verified;
@@ -62,6 +62,8 @@ pub(crate) enum LoginError {
     State { target: String, problem: String },
     #[error("could not record the session")]
     Record(#[from] StoreError),
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
     #[error("no randomness for a cancel key")]
     Randomness,
 }
@@ -91,6 +93,7 @@ impl LoginError {
                 },
             ),
             Self::Setting(problem) => problem.fields(),
+            Self::ShuttingDown => Fields::new("FATAL", "57P03", &self.to_string()).with(b'H', "try again in a moment"),
             Self::ServerRefused { words, .. } => Fields::new("FATAL", &words.sqlstate, &words.message),
             Self::Upstream { target, .. } => {
                 Fields::new("FATAL", "58030", &format!("target \"{target}\" cannot be reached"))
@@ -116,6 +119,7 @@ impl LoginError {
             | Self::NoLogin(_)
             | Self::Full(_)
             | Self::ServerRefused { .. }
+            | Self::ShuttingDown
             | Self::Setting(_) => false,
             Self::Upstream { .. }
             | Self::ServerVersion { .. }
@@ -135,6 +139,7 @@ impl LoginError {
             Self::NoLogin(_) => "no_login",
             Self::Full(_) => "too_many_sessions",
             Self::Setting(_) => "setting_refused",
+            Self::ShuttingDown => "shutting_down",
             Self::ServerRefused { .. } => "server_refused",
             Self::Upstream { .. } => "target_unreachable",
             Self::ServerVersion { .. } => "server_version",
@@ -291,7 +296,13 @@ async fn open(
 ) -> Result<Road, Failed> {
     let session_id = uuid::Uuid::now_v7().to_string();
     let principal = Arc::new(granted.identity.principal.clone());
-    let connected = match connect(&startup, &granted, &session_id).await {
+    let mut shutdown = shared.dependencies.shutdown.clone();
+    let connected = tokio::select! {
+        connected = connect(&startup, &granted, &session_id) => connected,
+        // A server that does not answer must not hold up the end.
+        _ = shutdown.wait_for(|stop| *stop) => Err(LoginError::ShuttingDown),
+    };
+    let connected = match connected {
         Ok(connected) => connected,
         Err(problem) => return Err(Box::new((client, problem))),
     };
@@ -320,7 +331,7 @@ async fn open(
         record,
         upstream_key: (connected.backend_pid, connected.cancel_secret),
         cancel_key,
-        tenure: Tenure::new(shared.dependencies.shutdown.clone()),
+        tenure: Tenure::new(shared.dependencies.shutdown.clone(), &shared.config.listen),
         counted: granted.counted,
     };
     let welcome = welcome(&seat.cancel_key, &connected.parameters);
@@ -355,7 +366,10 @@ async fn connect(startup: &Startup, granted: &Granted, session_id: &str) -> Resu
     let target = &granted.target;
     let unrestricted = granted.policy.policy.unrestricted(principal, &target.name);
     let read_only = !granted.policy.policy.grants_write(principal, &target.name);
-    let settings = upstream_settings(startup, principal, session_id, unrestricted, read_only)?;
+    let mut settings = upstream_settings(startup, principal, session_id, unrestricted, read_only)?;
+    if let Some(limit) = target.statement_timeout {
+        limit_statements(&mut settings, limit);
+    }
     let parameters: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let connected = upstream::connect(&target.upstream, &granted.login, &parameters).await.map_err(|source| {
         let chosen = if unrestricted { parameters.as_slice() } else { &[] };

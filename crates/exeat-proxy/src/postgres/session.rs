@@ -21,7 +21,6 @@ use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn};
 use super::large::Passing;
-use super::notify::{OwnNotifications, worded};
 use super::outcome::Intent;
 use super::picture::{Picture, Understood};
 use super::seat::{Seat, Tenure};
@@ -36,7 +35,7 @@ use crate::upstream::UpstreamStream;
 
 /// Requests sent and not yet answered. A client that pipelines more waits; libpq's own buffers fill long before.
 pub(crate) const WINDOW_REQUESTS_MAX: usize = 1024;
-/// How long a session may finish its transaction after the identity expired or the gateway shuts down.
+/// How long a session may finish its transaction after the identity expired.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 /// How often an idle session looks whether its identity and policy still hold.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -60,8 +59,6 @@ pub(crate) struct Session {
     pub(crate) batch_open: bool,
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
     pub(crate) refusing: bool,
-    /// Notifications of its own that the session may hear.
-    pub(crate) notified: OwnNotifications,
     pub(crate) copy_in: CopyIn,
     /// A message of the server's that is passed on in pieces.
     pub(crate) passing: Option<Passing>,
@@ -99,6 +96,7 @@ pub(crate) struct Own {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     IdentityExpired,
+    Idle,
     Shutdown,
     PolicyChanged,
 }
@@ -165,7 +163,6 @@ impl Session {
             taint: Taint::Clean,
             batch_open: false,
             refusing: false,
-            notified: Default::default(),
             copy_in: CopyIn::default(),
             passing: None,
             own: Own::default(),
@@ -266,7 +263,6 @@ impl Session {
         match admit_query(query, &permit) {
             Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
             Verdict::Forward(admitted) => {
-                self.notified.sends(&worded(&permit, &[]));
                 let forgets = self.note_effects(&permit);
                 let change = self.names.query(forgets);
                 self.copy_in.sent(&permit);
@@ -327,7 +323,8 @@ impl Session {
 
     /// Once a second: do identity and gateway still hold? If not, the session ends between transactions.
     fn look(&mut self) -> Done {
-        self.tenure.look(&self.shared.dependencies.verifier, &self.identity);
+        let mid_transaction = self.mid_transaction();
+        self.tenure.look(&self.shared.dependencies.verifier, &self.identity, mid_transaction);
         self.leave_if_due()
     }
 
@@ -358,7 +355,11 @@ impl Session {
                 self.upstream_closed = true;
                 Ok(turn)
             }
-            Turn::Client | Turn::Upstream | Turn::ClientClosed | Turn::Flushed => Ok(turn),
+            Turn::Client => {
+                self.tenure.heard();
+                Ok(turn)
+            }
+            Turn::Upstream | Turn::ClientClosed | Turn::Flushed => Ok(turn),
         }
     }
 

@@ -1,12 +1,15 @@
 //! The settings a session starts with at the server: the client's, as far as the session preset lets it choose
 //! them, and the gateway's own, which the client cannot set.
 
+use std::time::Duration;
+
 use exeat_enforce::settings::{self, SettingRefused};
 use exeat_policy::Principal;
 use exeat_wire::{Fields, Startup};
 
 /// Startup parameters that are no settings, or are answered by the gateway itself.
-const NOT_SETTINGS: &[&str] = &["user", "database", "replication", "options"];
+const NOT_SETTINGS: &[&str] = &["user", "database", "replication", OPTIONS];
+pub(crate) const OPTIONS: &str = "options";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SettingsError {
@@ -42,7 +45,7 @@ pub(crate) fn upstream_settings(
         }
         chosen.push((name.clone(), value.clone()));
     }
-    let options = startup.parameter("options");
+    let options = startup.parameter(OPTIONS);
     let mut given = match options.map(parse_options) {
         None => Vec::new(),
         Some(Ok(given)) => given,
@@ -62,7 +65,7 @@ pub(crate) fn upstream_settings(
     }
     match options {
         // Applied before the settings that stand by name in the packet: the gateway's own win.
-        Some(options) if unrestricted => chosen.push(("options".to_owned(), options.to_owned())),
+        Some(options) if unrestricted => chosen.push((OPTIONS.to_owned(), options.to_owned())),
         Some(_) | None => chosen.extend(given),
     }
     let mut own = vec![
@@ -80,6 +83,41 @@ pub(crate) fn upstream_settings(
     chosen.retain(|(name, _)| !own.iter().any(|(ours, _)| name.eq_ignore_ascii_case(ours)));
     chosen.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Ok(chosen)
+}
+
+/// The target's statement time-out, where the client asks for none or a longer one. A session may still SET its own:
+/// this is what it starts with, as if its role had been given it. A setting by name wins over `options`.
+pub(crate) fn limit_statements(settings: &mut Vec<(String, String)>, limit: Duration) {
+    const NAME: &str = "statement_timeout";
+    let limit = limit.as_millis();
+    let is_shorter = |value: &str| milliseconds(value).is_some_and(|chosen| (1..=limit).contains(&chosen));
+    let by_option = || {
+        let (_, options) = settings.iter().find(|(name, _)| name == OPTIONS)?;
+        last_of(&parse_options(options).ok()?, NAME)
+    };
+    if last_of(settings, NAME).or_else(by_option).is_some_and(|value| is_shorter(&value)) {
+        return;
+    }
+    settings.retain(|(name, _)| !name.eq_ignore_ascii_case(NAME));
+    settings.push((NAME.to_owned(), limit.to_string()));
+}
+
+/// The last value of a name is the one that counts.
+fn last_of(settings: &[(String, String)], wanted: &str) -> Option<String> {
+    settings.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.clone())
+}
+
+/// A decimal time as the server reads it, without a unit of milliseconds. Half of one is none, as it is there.
+fn milliseconds(value: &str) -> Option<u128> {
+    const UNITS: [(&str, f64); 6] =
+        [("ms", 1e6), ("us", 1e3), ("min", 6e10), ("s", 1e9), ("h", 3.6e12), ("d", 8.64e13)];
+    let value = value.trim();
+    let (number, nanoseconds) = UNITS
+        .iter()
+        .find_map(|(unit, nanoseconds)| Some((value.strip_suffix(unit)?, *nanoseconds)))
+        .unwrap_or((value, 1e6));
+    let duration = Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * nanoseconds / 1e9).ok()?;
+    Some((duration.as_nanos() + 499_999) / 1_000_000)
 }
 
 /// `-c name=value`, `-cname=value` and `--name=value`, split at white space with backslash escapes, as the server
@@ -139,6 +177,36 @@ mod tests {
         let settings = parse_options(r"-c search_path=a\ b --statement-timeout=5s -cjit=off").unwrap();
         let expected = [("search_path", "a b"), ("statement_timeout", "5s"), ("jit", "off")];
         assert_eq!(settings, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_session_starts_with_the_targets_statement_timeout_or_a_shorter_one_of_its_own() {
+        let started = |asked: &[&str]| {
+            let mut settings: Vec<_> =
+                asked.iter().map(|value| ("Statement_Timeout".to_owned(), (*value).to_owned())).collect();
+            limit_statements(&mut settings, Duration::from_secs(30));
+            settings.last().unwrap().1.clone()
+        };
+        assert_eq!(started(&[]), "30000");
+        for shorter in ["30s", "29999", "1ms", "5000us", "0.4 min", " 10 s ", "1.5", "501us"] {
+            assert_eq!(started(&[shorter]), shorter);
+        }
+        for longer in
+            ["0", "31s", "30001", "1min", "1h", "1d", "0.6 min", "0ms", "500us", "0x0", "-1", "inf", "soon", ""]
+        {
+            assert_eq!(started(&[longer]), "30000", "{longer}");
+        }
+        assert_eq!(started(&["1s", "0"]), "30000");
+        for (options, by_name) in [
+            ("-c statement-timeout=5s", None),
+            ("-c statement_timeout=5s -c statement_timeout=0", Some("30000")),
+            ("-c statement_timeout=1h", Some("30000")),
+            ("-B 64", Some("30000")),
+        ] {
+            let mut settings = vec![("options".to_owned(), options.to_owned())];
+            limit_statements(&mut settings, Duration::from_secs(30));
+            assert_eq!(last_of(&settings, "statement_timeout").as_deref(), by_name, "{options}");
+        }
     }
 
     #[test]

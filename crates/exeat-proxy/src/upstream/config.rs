@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use exeat_policy::Principal;
 use exeat_store::secret::SecretSource;
@@ -12,6 +13,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::{Map, Value};
 
+use crate::keepalive::Keepalive;
 use crate::tls::{ALPN_POSTGRESQL, Roots, TlsError, Trust, client_config};
 
 /// How the connection is protected.
@@ -35,6 +37,22 @@ pub struct UpstreamConfig {
     database: String,
     mode: TlsMode,
     tls: Option<UpstreamTls>,
+    transport: Transport,
+}
+
+/// How connections to a server are made and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transport {
+    /// For TCP and TLS together.
+    pub connect_timeout: Duration,
+    pub keepalive: Keepalive,
+}
+
+impl Default for Transport {
+    /// libpq users set 10 s where they set a time.
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(10), keepalive: Keepalive::default() }
+    }
 }
 
 #[derive(Clone)]
@@ -90,7 +108,12 @@ impl UpstreamConfig {
                 Some(UpstreamTls { client, server_name })
             }
         };
-        Ok(Self { host, port, database, mode, tls })
+        Ok(Self { host, port, database, mode, tls, transport: Transport::default() })
+    }
+
+    #[must_use]
+    pub fn with_transport(self, transport: Transport) -> Self {
+        Self { transport, ..self }
     }
 
     /// The same server, another database of it.
@@ -113,6 +136,10 @@ impl UpstreamConfig {
 
     pub fn mode(&self) -> TlsMode {
         self.mode
+    }
+
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     pub(super) fn tls(&self) -> Option<&UpstreamTls> {

@@ -15,8 +15,6 @@ use super::error::{Problem, UpstreamError};
 use super::stream::UpstreamStream;
 use crate::tls::server_end_point;
 
-/// TCP and TLS; libpq users set 10 s where they set one.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Startup to ReadyForQuery. The server's own authentication_timeout is 60 s; our clients wait for us.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(20);
 /// A cancel is worth nothing when it comes late.
@@ -104,7 +102,7 @@ async fn try_connect(
 ) -> Result<Connected, Problem> {
     let startup = startup_packet(config, login, parameters)?;
     let password = read_password(&login.password).await?;
-    let stream = within(CONNECT_DEADLINE, "connecting", UpstreamStream::open(config)).await?;
+    let stream = within(config.transport().connect_timeout, "connecting", UpstreamStream::open(config)).await?;
     let mut handshake = Handshake { stream, buffer: BytesMut::new(), read_bytes: 0 };
     let login = async {
         write(&mut handshake.stream, &startup, LOGGING_IN).await?;

@@ -13,7 +13,7 @@ mod login;
 mod stream;
 
 pub use catalog::{CatalogConnection, Rows};
-pub use config::{LoginConfig, TlsMode, UpstreamConfig, UpstreamConfigError, choose_login};
+pub use config::{LoginConfig, TlsMode, Transport, UpstreamConfig, UpstreamConfigError, choose_login};
 pub use error::{Problem, UpstreamError};
 pub use login::{Connected, cancel, connect};
 pub use stream::UpstreamStream;

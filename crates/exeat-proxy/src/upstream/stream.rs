@@ -29,7 +29,8 @@ impl UpstreamStream {
     pub(super) async fn open(config: &UpstreamConfig) -> Result<Self, Problem> {
         let tcp = open_tcp(config).await?;
         // Requests are small and each waits for its answer.
-        tcp.set_nodelay(true).map_err(|cause| Problem::Connect { cause })?;
+        let set = tcp.set_nodelay(true).and_then(|()| config.transport().keepalive.apply(&tcp));
+        set.map_err(|cause| Problem::Connect { cause })?;
         match config.tls() {
             None => Ok(Self::Plain(tcp)),
             Some(tls) => Ok(Self::Tls(Box::new(start_tls(tcp, tls).await?))),

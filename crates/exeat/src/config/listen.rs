@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use exeat_policy::document::{MappingReader, Node, Value, closest};
 use exeat_proxy::config::{ConnectionLimits, Listen, ListenAuth, ListenTls, Target};
@@ -16,6 +18,11 @@ const LISTEN_AUTH: &[(&str, ListenAuth)] =
 /// Upper bound of configurable connection counts: beyond it file descriptors and memory give out first.
 const CONNECTIONS_MAX: i64 = 100_000;
 const FAILED_LOGINS_MAX: u32 = 100_000;
+
+const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+/// Service managers kill what has not ended within some 90 s.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(60);
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
 
 impl Reading<'_> {
     pub(super) fn listen(
@@ -55,8 +62,20 @@ impl Reading<'_> {
             None => Some(ConnectionLimits::default()),
             Some(node) => self.limits(node),
         };
+        let keepalive = self.keepalive(&mut reader);
+        let idle_timeout = self.optional_duration(&mut reader, "idle_timeout", IDLE_TIMEOUT);
+        let drain = self.optional_duration(&mut reader, "drain", DRAIN);
         reader.finish(&mut self.diags);
-        Some(Listen { address: address?, tls: tls?, auth: auth?, default_target: default_target?, limits: limits? })
+        Some(Listen {
+            address: address?,
+            tls: tls?,
+            auth: auth?,
+            default_target: default_target?,
+            limits: limits?,
+            keepalive: keepalive?,
+            idle_timeout: idle_timeout?,
+            drain: drain?.unwrap_or(DRAIN_DEFAULT),
+        })
     }
 
     /// `{cert, key}`, or `off` where the listener is out of reach of others.

@@ -9,6 +9,7 @@ mod listen;
 mod secret;
 mod show;
 mod target;
+mod times;
 
 use std::fs;
 use std::net::SocketAddr;

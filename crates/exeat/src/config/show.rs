@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use exeat_proxy::config::{Databases, Listen, ListenAuth, ListenTls, Target};
+use exeat_proxy::config::{Databases, Keepalive, Listen, ListenAuth, ListenTls, Target};
 use exeat_proxy::identity::{Algorithm, IssuerConfig, JwksSource};
 use exeat_proxy::upstream::LoginConfig;
 use exeat_store::keys::KeySource;
@@ -60,6 +60,9 @@ fn show_listen(listen: &Listen) -> Value {
             "per_source": limits.per_source,
             "failed_logins": format!("{}/min", limits.failed_logins_per_minute),
         },
+        "keepalive": keepalive(listen.keepalive),
+        "idle_timeout": listen.idle_timeout.map(seconds),
+        "drain": seconds(listen.drain),
     })
 }
 
@@ -97,7 +100,10 @@ fn show_target(target: &Target) -> Value {
         "probe_database": upstream.database(),
         "tls": upstream.mode().to_string(),
         "logins": target.logins.iter().map(show_login).collect::<Vec<_>>(),
-        "catalog": {"bounded": format!("{}ms", target.catalog_bound.as_millis())},
+        "connect_timeout": milliseconds(upstream.transport().connect_timeout),
+        "keepalive": keepalive(upstream.transport().keepalive),
+        "statement_timeout": target.statement_timeout.map(milliseconds),
+        "catalog": {"bounded": milliseconds(target.catalog_bound)},
         "allow_newer_server": target.allow_newer_server,
         "allow_privileged_login": target.allow_privileged_login,
         "channels": target.channels,
@@ -131,6 +137,19 @@ fn secret(source: &SecretSource) -> Value {
 
 fn path(path: &Path) -> Value {
     json!(path.display().to_string())
+}
+
+fn keepalive(keepalive: Keepalive) -> Value {
+    json!({
+        "idle": seconds(keepalive.idle),
+        "interval": seconds(keepalive.interval),
+        "count": keepalive.count,
+        "user_timeout": keepalive.user_timeout.map(seconds),
+    })
+}
+
+fn milliseconds(duration: std::time::Duration) -> Value {
+    json!(format!("{}ms", duration.as_millis()))
 }
 
 fn seconds(duration: std::time::Duration) -> Value {

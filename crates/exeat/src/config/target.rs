@@ -1,11 +1,12 @@
 //! `targets:` — the databases behind the gateway and the roles it logs in as.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use exeat_policy::document::{Entry, MappingReader, Node, Value};
 use exeat_proxy::config::{Databases, Target};
-use exeat_proxy::upstream::{LoginConfig, TlsMode, UpstreamConfig, UpstreamConfigError};
+use exeat_proxy::upstream::{LoginConfig, TlsMode, Transport, UpstreamConfig, UpstreamConfigError};
 
 use super::Reading;
 use super::identity::optional;
@@ -26,9 +27,12 @@ const PROBE_DATABASE_DEFAULT: &str = "postgres";
 
 /// How old the knowledge of a catalog may be, unless configured.
 const CATALOG_BOUND_DEFAULT: Duration = Duration::from_secs(1);
-const CATALOG_BOUND_MIN: Duration = Duration::from_millis(100);
 /// Beyond a minute a renamed column would go unnoticed for longer than an agent needs.
-const CATALOG_BOUND_MAX: Duration = Duration::from_secs(60);
+const CATALOG_BOUND: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+
+const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
+/// The server's own bounds: milliseconds in 31 bits.
+const STATEMENT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 24);
 
 /// Longest name of a target: it is a database name on the client's side, which PostgreSQL cuts at 63 bytes.
 const TARGET_NAME_BYTES_MAX: usize = 63;
@@ -69,6 +73,8 @@ impl Reading<'_> {
             None => Some(CATALOG_BOUND_DEFAULT),
             Some(node) => self.catalog(node),
         };
+        let transport = self.transport(&mut reader);
+        let statement_timeout = self.optional_duration(&mut reader, "statement_timeout", STATEMENT_TIMEOUT);
         let allow_newer_server = self.switch(&mut reader, "allow_newer_server");
         let allow_privileged_login = self.switch(&mut reader, "allow_privileged_login");
         let channels = match reader.optional("channels") {
@@ -79,10 +85,11 @@ impl Reading<'_> {
         reader.finish(&mut self.diags);
         Some(Target {
             name: name.to_owned(),
-            upstream: upstream?,
+            upstream: upstream?.with_transport(transport?),
             databases: databases?,
             logins: logins?,
             catalog_bound: catalog_bound?,
+            statement_timeout: statement_timeout?,
             allow_newer_server: allow_newer_server?,
             allow_privileged_login: allow_privileged_login?,
             channels: channels?,
@@ -155,15 +162,14 @@ impl Reading<'_> {
         let bounded = reader.required("bounded", &mut self.diags);
         reader.finish(&mut self.diags);
         let node = bounded?;
-        let bound = node.as_duration(&mut self.diags)?;
-        if (CATALOG_BOUND_MIN..=CATALOG_BOUND_MAX).contains(&bound) {
-            return Some(bound);
-        }
-        self.diags.error(
-            &node.span,
-            format!("`bounded` is {bound:?}, it must be from {CATALOG_BOUND_MIN:?} to {CATALOG_BOUND_MAX:?}"),
-        );
-        None
+        self.duration(node, CATALOG_BOUND)
+    }
+
+    fn transport(&mut self, reader: &mut MappingReader<'_>) -> Option<Transport> {
+        let default = Transport::default();
+        let keepalive = self.keepalive(reader);
+        let connect_timeout = self.optional_duration(reader, "connect_timeout", CONNECT_TIMEOUT);
+        Some(Transport { connect_timeout: connect_timeout?.unwrap_or(default.connect_timeout), keepalive: keepalive? })
     }
 
     fn switch(&mut self, reader: &mut MappingReader<'_>, key: &'static str) -> Option<bool> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use exeat_proxy::config::{Databases, ListenTls};
+use exeat_proxy::config::{Databases, Keepalive, ListenTls};
 use exeat_proxy::upstream::TlsMode;
 use exeat_store::secret::SecretSource;
 
@@ -146,7 +146,6 @@ fn what_later_versions_know_is_refused_by_name() {
         ("      host: localhost\n", "      host: localhost\n      declassify: []\n", "`declassify`"),
         ("      host: localhost\n", "      host: localhost\n      unclassified: allow\n", "`unclassified`"),
         ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
-        ("tls: off}", "tls: off, auth: oauthbearer}", "`auth`"),
         ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
     ] {
         refused(from, to, &format!("{key} is not supported by this version"));
@@ -179,9 +178,39 @@ fn numbers_have_limits_and_the_message_says_them() {
     refused("tls: off}", "tls: off, limits: {failed_logins: 20}}", "such as 20/min");
     refused("      host: localhost\n", "      host: localhost\n      port: 70000\n", "from 1 to 65535");
     refused("      tls: off\n", "      tls: off\n      catalog: {bounded: 2h}\n", "it must be from 100ms to 60s");
+    refused("tls: off}", "tls: off, keepalive: {idle: 10ms}}", "from 1s to 7200s");
+    refused("tls: off}", "tls: off, keepalive: {count: 0}}", "from 1 to 100");
+    refused("tls: off}", "tls: off, drain: 2h}", "from 0ns to 3600s");
+    refused("tls: off}", "tls: off, idle_timeout: 1ms}", "from 1s to 86400s");
+    refused("      tls: off\n", "      tls: off\n      connect_timeout: 5m\n", "from 100ms to 60s");
     let config = changed("tls: off}", "tls: off, limits: {per_source: 7, failed_logins: 3/min}}").unwrap();
     assert_eq!(config.proxy.listen.limits.per_source, 7);
     assert_eq!(config.proxy.listen.limits.failed_logins_per_minute, 3);
+}
+
+#[test]
+fn times_have_defaults_and_each_side_its_own() {
+    let defaults = parse(SMALL).unwrap().proxy;
+    let keepalive = Keepalive::default();
+    assert_eq!((defaults.listen.keepalive, defaults.listen.idle_timeout), (keepalive, None));
+    assert_eq!(defaults.listen.drain, Duration::from_secs(60));
+    assert_eq!(defaults.targets["shop"].upstream.transport().keepalive, keepalive);
+    assert_eq!(defaults.targets["shop"].statement_timeout, None);
+
+    let listen = changed("tls: off}", "tls: off, keepalive: {idle: 7s}, idle_timeout: 10m, drain: 5s}").unwrap();
+    let shown = show(&listen)["listen"]["postgres"].clone();
+    assert_eq!((&shown["idle_timeout"], &shown["drain"]), (&"600s".into(), &"5s".into()));
+    let listen = listen.proxy;
+    assert_eq!(listen.listen.keepalive, Keepalive { idle: Duration::from_secs(7), ..keepalive });
+    assert_eq!(listen.targets["shop"].upstream.transport().keepalive, keepalive);
+
+    let times = "      connect_timeout: 2s\n      statement_timeout: 30s\n      keepalive: {user_timeout: 90s}\n";
+    let target =
+        changed("      tls: off\n", &format!("      tls: off\n{times}")).unwrap().proxy.targets["shop"].clone();
+    assert_eq!(target.statement_timeout, Some(Duration::from_secs(30)));
+    let transport = target.upstream.transport();
+    assert_eq!(transport.connect_timeout, Duration::from_secs(2));
+    assert_eq!(transport.keepalive.user_timeout, Some(Duration::from_secs(90)));
 }
 
 #[test]

@@ -163,7 +163,8 @@ impl PassThrough {
                 }
             };
             match turn {
-                Turn::Client | Turn::Upstream => {}
+                Turn::Client => self.tenure.heard(),
+                Turn::Upstream => {}
                 // What it has sent runs to its end, as it would without a gateway.
                 Turn::ClientClosed => self.client_left = true,
                 Turn::UpstreamClosed if self.server_left => return Err(SessionEnd::UpstreamFatal),
@@ -244,7 +245,8 @@ impl PassThrough {
         if self.client_left || self.terminated {
             self.abandon()?;
         }
-        self.tenure.look(&self.shared.dependencies.verifier, &self.identity);
+        let mid_transaction = self.mid_transaction();
+        self.tenure.look(&self.shared.dependencies.verifier, &self.identity, mid_transaction);
         self.tenure.leave_if_due(self.mid_transaction())
     }
 
