@@ -69,10 +69,10 @@ peers-quick: ## a part of them in at most five minutes; those that are not insta
 	@cargo build --quiet --locked -p exeat
 	@$(PYTHON) e2e/peers/run --quick $(PEERS)
 
-bench: ## CPU and latency a query, direct against pgbouncer against Exeat, in one interleaved run
+bench: ## what it costs: queries, bulk, connections, memory; direct, pgbouncer and Exeat in one run (BENCH="--only points" to choose)
 	@.ci/deps bench
 	cargo build --locked --release -p exeat
-	$(PYTHON) bench/point_reads.py $(BENCH)
+	$(PYTHON) bench/run.py $(BENCH)
 
 full: ## what a release needs: the tests, the tests again on PostgreSQL 18, the clients' suites on both, the benchmark
 	@$(MAKE) --no-print-directory test

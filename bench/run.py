@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""What the gateway costs: direct against pgbouncer (session pooling) against Exeat, in one interleaved run.
+
+    bench/run.py [--only points,latency,bulk,connects,idle] [--rounds 3] [--seconds 3] [--scale 20] [--clients 1,16,64]
+                 [--modes simple,extended,prepared] [--rows 2000000] [--sessions 1000] [--json FILE]
+
+Endpoints: `direct`; `pgbouncer`, where installed; `pass` (Exeat, pass-through policy: authenticated and recorded); `policy`
+(Exeat, a policy with sealed columns that the statement does not touch); `masked` (the same, the statement returns them).
+Rounds take turns over the endpoints and medians are shown, with each figure's ratio. CPU is user + system time of the proxy's
+process from /proc: the figure to steer by, because client, server and proxy share the machine's cores.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "e2e"))
+
+import idle  # noqa: E402
+import bulk  # noqa: E402
+import points  # noqa: E402
+from bulk import Bulk  # noqa: E402
+from connects import Connects  # noqa: E402
+from figures import load, machine  # noqa: E402
+from lib.gateway import REPOSITORY, binary  # noqa: E402
+from lib.run import HarnessError, Run, end_on_signals, say  # noqa: E402
+from place import Place, pgbouncer_command  # noqa: E402
+from points import Points  # noqa: E402
+
+PARTS = ("points", "latency", "bulk", "connects", "idle")
+
+
+def words(text):
+    return text.split(",")
+
+
+def numbers(text):
+    return [int(word) for word in words(text)]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", type=words, default=list(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3, help="of each pgbench run")
+    parser.add_argument("--scale", type=int, default=20)
+    parser.add_argument("--clients", type=numbers, default=[1, 16, 64])
+    parser.add_argument("--modes", type=words, default=["simple", "extended", "prepared"])
+    parser.add_argument("--rows", type=int, default=2_000_000, help="of the bulk read")
+    parser.add_argument("--sessions", type=int, default=1000, help="idle at once")
+    parser.add_argument("--json", metavar="FILE", help="also write every sample")
+    given = parser.parse_args()
+    for part in given.only:
+        if part not in PARTS:
+            parser.error(f'part "{part}" is not one of {", ".join(PARTS)}')
+    return given
+
+
+def build_measured(path, given_by_hand):
+    """What the figures are of. A binary handed in says nothing of its commit: the checkout's would be a guess."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    if given_by_hand:
+        return f"binary of EXEAT_BIN (sha256 {digest}), commit not known"
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )
+    return f"commit {described.stdout.strip() or 'unknown'} (binary sha256 {digest})"
+
+
+def pgbouncer_version():
+    program = pgbouncer_command()
+    if program is None:
+        return "no pgbouncer"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return said.splitlines()[0] if said else "pgbouncer of unknown version"
+
+
+def preamble(place, given):
+    command = " ".join(["bench/run.py", *sys.argv[1:]])
+    print(
+        f"`{command}`: {given.build}, PostgreSQL {place.version}, {pgbouncer_version()}; {machine()}, shared by client, server "
+        f"and proxy; load before the run {load()}. Scale {given.scale}, medians of {given.rounds} interleaved rounds of {given.seconds} s, "
+        "loopback, without TLS where not said, token login, record with durability os.\n",
+        flush=True,
+    )
+
+
+def bench(run, given):
+    started = time.monotonic()
+    place = Place(run, given)
+    preamble(place, given)
+    if {"points", "latency", "connects"} & set(given.only):
+        points.load_tables(place, given)
+    if "bulk" in given.only:
+        bulk.load_table(place, given)
+    found = place.roads()
+    kinds = [kind for name, kind in (("points", Points), ("bulk", Bulk), ("connects", Connects)) if name in given.only]
+    parts = [kind(place, found, given) for kind in kinds]
+    for turn in range(given.rounds):
+        for part in parts:
+            say(f"round {turn + 1} of {given.rounds}: {part.title.lower()}")
+            part.round()
+    for part in parts:
+        print(f"### {part.title}\n")
+        part.report()
+    if "latency" in given.only:
+        say("latencies")
+        print("### Latency\n")
+        (next((part for part in parts if isinstance(part, Points)), None) or Points(place, found, given)).report_latency()
+    if "idle" in given.only:
+        say("memory")
+        print("### Memory of idle sessions\n")
+        idle.report(place, given)
+    print(f"Took {(time.monotonic() - started) / 60:.1f} minutes; load after the run {load()}.")
+    if given.json:
+        samples = {part.title: [[*(key if isinstance(key, tuple) else (key,)), value] for key, value in part.results.items()] for part in parts}
+        Path(given.json).write_text(json.dumps(samples, indent=1) + "\n")
+
+
+def main():
+    given = arguments()
+    end_on_signals()
+    # Thousands of sockets, on both sides of each proxy.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        by_hand = bool(os.environ.get("EXEAT_BIN"))
+        path = binary(release=True)
+        given.build = build_measured(path, by_hand)
+        say(f"measuring {given.build}")
+        os.environ["EXEAT_BIN"] = str(path)
+        with Run() as run:
+            bench(run, given)
+    except (HarnessError, OSError, subprocess.CalledProcessError) as error:
+        say(f"error: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
