@@ -133,6 +133,7 @@ fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &Stateme
             effect: StateEffect::of(&statement.kind, true),
             forgets: Forgets::of(&statement.kind),
             copy: CopyStream::of(&statement.kind),
+            notifies: Vec::new(),
         };
         return conclude(facts, plan, decision);
     }
@@ -208,6 +209,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 effect: StateEffect::of(&statement.kind, true),
                 forgets: Forgets::of(&statement.kind),
                 copy: CopyStream::of(&statement.kind),
+                notifies: Vec::new(),
             };
             Step::Permit { plan, decision }
         }
@@ -274,6 +276,7 @@ fn evaluate_known(
         effect: StateEffect::of(kind, lineage.changes_settings),
         forgets: Forgets::of(&statement.kind),
         copy: CopyStream::of(kind),
+        notifies: lineage.notifies.clone(),
     };
     Step::Permit { plan, decision }
 }

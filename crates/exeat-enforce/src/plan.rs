@@ -1,7 +1,7 @@
 //! What the answer to one statement must look like, and what the statement does to the session.
 
 use exeat_policy::ColumnMask;
-use exeat_sql::{ColumnId, SessionCommand, StatementKind, TransactionCommand};
+use exeat_sql::{ColumnId, Notification, SessionCommand, StatementKind, TransactionCommand};
 
 use crate::scrub::Taint;
 
@@ -13,6 +13,8 @@ pub struct StatementPlan {
     /// Prepared statements that are gone after it.
     pub forgets: Option<Forgets>,
     pub copy: CopyStream,
+    /// What it notifies: of its own notifications a session hears these, and no others.
+    pub notifies: Vec<Notification>,
 }
 
 /// Whether COPY data flows while the statement runs, and which way.

@@ -247,13 +247,22 @@ pub enum ReleaseError {
     Decode(#[from] DecodeError),
 }
 
-/// Everything but rows. `taint` is the worst of what the message may carry; `channels` are NOTIFY channels whose
-/// notifications pass.
+/// A notification as the server brings it.
+#[derive(Debug, Clone, Copy)]
+pub struct Notified<'a> {
+    /// Process id of the backend that sent it.
+    pub pid: i32,
+    pub channel: &'a str,
+    pub payload: &'a str,
+}
+
+/// Everything but rows. `taint` is the worst of what the message may carry; `notified` says which notifications
+/// pass.
 pub fn release(
     message: &BackendMessage,
     taint: Taint,
     correlation: &str,
-    channels: &dyn Fn(&str) -> bool,
+    notified: &mut dyn FnMut(Notified<'_>) -> bool,
     out: &mut Outbox,
 ) -> Result<(), ReleaseError> {
     match message {
@@ -265,8 +274,8 @@ pub fn release(
                 notice.encode_notice(&mut out.bytes);
             }
         }
-        BackendMessage::NotificationResponse { frame, channel, .. } => {
-            if channels(channel.as_str()) {
+        BackendMessage::NotificationResponse { frame, pid, channel, payload } => {
+            if notified(Notified { pid: *pid, channel: channel.as_str(), payload: payload.as_str() }) {
                 out.bytes.extend_from_slice(frame.bytes());
             }
         }

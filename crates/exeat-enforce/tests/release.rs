@@ -323,6 +323,7 @@ fn unchecked_passes_rows_as_they_are() {
         effect: StateEffect::default(),
         forgets: None,
         copy: CopyStream::None,
+        notifies: Vec::new(),
     };
     let shop = Shop::new();
     let bound = shop.bind(&plan, &[shop.customer("ssn", TEXT)]).unwrap();
@@ -394,7 +395,7 @@ fn every_kind_of_message_has_one_fate_under_each_taint() {
     for (message, fates) in every_kind() {
         for (taint, fate) in [Taint::Clean, Taint::Sealed, Taint::UserCode].into_iter().zip(fates) {
             let mut out = Outbox::default();
-            let released = release(&message, taint, "c-1", &|channel| channel == "news", &mut out);
+            let released = release(&message, taint, "c-1", &mut |it| it.channel == "news", &mut out);
             let name = message.name();
             assert_eq!(released.is_err(), fate == Fate::NotAllowed, "{name} {taint:?}: {released:?}");
             match fate {
@@ -445,7 +446,7 @@ fn an_error_of_user_code_keeps_neither_its_words_nor_its_code() {
     let mut bytes = BytesMut::new();
     fields.encode_error(&mut bytes);
     let mut out = Outbox::default();
-    release(&decode(&bytes), Taint::UserCode, "c-1", &|_| false, &mut out).unwrap();
+    release(&decode(&bytes), Taint::UserCode, "c-1", &mut |_| false, &mut out).unwrap();
     assert!(!contains(out.chunk(), SECRET.as_bytes()) && !contains(out.chunk(), b"S3CR1"));
     assert!(contains(out.chunk(), b"P0001") && contains(out.chunk(), b"c-1"));
 }

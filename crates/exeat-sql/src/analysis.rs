@@ -109,6 +109,7 @@ pub enum SessionCommand {
     },
     Notify {
         channel: String,
+        payload: String,
     },
 }
 
@@ -185,11 +186,27 @@ pub struct Lineage {
     /// The (name in lower case, value) pairs of its set_config calls, in order: to be checked as SET is. `None` is a
     /// value that comes as a parameter.
     pub settings: Vec<(String, Option<String>)>,
+    /// What NOTIFY and calls of pg_notify send, in order.
+    pub notifies: Vec<Notification>,
     /// It calls a size function (`\dt+` does). Sizes tell something about stored values: admission must refuse
     /// this where any column of the target is sealed for the principal, whatever relations it names.
     pub relation_sizes: bool,
     /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
     pub metadata_only: bool,
+}
+
+/// A notification as the statement words it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    pub channel: NotifyText,
+    pub payload: NotifyText,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotifyText {
+    Literal(String),
+    /// `$n`.
+    Parameter(i32),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,8 @@ pub(crate) enum Review {
     CurrentSetting,
     /// The setting must be a literal, its value one or a parameter; enforcement checks them as SET.
     SetConfig,
+    /// Channel and payload must be literals or parameters; beside it, nothing but metadata may be read.
+    Notify,
     /// An effect on the session or on time: literal arguments, and nothing but metadata read beside it.
     Effect,
 }
@@ -31,6 +33,7 @@ pub(crate) fn review(name: &str) -> Option<Review> {
         "pg_table_size" => Some(Review::Size),
         "current_setting" => Some(Review::CurrentSetting),
         "set_config" => Some(Review::SetConfig),
+        "pg_notify" => Some(Review::Notify),
         _ if EFFECTS.contains(&name) => Some(Review::Effect),
         _ if LISTS.iter().any(|list| list.contains(&name)) => Some(Review::Free),
         _ => None,
@@ -507,7 +510,6 @@ mod tests {
             "setval",
             "currval",
             "lastval",
-            "pg_notify",
             "pg_terminate_backend",
             "pg_cancel_backend",
             "pg_reload_conf",
@@ -528,6 +530,7 @@ mod tests {
         }
         assert_eq!(review("lower"), Some(Review::Free));
         assert_eq!(review("pg_sleep"), Some(Review::Effect));
+        assert_eq!(review("pg_notify"), Some(Review::Notify));
     }
 
     #[test]

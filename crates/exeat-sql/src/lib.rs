@@ -12,8 +12,8 @@ mod statement;
 mod walk;
 
 pub use analysis::{
-    Analysis, ColumnUse, Lineage, MessageAnalysis, Opaque, OpaqueReason, Output, ParseFailure, SessionCommand, Source,
-    StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Analysis, ColumnUse, Lineage, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Output,
+    ParseFailure, SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,

@@ -15,8 +15,8 @@ use crate::walk::select::Target;
 use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
 use crate::{
-    Analysis, ColumnUse, Lineage, Opaque, OpaqueReason, Output, ParseFailure, Scope, SessionCommand, Source,
-    StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Analysis, ColumnUse, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure, Scope,
+    SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 
 /// What earlier statements of the message leave uncertain for later ones.
@@ -152,7 +152,14 @@ fn session_lineage(command: &SessionCommand) -> Lineage {
         | SessionCommand::Unlisten { .. }
         | SessionCommand::Notify { .. } => None,
     };
-    Lineage { outputs, metadata_only: true, ..Lineage::default() }
+    let notifies = match command {
+        SessionCommand::Notify { channel, payload } => vec![Notification {
+            channel: NotifyText::Literal(channel.clone()),
+            payload: NotifyText::Literal(payload.clone()),
+        }],
+        _ => Vec::new(),
+    };
+    Lineage { outputs, notifies, metadata_only: true, ..Lineage::default() }
 }
 
 fn computed(name: Option<&str>) -> Output {
@@ -232,6 +239,7 @@ fn finish(
         locks_rows: facts.locks_rows,
         changes_settings: !facts.settings.is_empty(),
         settings: facts.settings,
+        notifies: facts.notifies,
         relation_sizes: facts.relation_sizes,
         metadata_only,
     })

@@ -47,7 +47,9 @@ fn session(node: &NodeEnum) -> Option<SessionCommand> {
         NodeEnum::ClosePortalStmt(stmt) => SessionCommand::CloseCursor { name: some(&stmt.portalname) },
         NodeEnum::ListenStmt(stmt) => SessionCommand::Listen { channel: stmt.conditionname.clone() },
         NodeEnum::UnlistenStmt(stmt) => SessionCommand::Unlisten { channel: some(&stmt.conditionname) },
-        NodeEnum::NotifyStmt(stmt) => SessionCommand::Notify { channel: stmt.conditionname.clone() },
+        NodeEnum::NotifyStmt(stmt) => {
+            SessionCommand::Notify { channel: stmt.conditionname.clone(), payload: stmt.payload.clone() }
+        }
         _ => return None,
     })
 }

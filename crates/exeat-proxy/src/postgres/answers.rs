@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use exeat_enforce::plan::{Outputs, StatementPlan};
-use exeat_enforce::release::{self, BoundMask, MaskMismatch};
+use exeat_enforce::release::{self, BoundMask, MaskMismatch, Notified};
 use exeat_enforce::scrub::Taint;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{
@@ -103,9 +103,15 @@ impl Session {
     fn release(&mut self, message: &BackendMessage, taint: Taint) -> Done {
         let listened = &self.target.channels;
         let sealed = !self.picture.facts.unrestricted;
-        let passes = |channel: &str| !sealed || listened.iter().any(|known| known == channel);
+        // Where user code runs, what this session seems to have sent may be what that code sent.
+        let hears_itself = self.taint < Taint::UserCode;
+        let own_pid = self.upstream_key.0;
+        let mut passes = |it: Notified<'_>| {
+            let mut own = || hears_itself && it.pid == own_pid && self.notified.hears(it.channel, it.payload);
+            !sealed || listened.iter().any(|known| known == it.channel) || own()
+        };
         let correlation = self.record.session();
-        release::release(message, taint, correlation, &passes, &mut self.io.outbox)?;
+        release::release(message, taint, correlation, &mut passes, &mut self.io.outbox)?;
         Ok(())
     }
 
@@ -329,6 +335,7 @@ impl Session {
         if *status == TransactionStatus::Idle && !self.batch_open && self.pipeline.due() == 0 {
             self.picture.at_rest();
             self.taint = Taint::Clean;
+            self.notified.forget();
             self.names.forget_portals();
         }
         if to_client { self.release(message, Taint::Clean) } else { Ok(()) }

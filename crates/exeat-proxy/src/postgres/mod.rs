@@ -11,6 +11,7 @@ mod finish;
 mod io;
 mod large;
 pub(crate) mod login;
+mod notify;
 mod outcome;
 pub(crate) mod pass_through;
 mod picture;

@@ -10,6 +10,7 @@ use exeat_sql::Oid;
 use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target};
 
 use super::due::{Due, ExecuteDue};
+use super::notify::worded;
 use super::outcome::Intent;
 use super::picture::{Refused, Understood};
 use super::send::OWN_NAME;
@@ -95,12 +96,13 @@ impl Session {
     fn portal(&self, bind: &Bind, permit: Arc<exeat_enforce::evaluate::Permit>, request_id: Arc<str>) -> Portal {
         Portal {
             request_id,
-            permit,
             policy: self.picture.policy.generation,
             catalog: self.picture.facts.snapshot.version(),
             result_formats: bind.result_formats.clone(),
+            notifies: worded(&permit, &bind.parameters),
             bound: OnceLock::new(),
             describe_sent: AtomicBool::new(false),
+            permit,
         }
     }
 
@@ -140,6 +142,7 @@ impl Session {
             let due = Due::DescribePortal { portal: Arc::clone(&portal), ours: true };
             self.sender().describe_portal(execute.portal.as_str(), due)?;
         }
+        self.notified.sends(&portal.notifies);
         let forgets = self.note_effects(&portal.permit);
         let change = (!forgets.is_empty()).then(|| self.names.query(forgets));
         let control = Control::execute(execute, &portal.permit);

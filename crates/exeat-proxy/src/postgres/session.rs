@@ -21,6 +21,7 @@ use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn};
 use super::large::Passing;
+use super::notify::{OwnNotifications, worded};
 use super::outcome::Intent;
 use super::picture::{Picture, Understood};
 use super::seat::{Seat, Tenure};
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) batch_open: bool,
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
     pub(crate) refusing: bool,
+    /// Notifications of its own that the session may hear.
+    pub(crate) notified: OwnNotifications,
     pub(crate) copy_in: CopyIn,
     /// A message of the server's that is passed on in pieces.
     pub(crate) passing: Option<Passing>,
@@ -163,6 +166,7 @@ impl Session {
             taint: Taint::Clean,
             batch_open: false,
             refusing: false,
+            notified: Default::default(),
             copy_in: CopyIn::default(),
             passing: None,
             own: Own::default(),
@@ -263,6 +267,7 @@ impl Session {
         match admit_query(query, &permit) {
             Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
             Verdict::Forward(admitted) => {
+                self.notified.sends(&worded(&permit, &[]));
                 let forgets = self.note_effects(&permit);
                 let change = self.names.query(forgets);
                 self.copy_in.sent(&permit);

@@ -29,6 +29,8 @@ pub(crate) struct Portal {
     /// Version of the catalog it was analysed against.
     pub(crate) catalog: u64,
     pub(crate) result_formats: Vec<Format>,
+    /// What its statement notifies, as (channel, payload).
+    pub(crate) notifies: Vec<(String, String)>,
     /// Set by the first description the server gives for it; rows without it are never released.
     pub(crate) bound: OnceLock<BoundMask>,
     /// A Describe of this portal is already on its way, the client's or ours.

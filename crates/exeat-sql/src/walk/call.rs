@@ -8,7 +8,7 @@ use super::scope::Value;
 use super::{Stop, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::catalog::PG_CATALOG;
 use crate::functions::{self, Review};
-use crate::{OpaqueReason, Use};
+use crate::{Notification, NotifyText, OpaqueReason, Use};
 
 impl Walker<'_> {
     /// A call whose value is passed on. `date(x)` of a date is no call to the server but x itself.
@@ -124,6 +124,17 @@ impl Walker<'_> {
                 },
                 _ => construct("set_config with computed arguments", at),
             },
+            Review::Notify => match args {
+                [channel, payload] => match (notify_text(channel), notify_text(payload)) {
+                    (Some(channel), Some(payload)) => {
+                        self.facts.session_effect.get_or_insert((name.to_owned(), at));
+                        self.facts.notifies.push(Notification { channel, payload });
+                        Ok(())
+                    }
+                    _ => construct("pg_notify with a computed channel or payload", at),
+                },
+                _ => construct("pg_notify of this form", at),
+            },
             Review::Effect if args.iter().all(is_literal) => {
                 self.facts.session_effect.get_or_insert((name.to_owned(), at));
                 Ok(())
@@ -146,11 +157,20 @@ fn literal(node: &Node) -> Option<&str> {
 
 /// A parameter, bare or cast to text.
 fn is_parameter(node: &Node) -> bool {
+    parameter(node).is_some()
+}
+
+fn parameter(node: &Node) -> Option<i32> {
     match &node.node {
-        Some(NodeEnum::ParamRef(_)) => true,
-        Some(NodeEnum::TypeCast(cast)) => text_cast(cast).is_some_and(is_parameter),
-        _ => false,
+        Some(NodeEnum::ParamRef(parameter)) => Some(parameter.number),
+        Some(NodeEnum::TypeCast(cast)) => text_cast(cast).and_then(parameter),
+        _ => None,
     }
+}
+
+fn notify_text(node: &Node) -> Option<NotifyText> {
+    let parameter = || parameter(node).map(NotifyText::Parameter);
+    literal(node).map(|text| NotifyText::Literal(text.to_owned())).or_else(parameter)
 }
 
 /// What is cast to text.

@@ -26,7 +26,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{OpaqueReason, Use};
+use crate::{Notification, OpaqueReason, Use};
 
 use scope::{Columns, Level, Value};
 
@@ -89,6 +89,7 @@ pub(crate) struct Facts {
     pub(crate) user_code: bool,
     pub(crate) locks_rows: bool,
     pub(crate) settings: Vec<(String, Option<String>)>,
+    pub(crate) notifies: Vec<Notification>,
     /// DEFAULT stands for a value to write.
     pub(crate) says_default: bool,
     pub(crate) relation_sizes: bool,

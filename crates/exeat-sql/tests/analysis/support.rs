@@ -116,6 +116,7 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();
     }
     for (flag, set) in [
+        ("notifies", !lineage.notifies.is_empty()),
         ("user code", lineage.user_code),
         ("locks rows", lineage.locks_rows),
         ("changes settings", lineage.changes_settings),
