@@ -54,6 +54,20 @@ impl From<ScramError> for AuthError {
 }
 
 impl AuthError {
+    /// A wrong password is answered as a server answers it.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Identity(problem) => problem.sqlstate(),
+            Self::Handle => "28P01",
+            Self::Lease(_)
+            | Self::Scram(_)
+            | Self::Bearer(_)
+            | Self::Discovery
+            | Self::TooManyFailures
+            | Self::Randomness => "28000",
+        }
+    }
+
     /// What to do about it, one sentence for the client's HINT.
     pub fn hint(&self) -> &'static str {
         match self {

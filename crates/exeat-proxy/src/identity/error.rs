@@ -92,6 +92,14 @@ impl IdentityError {
         }
     }
 
+    /// What is no token at all is a wrong password, as a server says it; any other problem is one of authorization.
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Missing | Self::NotAToken { .. } => "28P01",
+            _ => "28000",
+        }
+    }
+
     /// Stable name for the record and for metrics.
     pub fn reason_code(&self) -> &'static str {
         match self {

@@ -1,11 +1,17 @@
 //! Cancel keys: the client gets the server's process id and a secret of ours; a CancelRequest that names both
 //! wakes the session, which alone decides whether one of the client's own statements is there to be cancelled.
+//! The connection that brought the request stays open until the session has settled it, as it does at a server:
+//! clients take the end of that connection for leave to send their next statement.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::config::Target;
 
 /// Secrets have exactly 4 bytes in protocol 3.0...
 const SECRET_BYTES_3_0: usize = 4;
@@ -14,9 +20,15 @@ const SECRET_BYTES_3_2: usize = 32;
 
 type Key = (i32, Vec<u8>);
 
+/// Requests that wait for one session to look at them; more are dropped, the session is being cancelled anyway.
+const REQUESTS_MAX: usize = 16;
+
+/// A request to cancel; dropping it tells the one who asked that it is settled.
+pub(crate) type Asked = oneshot::Sender<()>;
+
 #[derive(Debug, Default)]
 pub(crate) struct CancelKeys {
-    keys: Mutex<HashMap<Key, Arc<Notify>>>,
+    keys: Mutex<HashMap<Key, mpsc::Sender<Asked>>>,
 }
 
 /// Registered for as long as it lives.
@@ -24,7 +36,7 @@ pub(crate) struct CancelKeys {
 pub(crate) struct CancelKey {
     pub(crate) pid: i32,
     pub(crate) secret: Vec<u8>,
-    pub(crate) requested: Arc<Notify>,
+    pub(crate) requests: mpsc::Receiver<Asked>,
     registry: Arc<CancelKeys>,
 }
 
@@ -33,18 +45,51 @@ impl CancelKeys {
     pub(crate) fn register(registry: &Arc<Self>, pid: i32, minor: u16) -> Option<CancelKey> {
         let mut secret = vec![0; if minor >= 2 { SECRET_BYTES_3_2 } else { SECRET_BYTES_3_0 }];
         SystemRandom::new().fill(&mut secret).ok()?;
-        let requested = Arc::new(Notify::new());
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let mut keys = registry.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.insert((pid, secret.clone()), Arc::clone(&requested));
+        keys.insert((pid, secret.clone()), sender);
         drop(keys);
-        Some(CancelKey { pid, secret, requested, registry: Arc::clone(registry) })
+        Some(CancelKey { pid, secret, requests, registry: Arc::clone(registry) })
     }
 
-    /// Answers nothing either way, like PostgreSQL: who asks learns nothing.
-    pub(crate) fn request(&self, pid: i32, secret: &[u8]) {
+    /// Says nothing either way, like PostgreSQL: who asks learns nothing. What comes back is done once the request
+    /// is settled.
+    pub(crate) fn request(&self, pid: i32, secret: &[u8]) -> Option<oneshot::Receiver<()>> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(requested) = keys.get(&(pid, secret.to_vec())) {
-            requested.notify_one();
+        let sessions = keys.get(&(pid, secret.to_vec()))?;
+        let (asked, settled) = oneshot::channel();
+        sessions.try_send(asked).ok().map(|()| settled)
+    }
+}
+
+/// Cancel requests on their way to the server, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelling {
+    task: Option<JoinHandle<()>>,
+}
+
+impl Cancelling {
+    pub(crate) fn under_way(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Asks the server to cancel what backend `key` runs. `asked` is settled when the server has taken the request.
+    pub(crate) fn forward(&mut self, target: &Arc<Target>, key: &(i32, Bytes), asked: Option<Asked>) {
+        let target = Arc::clone(target);
+        let (pid, secret) = key.clone();
+        self.task = Some(tokio::spawn(async move {
+            if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
+                tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "could not forward a cancel request");
+            }
+            drop(asked);
+        }));
+    }
+
+    /// Returns once the request under way has landed.
+    pub(crate) async fn settle(&mut self) {
+        if let Some(task) = &mut self.task {
+            let _ = task.await;
+            self.task = None;
         }
     }
 }

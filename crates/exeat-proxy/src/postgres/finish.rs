@@ -18,7 +18,7 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(crate) async fn finish(mut self, end: SessionEnd) {
-        self.settle_cancel().await;
+        self.cancelling.settle().await;
         if let SessionEnd::Client(_) | SessionEnd::ClientMessage(_) | SessionEnd::ClientClosed = end {
             self.cancel_what_runs().await;
         }

@@ -199,6 +199,17 @@ where
         poll_fn(|cx| self.poll_turn(cx, interest)).await
     }
 
+    /// The same without waiting: `None` where nothing is at hand.
+    pub(crate) async fn turn_now(&mut self, interest: Interest) -> io::Result<Option<Turn>> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll_turn(cx, interest) {
+                Poll::Ready(turn) => turn.map(Some),
+                Poll::Pending => Ok(None),
+            })
+        })
+        .await
+    }
+
     fn poll_turn(&mut self, cx: &mut Context<'_>, interest: Interest) -> Poll<io::Result<Turn>> {
         if let Poll::Ready(Err(_)) = self.poll_write_client(cx) {
             return Poll::Ready(Ok(Turn::ClientClosed));

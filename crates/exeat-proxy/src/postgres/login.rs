@@ -72,7 +72,9 @@ impl LoginError {
     /// What the client is told. Inner detail of target and gateway stays in the log.
     pub(crate) fn fields(&self) -> Fields {
         match self {
-            Self::Auth(problem) => Fields::new("FATAL", "28000", &problem.to_string()).with(b'H', problem.hint()),
+            Self::Auth(problem) => {
+                Fields::new("FATAL", problem.sqlstate(), &problem.to_string()).with(b'H', problem.hint())
+            }
             Self::NotFound(problem) => not_found(problem),
             Self::NoRule(target) => {
                 Refusal::new(RefusalCode::NoRule, format!("no rule lets you use target \"{target}\""))

@@ -279,7 +279,7 @@ impl Session {
 
     /// Search path, role and database, read on this connection.
     pub(crate) async fn read_state(&mut self) -> Result<Renewed, SessionEnd> {
-        self.settle_cancel().await;
+        self.cancelling.settle().await;
         self.own.rows.clear();
         self.sender().catalog_read(SESSION_STATE_QUERY)?;
         match self.end_own_exchange().await? {
@@ -315,7 +315,7 @@ impl Session {
 
     /// Asks the server to parse what we cannot. `Some`: its error is the answer.
     async fn probe(&mut self, sql: &str, parameter_types: &[u32], extended: bool) -> Result<OwnAnswer, SessionEnd> {
-        self.settle_cancel().await;
+        self.cancelling.settle().await;
         // The server sees this text before anybody has understood it: that too is on record first.
         let request_id = self.new_request();
         if let Err(refusal) = self.record_intent(&request_id, sql, &probe_facts(), Intent::Parse { name: OWN_NAME }) {

@@ -13,10 +13,9 @@ use exeat_wire::{
     DecodeError, Fields, FrontendMessage, Pipeline, PipelineError, Query, Request, TransactionStatus, frontend,
     split_frontend,
 };
-use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::cancel::CancelKey;
+use super::cancel::{Asked, CancelKey, Cancelling};
 use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn};
@@ -36,6 +35,8 @@ use crate::upstream::UpstreamStream;
 
 /// Requests sent and not yet answered. A client that pipelines more waits; libpq's own buffers fill long before.
 pub(crate) const WINDOW_REQUESTS_MAX: usize = 1024;
+/// A client that never stops sending cannot put its own cancel off for ever.
+pub(crate) const READS_BEFORE_CANCEL_MAX: usize = 16;
 /// How long a session may finish its transaction after the identity expired.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 /// How often an idle session looks whether its identity and policy still hold.
@@ -69,7 +70,9 @@ pub(crate) struct Session {
     pub(crate) own: Own,
     /// A Flush of the gateway's own was sent since the window closed.
     flushed: bool,
-    pub(crate) cancelling: Option<JoinHandle<()>>,
+    /// A request to cancel that was heard and not yet forwarded.
+    cancel_due: Option<Asked>,
+    pub(crate) cancelling: Cancelling,
     pub(crate) tenure: Tenure,
     pub(crate) next_request: u64,
     pub(crate) upstream_closed: bool,
@@ -171,7 +174,8 @@ impl Session {
             passing: None,
             own: Own::default(),
             flushed: false,
-            cancelling: None,
+            cancel_due: None,
+            cancelling: Cancelling::default(),
             tenure: seat.tenure,
             next_request: 0,
             upstream_closed: false,
@@ -193,22 +197,31 @@ impl Session {
         loop {
             self.take_answers().await?;
             self.leave_if_due()?;
-            while self.window_open() {
-                let Some(message) = self.next_message()? else { break };
-                if matches!(message, FrontendMessage::Terminate) {
-                    return Ok(());
-                }
-                self.run_exchange(message).await?;
-            }
+            self.take_messages().await?;
             if self.upstream_closed {
                 return Err(SessionEnd::UpstreamClosed);
             }
             self.keep_window_moving();
+            if self.cancel_due.is_some() {
+                self.cancel_in_order().await?;
+            }
             let turn = self.turn(Interest { client: self.window_open(), upstream: true }).await?;
             if turn == Turn::ClientClosed {
                 return Err(SessionEnd::ClientClosed);
             }
         }
+    }
+
+    /// What the client has sent, as far as it is whole and the window is open.
+    async fn take_messages(&mut self) -> Done {
+        while self.window_open() {
+            let Some(message) = self.next_message()? else { break };
+            if matches!(message, FrontendMessage::Terminate) {
+                return Err(SessionEnd::Terminated);
+            }
+            self.run_exchange(message).await?;
+        }
+        Ok(())
     }
 
     /// Steps 2 and 3: the next whole message of the client.
@@ -341,12 +354,14 @@ impl Session {
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
         let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
         self.io.clear(committed);
-        let requested = Arc::clone(&self.cancel_key.requested);
+        let takes_cancel = self.cancel_due.is_none() && !self.cancelling.under_way();
         let turn = tokio::select! {
             biased;
             turn = self.io.turn(interest) => turn?,
-            () = requested.notified() => {
-                self.cancel_now();
+            asked = self.cancel_key.requests.recv(), if takes_cancel => {
+                self.cancel_due = asked;
+                // What the client sent before it asked may be in our socket and not yet announced to us.
+                tokio::task::yield_now().await;
                 return Ok(Turn::Flushed);
             }
             _ = self.ticks.tick() => {
@@ -368,28 +383,27 @@ impl Session {
         }
     }
 
-    /// Forwards a cancel if a statement of the client's own is running; the gateway's are never cancelled.
-    fn cancel_now(&mut self) {
+    /// A cancel is for what the client sent before it asked: that is taken in first, as far as it is here, and what
+    /// it says goes out. Then the cancel is forwarded if a statement of the client's own is running; the gateway's are
+    /// never cancelled.
+    async fn cancel_in_order(&mut self) -> Done {
+        let asked = self.cancel_due.take();
+        for _ in 0..READS_BEFORE_CANCEL_MAX {
+            let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
+            self.io.clear(committed);
+            let interest = Interest { client: self.window_open(), upstream: false };
+            if self.io.turn_now(interest).await? != Some(Turn::Client) {
+                break;
+            }
+            self.take_messages().await?;
+        }
         let running = matches!(
             self.pipeline.front(),
             Some((_, Due::Query(_) | Due::Execute(_) | Due::Bind { .. } | Due::Parse { .. }))
         );
-        if !running || self.cancelling.as_ref().is_some_and(|task| !task.is_finished()) {
-            return;
+        if running {
+            self.cancelling.forward(&self.target, &self.upstream_key, asked);
         }
-        let target = Arc::clone(&self.target);
-        let (pid, secret) = self.upstream_key.clone();
-        self.cancelling = Some(tokio::spawn(async move {
-            if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
-                tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "could not forward a cancel request");
-            }
-        }));
-    }
-
-    /// A cancel under way must land before anything of the gateway's own is sent.
-    pub(crate) async fn settle_cancel(&mut self) {
-        if let Some(task) = self.cancelling.take() {
-            let _ = task.await;
-        }
+        Ok(())
     }
 }

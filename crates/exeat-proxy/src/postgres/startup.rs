@@ -9,6 +9,7 @@ use exeat_wire::startup::TLS_HANDSHAKE;
 use exeat_wire::{DecodeError, Fields, Startup, StartupMessage, split_startup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::authenticate::{Presented, converse};
 use super::io::Inbound;
@@ -17,6 +18,8 @@ use crate::server::Shared;
 
 /// From accept to the last byte of the proof. A stalled client must not hold a slot for longer.
 pub(crate) const LOGIN_DEADLINE: Duration = Duration::from_secs(15);
+/// How long the one who asked for a cancel is kept waiting for it.
+const CANCEL_SETTLES_WITHIN: Duration = Duration::from_secs(5);
 /// SSLRequest and GSSENCRequest may each come once before the startup packet.
 const NEGOTIATIONS_MAX: usize = 2;
 
@@ -107,7 +110,9 @@ pub(crate) async fn receive(
                 return Err(Box::new((client, StartupError::BytesBeforeTls)));
             }
             StartupMessage::Cancel { pid, secret } => {
-                shared.cancel_keys.request(pid, &secret);
+                if let Some(settled) = shared.cancel_keys.request(pid, &secret) {
+                    let _ = timeout(CANCEL_SETTLES_WITHIN, settled).await;
+                }
                 return Ok(Arrival::Cancelled(Box::new(client)));
             }
             StartupMessage::DirectTls => return Err(Box::new((client, StartupError::DirectTls))),

@@ -9,6 +9,7 @@ mod notes;
 mod replies;
 mod requests;
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,16 +20,16 @@ use bytes::{Bytes, BytesMut};
 use exeat_store::record::{OutcomeResult, SessionRecord};
 use exeat_wire::{Peer, Pipeline, TransactionStatus, encode};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::duct::Duct;
 use self::notes::{Notes, Owed};
 use self::replies::{Ended, Pending};
-use super::cancel::CancelKey;
+use super::cancel::{Asked, CancelKey, Cancelling};
 use super::finish::{LAST_WORDS, last_words, log_end};
 use super::seat::{Seat, Tenure};
-use super::session::{Client, Done, SessionEnd};
+use super::session::{Client, Done, READS_BEFORE_CANCEL_MAX, SessionEnd};
 use super::stream::ClientStream;
 use crate::config::{LoadedPolicy, Target};
 use crate::identity::Verified;
@@ -75,8 +76,9 @@ pub(crate) struct PassThrough {
     flushed: bool,
     cancel_key: CancelKey,
     upstream_key: (i32, Bytes),
-    cancelling: Option<JoinHandle<()>>,
-    cancel_again: bool,
+    /// A request to cancel that was heard and not yet forwarded.
+    cancel_due: Option<Asked>,
+    cancelling: Cancelling,
     tenure: Tenure,
     _counted: SessionGuard,
 }
@@ -123,8 +125,8 @@ impl PassThrough {
             flushed: false,
             cancel_key: seat.cancel_key,
             upstream_key: seat.upstream_key,
-            cancelling: None,
-            cancel_again: false,
+            cancel_due: None,
+            cancelling: Cancelling::default(),
             tenure: seat.tenure,
             _counted: seat.counted,
         }
@@ -132,29 +134,31 @@ impl PassThrough {
 
     /// Runs until both sides have left or the session must end. Not cancel safe: run it to the end.
     pub(crate) async fn run(mut self) {
-        let end = match self.serve().await {
-            Ok(()) => SessionEnd::Terminated,
-            Err(end) => end,
-        };
+        let Err(end) = self.serve().await;
         self.finish(end).await;
     }
 
-    async fn serve(&mut self) -> Done {
-        let requested = Arc::clone(&self.cancel_key.requested);
-        let mut cancel = std::pin::pin!(requested.notified());
+    async fn serve(&mut self) -> Result<Infallible, SessionEnd> {
         let mut ticks = super::session::ticks();
+        // Apart from the session, which reads and writes while it listens for them.
+        let mut requests = std::mem::replace(&mut self.cancel_key.requests, mpsc::channel(1).1);
         loop {
             self.take_replies()?;
             self.take_requests()?;
             self.keep_window_moving();
             self.tenure.leave_if_due(self.mid_transaction())?;
             self.commit().await?;
+            if let Some(asked) = self.cancel_due.take() {
+                self.cancel_in_order(asked).await?;
+            }
+            let takes_cancel = !self.cancelling.under_way();
             let turn = tokio::select! {
                 biased;
-                turn = poll_fn(|cx| self.poll_turn(cx)) => turn,
-                () = &mut cancel => {
-                    cancel.set(requested.notified());
-                    self.cancel();
+                turn = poll_fn(|cx| self.poll_turn(cx, true)) => turn,
+                asked = requests.recv(), if takes_cancel => {
+                    self.cancel_due = asked;
+                    // What the client sent before it asked may be in our socket and not yet announced to us.
+                    tokio::task::yield_now().await;
                     continue;
                 }
                 _ = ticks.tick() => {
@@ -162,16 +166,26 @@ impl PassThrough {
                     continue;
                 }
             };
-            match turn {
-                Turn::Client => self.tenure.heard(),
-                Turn::Upstream => {}
-                // What it has sent runs to its end, as it would without a gateway.
-                Turn::ClientClosed => self.client_left = true,
-                Turn::UpstreamClosed if self.server_left => return Err(SessionEnd::UpstreamFatal),
-                Turn::UpstreamClosed if self.terminated => return Ok(()),
-                Turn::UpstreamClosed if self.client_left => return Err(SessionEnd::ClientClosed),
-                Turn::UpstreamClosed => return Err(SessionEnd::UpstreamClosed),
+            self.turned(turn)?;
+        }
+    }
+
+    fn turned(&mut self, turn: Turn) -> Done {
+        match turn {
+            Turn::Client => {
+                self.tenure.heard();
+                Ok(())
             }
+            Turn::Upstream => Ok(()),
+            // What it has sent runs to its end, as it would without a gateway.
+            Turn::ClientClosed => {
+                self.client_left = true;
+                Ok(())
+            }
+            Turn::UpstreamClosed if self.server_left => Err(SessionEnd::UpstreamFatal),
+            Turn::UpstreamClosed if self.terminated => Err(SessionEnd::Terminated),
+            Turn::UpstreamClosed if self.client_left => Err(SessionEnd::ClientClosed),
+            Turn::UpstreamClosed => Err(SessionEnd::UpstreamClosed),
         }
     }
 
@@ -187,7 +201,7 @@ impl PassThrough {
         Ok(())
     }
 
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+    fn poll_turn(&mut self, cx: &mut Context<'_>, hears_server: bool) -> Poll<Turn> {
         if let Poll::Ready(Err(_)) = self.up.poll_write(&mut self.upstream, cx) {
             // What the server said before it closed is still to be read (a 57P01, say); only then is it gone.
             self.up.shut();
@@ -200,7 +214,8 @@ impl PassThrough {
             // The server sees the end of what the client said, as it would without a gateway.
             self.upstream_told = Pin::new(&mut self.upstream).poll_shutdown(cx).is_ready();
         }
-        if self.down.may_read()
+        if hears_server
+            && self.down.may_read()
             && let Poll::Ready(read) = self.down.poll_read(&mut self.upstream, cx)
         {
             return Poll::Ready(match read {
@@ -239,9 +254,6 @@ impl PassThrough {
     fn look(&mut self) -> Done {
         self.up.rest();
         self.down.rest();
-        if std::mem::take(&mut self.cancel_again) {
-            self.cancel();
-        }
         if self.client_left || self.terminated {
             self.abandon()?;
         }
@@ -256,25 +268,30 @@ impl PassThrough {
         if since.elapsed() >= 2 * ABANDONED_MAX {
             return Err(SessionEnd::ClientClosed);
         }
-        if since.elapsed() >= ABANDONED_MAX {
-            self.cancel();
+        if since.elapsed() >= ABANDONED_MAX && !self.cancelling.under_way() {
+            self.cancelling.forward(&self.target, &self.upstream_key, None);
         }
         Ok(())
     }
 
-    /// Nothing of the gateway's own ever runs on this connection, so a cancel goes on as it is.
-    fn cancel(&mut self) {
-        if self.cancelling.as_ref().is_some_and(|task| !task.is_finished()) {
-            self.cancel_again = true;
-            return;
-        }
-        let target = Arc::clone(&self.target);
-        let (pid, secret) = self.upstream_key.clone();
-        self.cancelling = Some(tokio::spawn(async move {
-            if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
-                tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "could not forward a cancel request");
+    /// A cancel is for what the client sent before it asked: that goes out first, as far as it is here. Nothing of the
+    /// gateway's own ever runs on this connection, so the request goes on as it is.
+    async fn cancel_in_order(&mut self, asked: Asked) -> Done {
+        for _ in 0..READS_BEFORE_CANCEL_MAX {
+            self.commit().await?;
+            let turn = poll_fn(|cx| {
+                Poll::Ready(match self.poll_turn(cx, false) {
+                    Poll::Ready(turn) => Some(turn),
+                    Poll::Pending => None,
+                })
+            });
+            if turn.await != Some(Turn::Client) {
+                break;
             }
-        }));
+            self.take_requests()?;
+        }
+        self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
+        Ok(())
     }
 
     fn new_request(&mut self) -> u64 {
