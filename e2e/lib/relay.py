@@ -7,10 +7,11 @@ PIECE_BYTES_MAX = 65536
 
 
 class Relay:
-    """Use as a context manager; connect clients to `port`."""
+    """Use as a context manager; connect clients to `port`. `piece_bytes`: as much is passed on at once."""
 
-    def __init__(self, port):
+    def __init__(self, port, piece_bytes=PIECE_BYTES_MAX):
         self._upstream = port
+        self._piece_bytes = piece_bytes
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -50,13 +51,15 @@ class Relay:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self._upstream))
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [client, server]
             self._start(self._copy, client, server, "to_server")
             self._start(self._copy, server, client, "to_client")
 
     def _copy(self, source, sink, direction):
         try:
-            while piece := source.recv(PIECE_BYTES_MAX):
+            while piece := source.recv(self._piece_bytes):
                 with self._lock:
                     self._pieces[direction].setdefault(source, []).append(piece)
                 sink.sendall(piece)
