@@ -23,6 +23,9 @@ enum Whose {
     Poison,
 }
 
+/// The end of COPY data is noted and has no answer and no fate.
+const COPY_END: Number = Number::MAX;
+
 type Due = (Number, Whose);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +41,6 @@ pub struct Gateway {
     from_server: BytesMut,
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
     refusing: bool,
-    /// The server takes COPY data.
-    copying: bool,
     fates: BTreeMap<Number, Fate>,
     written: Number,
     ended: Option<Ended>,
@@ -99,11 +100,9 @@ impl Gateway {
                 self.send(request, describe.frame.bytes(), out);
             }
             M::Flush => out.extend_from_slice(&words::FLUSH),
-            M::CopyData(frame) if self.copying => out.extend_from_slice(frame.bytes()),
-            M::CopyDone if self.copying => self.end_copy(&words::COPY_DONE, out),
-            M::CopyFail if self.copying => self.end_copy(&words::message(b'f', b"client\0"), out),
-            // Outside a COPY the server ignores them.
-            M::CopyData(_) | M::CopyDone | M::CopyFail => {}
+            M::CopyData(frame) => out.extend_from_slice(frame.bytes()),
+            M::CopyDone => self.end_copy(&words::COPY_DONE, out),
+            M::CopyFail(frame) => self.end_copy(frame.bytes(), out),
         }
     }
 
@@ -112,8 +111,7 @@ impl Gateway {
     }
 
     fn end_copy(&mut self, message: &[u8], out: &mut BytesMut) {
-        self.copying = false;
-        self.pipeline.copy_in_ended();
+        let _ = self.pipeline.sent(Request::CopyEnd, (COPY_END, Whose::Client));
         out.extend_from_slice(message);
     }
 
@@ -122,7 +120,6 @@ impl Gateway {
     }
 
     fn write(&mut self, request: Request, frame: &[u8], whose: Whose, out: &mut BytesMut) {
-        self.copying &= request == Request::Sync; // anything else ends the server's COPY
         let number = self.written;
         self.written += 1;
         if let Sent::Skipped((number, _)) = self.pipeline.sent(request, (number, whose)) {
@@ -178,7 +175,6 @@ impl Gateway {
             }
             Step::QueryFailed => assert!(front.is_some()),
             Step::CopyIn { swallowed } => {
-                self.copying = swallowed.iter().all(|(request, _)| *request == Request::Sync);
                 swallowed.into_iter().for_each(|(_, (number, _))| self.settle(number, Fate::Ignored));
                 self.release(message, front);
             }
@@ -217,6 +213,9 @@ impl Gateway {
     }
 
     fn settle(&mut self, number: Number, fate: Fate) {
+        if number == COPY_END {
+            return;
+        }
         assert_eq!(self.fates.insert(number, fate), None, "request {number} was settled twice");
     }
 

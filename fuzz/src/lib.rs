@@ -4,6 +4,8 @@
 pub mod gateway;
 pub mod input;
 pub mod memory;
+pub mod peeked;
 pub mod rebuild;
 pub mod server;
+pub mod walked;
 pub mod words;

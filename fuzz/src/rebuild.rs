@@ -3,6 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use exeat_wire::fields::Fields;
+use exeat_wire::frontend::SaslInitialResponse;
 use exeat_wire::{
     Authentication, BackendMessage, Bind, CopyResponse, Format, FrontendMessage, RowDescription, StartupMessage, encode,
 };
@@ -24,8 +25,8 @@ pub fn startup(message: &StartupMessage) -> Option<BytesMut> {
     Some(out)
 }
 
-/// `None`: the content is not kept, or kept only as the frame.
-pub fn client(message: &FrontendMessage) -> Option<BytesMut> {
+/// Messages that are kept as a frame come out as it.
+pub fn client(message: &FrontendMessage) -> BytesMut {
     use FrontendMessage as M;
     let mut out = BytesMut::new();
     match message {
@@ -34,7 +35,7 @@ pub fn client(message: &FrontendMessage) -> Option<BytesMut> {
             encode::parse(&mut out, parse.name.as_str(), parse.sql.as_str(), &parse.parameter_types)
                 .expect("it was read");
         }
-        M::Bind(bind) => return Some(self::bind(bind)),
+        M::Bind(bind) => return self::bind(bind),
         M::Describe(describe) => {
             encode::describe(&mut out, describe.target, describe.name.as_str()).expect("it was read");
         }
@@ -45,11 +46,12 @@ pub fn client(message: &FrontendMessage) -> Option<BytesMut> {
         M::Flush => encode::flush(&mut out),
         M::Sync => encode::sync(&mut out),
         M::Terminate => encode::terminate(&mut out),
-        M::CopyDone => out.put_slice(b"c\0\0\0\x04"),
-        M::CopyFail => return None,
-        M::CopyData(frame) | M::FunctionCall(frame) | M::Password(frame) => out.put_slice(frame.bytes()),
+        M::CopyDone => encode::copy_done(&mut out),
+        M::CopyFail(frame) | M::CopyData(frame) | M::FunctionCall(frame) | M::Password(frame) => {
+            out.put_slice(frame.bytes())
+        }
     }
-    Some(out)
+    out
 }
 
 /// With binary values and formats, which the gateway's own Binds never have.
@@ -104,7 +106,7 @@ pub fn server(message: &BackendMessage) -> BytesMut {
         M::CopyInResponse(copy) => return copy_response(b'G', copy),
         M::CopyOutResponse(copy) => return copy_response(b'H', copy),
         M::CopyBothResponse(copy) => return copy_response(b'W', copy),
-        M::CopyDone => out.put_slice(b"c\0\0\0\x04"),
+        M::CopyDone => encode::copy_done(&mut out),
         M::CopyData(frame) | M::FunctionCallResponse(frame) => out.put_slice(frame.bytes()),
     }
     out
@@ -133,6 +135,13 @@ fn authentication(request: &Authentication) -> BytesMut {
             out.put_slice(data);
         }
         Authentication::Other(number) => out.put_i32(*number),
+    })
+}
+
+pub fn sasl_initial_response(response: &SaslInitialResponse) -> BytesMut {
+    framed(b'p', |out| {
+        text(out, response.mechanism.as_bytes());
+        value(out, response.data.as_ref());
     })
 }
 

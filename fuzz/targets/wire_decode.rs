@@ -1,15 +1,16 @@
 //! Any bytes, from either side, cut anywhere. Nothing panics, nothing is allocated by an announced number, cutting
-//! changes nothing, and what was decoded says the bytes it came from.
+//! changes nothing, what was decoded says the bytes it came from, and the readers of messages that are passed on
+//! unassembled see the same messages as those that take them apart.
 //!
 //! Input: one byte for the side, two for where the stream is cut, then the stream.
 
 #![no_main]
 
 use bytes::{Bytes, BytesMut};
-use exeat_fuzz::{memory, rebuild};
+use exeat_fuzz::{memory, peeked, rebuild, walked};
 use exeat_wire::frame::{BACKEND_FRAME_BYTES_MAX, FRONTEND_FRAME_BYTES_MAX, LOGIN_FRAME_BYTES_MAX};
 use exeat_wire::{
-    Authentication, BackendMessage, CellAction, DataRow, DecodeError, FrontendMessage, StartupMessage, backend,
+    Authentication, BackendMessage, CellAction, DataRow, DecodeError, FrontendMessage, Peer, StartupMessage, backend,
     frontend, split_backend, split_frontend, split_startup,
 };
 use libfuzzer_sys::fuzz_target;
@@ -23,8 +24,15 @@ fuzz_target!(|input: &[u8]| {
     memory::bounded(stream.len(), || match side % 4 {
         0 => check(stream, cut, next_startup, startup_says),
         1 => check(stream, cut, |buf| next_client(buf, LOGIN_FRAME_BYTES_MAX), client_says),
-        2 => check(stream, cut, |buf| next_client(buf, FRONTEND_FRAME_BYTES_MAX), client_says),
-        _ => check(stream, cut, next_server, server_says),
+        2 => {
+            check(stream, cut, |buf| next_client(buf, FRONTEND_FRAME_BYTES_MAX), client_says);
+            walked::check(Peer::Client, stream, cut);
+        }
+        _ => {
+            check(stream, cut, next_server, server_says);
+            walked::check(Peer::Server, stream, cut);
+            walked::check_arrivals(stream);
+        }
     });
 });
 
@@ -109,12 +117,19 @@ fn startup_says(bytes: &[u8], message: &StartupMessage) {
 }
 
 fn client_says(bytes: &[u8], message: &FrontendMessage) {
-    if let Some(again) = rebuild::client(message) {
-        assert_eq!(again, bytes);
-    }
-    if let FrontendMessage::Bind(bind) = message {
-        // Whatever is asked of a Bind has an answer, also for columns it does not have.
-        let _ = (bind.parameter_format(bind.parameters.len()), bind.result_format(bind.result_formats.len()));
+    assert_eq!(rebuild::client(message), bytes);
+    peeked::client(bytes, message);
+    match message {
+        FrontendMessage::Bind(bind) => {
+            // Whatever is asked of a Bind has an answer, also for columns it does not have.
+            let _ = (bind.parameter_format(bind.parameters.len()), bind.result_format(bind.result_formats.len()));
+        }
+        FrontendMessage::Password(frame) => {
+            if let Ok(response) = frontend::sasl_initial_response(frame) {
+                assert_eq!(rebuild::sasl_initial_response(&response), bytes);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -127,6 +142,7 @@ fn server_says(bytes: &[u8], message: &BackendMessage) {
     if let Some(frame) = message.frame() {
         assert_eq!(frame.bytes(), bytes);
     }
+    peeked::server(bytes, message);
     if let BackendMessage::ErrorResponse(fields) | BackendMessage::NoticeResponse(fields) = message {
         let rebuilt = fields.clone().with(b'M', "a\0b").only(b"MC");
         let mut out = BytesMut::new();
