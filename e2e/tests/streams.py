@@ -5,6 +5,7 @@ import struct
 import psycopg
 
 from lib import wire
+from lib.yaml_text import dump
 from spine import policy
 
 # Beside `agents`, who read with masks: writers see the same masks and may write.
@@ -29,6 +30,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON notes, tags TO shop_reader, sh
 
 def writers_policy(more=()):
     return policy(more=[*WRITERS, *more])
+
+
+def callers_policy():
+    """Without a `deny`: one that is limited to relations forbids what may reach any of them."""
+    labels = {"email": ["public.customers.email"], "ssn": ["public.customers.ssn"], "phone": ["public.customers.phone"]}
+    return dump({"version": 1, "labels": {"shop": labels}, "rules": WRITERS})
 
 
 def session(dsn):

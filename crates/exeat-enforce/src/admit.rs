@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use exeat_wire::{Bind, Close, Describe, Execute, Frame, Parse, Query};
+use exeat_wire::{Bind, Close, Describe, Execute, Frame, FunctionCall, Parse, Query};
 
-use crate::evaluate::Permit;
+use crate::evaluate::{Permit, function_text};
 use crate::plan::CopyStream;
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -85,6 +85,10 @@ pub fn admit_parse(message: Parse, permit: &Arc<Permit>) -> Verdict {
 /// `sql` is the text of the Parse that made the statement this Bind names.
 pub fn admit_bind(message: Bind, sql: &str, permit: &Arc<Permit>) -> Verdict {
     admit(sql == permit.sql(), message.frame, permit)
+}
+
+pub fn admit_function_call(message: FunctionCall, permit: &Arc<Permit>) -> Verdict {
+    admit(function_text(message.oid) == permit.sql(), message.frame, permit)
 }
 
 fn admit(same_text: bool, frame: Frame, permit: &Arc<Permit>) -> Verdict {

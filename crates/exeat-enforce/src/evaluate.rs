@@ -108,6 +108,36 @@ fn decide_nothing(facts: &SessionFacts, policy: &Policy) -> Decision {
     })
 }
 
+/// A FunctionCall: nothing is known of the function but its OID, and policy must name the capability.
+pub fn evaluate_function_call(facts: &SessionFacts, policy: &Policy, oid: u32) -> Evaluation {
+    let mut record = RecordFacts { kinds: vec!["function_call"], ..RecordFacts::default() };
+    let decision = policy.decide(&AccessRequest {
+        principal: &facts.principal,
+        target: &facts.target,
+        accesses: vec![Access { capability: Capability::FunctionCall, relation: None }],
+        presets: Vec::new(),
+    });
+    record.add(&decision);
+    if decision.effect == Effect::Deny {
+        let refusal = policy_refusal(facts, &decision).suggestion("call the function with SELECT");
+        return Evaluation::Refuse { refusal, facts: record };
+    }
+    let plan = StatementPlan {
+        outputs: Outputs::FunctionResult,
+        taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
+        effect: StateEffect { rereads_state: true, ..StateEffect::default() },
+        forgets: None,
+        copy: CopyStream::None,
+        notifies: Vec::new(),
+    };
+    Evaluation::Permit(Arc::new(Permit { sql: Arc::from(function_text(oid)), plans: vec![plan], facts: record }))
+}
+
+/// A FunctionCall as the record words it.
+pub(crate) fn function_text(oid: u32) -> String {
+    format!("function call {oid}")
+}
+
 /// A text our grammar does not parse, in a session that nothing restricts: the server decides.
 pub fn permit_unparsed(sql: &str) -> Arc<Permit> {
     let facts = RecordFacts { kinds: vec!["unparsed"], ..RecordFacts::default() };
@@ -323,6 +353,9 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
     }
     if *kind == StatementKind::CopyFile {
         needs.accesses.push(Access { capability: Capability::Files, relation: None });
+    }
+    if lineage.large_objects {
+        needs.accesses.push(Access { capability: Capability::Reader, relation: None });
     }
     if lineage.metadata_only {
         needs.presets.push(Preset::Metadata);
@@ -542,7 +575,7 @@ fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ta
     if lineage.user_code || *kind == StatementKind::CopyFile {
         return Taint::UserCode;
     }
-    let sealed = lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some());
+    let sealed = lineage.large_objects || lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some());
     if sealed { Taint::Sealed } else { Taint::Clean }
 }
 

@@ -93,6 +93,8 @@ pub enum Outputs {
     Columns(Vec<PlannedColumn>),
     /// Named capability `opaque`: masked by the origin the server announces.
     ByOrigin,
+    /// The one value of a FunctionCall, which nothing predicts: policy named the capability.
+    FunctionResult,
     /// Nothing is sealed for this session: rows pass as they are.
     Unchecked,
 }

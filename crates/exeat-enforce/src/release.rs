@@ -112,7 +112,7 @@ pub fn bind(
     let fields = &described.fields;
     let mut columns = Vec::with_capacity(fields.len());
     match &plan.outputs {
-        Outputs::None => return Err(MaskMismatch::Rows),
+        Outputs::None | Outputs::FunctionResult => return Err(MaskMismatch::Rows),
         Outputs::Unchecked => return Ok(BoundMask::unchecked()),
         Outputs::ByOrigin => {
             for (index, field) in fields.iter().enumerate() {
@@ -233,6 +233,22 @@ pub fn release_copy(
         (BackendMessage::CopyDone, CopyStream::Out) => message.frame().ok_or(ReleaseError::NotAllowed)?,
         _ => return Err(ReleaseError::NotAllowed),
     };
+    out.bytes.extend_from_slice(frame.bytes());
+    Ok(())
+}
+
+/// The value of a FunctionCall that was admitted as one.
+pub fn release_function_result(
+    message: &BackendMessage,
+    plan: &StatementPlan,
+    counts: &mut Counts,
+    out: &mut Outbox,
+) -> Result<(), ReleaseError> {
+    let (BackendMessage::FunctionCallResponse(frame), Outputs::FunctionResult) = (message, &plan.outputs) else {
+        return Err(ReleaseError::NotAllowed);
+    };
+    counts.rows += 1;
+    counts.bytes += u64::try_from(frame.bytes().len()).unwrap_or(u64::MAX);
     out.bytes.extend_from_slice(frame.bytes());
     Ok(())
 }

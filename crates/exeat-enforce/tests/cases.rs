@@ -135,6 +135,7 @@ impl Run<'_> {
     fn plan(&self, out: &mut String, plan: &StatementPlan) {
         match &plan.outputs {
             Outputs::None => out.push_str("no rows"),
+            Outputs::FunctionResult => out.push_str("a function's result"),
             Outputs::ByOrigin => out.push_str("rows masked by origin"),
             Outputs::Unchecked => out.push_str("rows unchecked"),
             Outputs::Columns(_) => out.push_str("rows"),

@@ -12,7 +12,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use exeat_enforce::evaluate::{Evaluation, SessionFacts, evaluate};
 use exeat_enforce::plan::{CopyStream, Outputs, StateEffect, StatementPlan};
 use exeat_enforce::release::{
-    BoundMask, Counts, MaskMismatch, Outbox, ReleaseError, bind, release, release_copy, release_row,
+    BoundMask, Counts, MaskMismatch, Outbox, ReleaseError, bind, release, release_copy, release_function_result,
+    release_row,
 };
 use exeat_enforce::scrub::Taint;
 use exeat_policy::Policy;
@@ -315,16 +316,20 @@ fn named_opaque_masks_what_the_server_announces_as_sealed() {
     assert_eq!(released, Err(ReleaseError::RowShape));
 }
 
-#[test]
-fn unchecked_passes_rows_as_they_are() {
-    let plan = StatementPlan {
+fn unchecked() -> StatementPlan {
+    StatementPlan {
         outputs: Outputs::Unchecked,
         taint: Taint::Clean,
         effect: StateEffect::default(),
         forgets: None,
         copy: CopyStream::None,
         notifies: Vec::new(),
-    };
+    }
+}
+
+#[test]
+fn unchecked_passes_rows_as_they_are() {
+    let plan = unchecked();
     let shop = Shop::new();
     let bound = shop.bind(&plan, &[shop.customer("ssn", TEXT)]).unwrap();
     for cells in [&[Some(&b"a"[..])][..], &[Some(&b"a"[..]), None][..]] {
@@ -480,4 +485,17 @@ fn the_origin_of_a_masked_column_is_the_relation_and_attribute() {
         .collect();
     assert_eq!(sealed, ["email", "ssn", "city", "created"]);
     assert!(shop.session.seals.relation(Oid(0)).is_none());
+}
+
+#[test]
+fn a_functions_result_passes_only_where_a_call_was_admitted() {
+    for (message, _) in every_kind() {
+        for outputs in [Outputs::FunctionResult, Outputs::None, Outputs::Unchecked, Outputs::ByOrigin] {
+            let passes = message.name() == "FunctionCallResponse" && matches!(outputs, Outputs::FunctionResult);
+            let plan = StatementPlan { outputs, ..unchecked() };
+            let (mut counts, mut out) = (Counts::default(), Outbox::default());
+            assert_eq!(release_function_result(&message, &plan, &mut counts, &mut out).is_ok(), passes);
+            assert_eq!((out.is_empty(), counts.rows), (!passes, u64::from(passes)));
+        }
+    }
 }

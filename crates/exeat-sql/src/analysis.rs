@@ -191,6 +191,8 @@ pub struct Lineage {
     /// It calls a size function (`\dt+` does). Sizes tell something about stored values: admission must refuse
     /// this where any column of the target is sealed for the principal, whatever relations it names.
     pub relation_sizes: bool,
+    /// It reads or writes large objects, which no column label reaches.
+    pub large_objects: bool,
     /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
     pub metadata_only: bool,
 }

@@ -1,5 +1,5 @@
 //! Functions of pg_catalog that a statement may call, each read and found to compute from its arguments, the
-//! session or the system catalogs alone. What reads data by name or text (`query_to_xml`, `lo_get`, `dblink`,
+//! session or the system catalogs alone. What reads data by name or text (`query_to_xml`, `dblink`,
 //! `pg_read_file`, `ts_stat`...), writes, or runs SQL is not here and must not come here.
 
 /// What a call of a listed function asks for.
@@ -7,6 +7,8 @@
 pub(crate) enum Review {
     /// Nothing: computed from arguments, clock, session or catalog.
     Free,
+    /// Reads or writes data by a number: a large object. Needs a capability of its own.
+    Reader,
     /// Tells about stored bytes.
     Size,
     /// The setting must be a literal on the readable list.
@@ -34,6 +36,7 @@ pub(crate) fn review(name: &str) -> Option<Review> {
         "current_setting" => Some(Review::CurrentSetting),
         "set_config" => Some(Review::SetConfig),
         "pg_notify" => Some(Review::Notify),
+        _ if LARGE_OBJECTS.contains(&name) => Some(Review::Reader),
         _ if EFFECTS.contains(&name) => Some(Review::Effect),
         _ if LISTS.iter().any(|list| list.contains(&name)) => Some(Review::Free),
         _ => None,
@@ -42,6 +45,26 @@ pub(crate) fn review(name: &str) -> Option<Review> {
 
 const LISTS: &[&[&str]] =
     &[AGGREGATES, WINDOWS, TEXT, NUMBERS, TIMES, COLLECTIONS, SESSION, CATALOG, VISIBILITY, NAMES];
+
+/// Those that read or write files of the server are not among them.
+const LARGE_OBJECTS: &[&str] = &[
+    "lo_get",
+    "lo_put",
+    "lo_open",
+    "lo_close",
+    "loread",
+    "lowrite",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_create",
+    "lo_creat",
+    "lo_from_bytea",
+    "lo_unlink",
+];
 
 const EFFECTS: &[&str] = &[
     "pg_sleep",
@@ -495,10 +518,8 @@ mod tests {
             "pg_read_binary_file",
             "pg_ls_dir",
             "pg_stat_file",
-            "lo_get",
             "lo_import",
             "lo_export",
-            "loread",
             "query_to_xml",
             "table_to_xml",
             "database_to_xml",
@@ -531,6 +552,7 @@ mod tests {
         assert_eq!(review("lower"), Some(Review::Free));
         assert_eq!(review("pg_sleep"), Some(Review::Effect));
         assert_eq!(review("pg_notify"), Some(Review::Notify));
+        assert_eq!(review("lo_get"), Some(Review::Reader));
     }
 
     #[test]

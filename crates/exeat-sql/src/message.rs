@@ -241,6 +241,7 @@ fn finish(
         settings: facts.settings,
         notifies: facts.notifies,
         relation_sizes: facts.relation_sizes,
+        large_objects: facts.large_objects,
         metadata_only,
     })
 }

@@ -210,7 +210,7 @@ pub fn decode(frame: Frame) -> Result<BackendMessage, DecodeError> {
         b'H' => copy_response("CopyOutResponse", frame).map(M::CopyOutResponse),
         b'W' => copy_response("CopyBothResponse", frame).map(M::CopyBothResponse),
         b'd' => Ok(M::CopyData(frame)),
-        b'V' => Ok(M::FunctionCallResponse(frame)),
+        b'V' => function_result(frame).map(M::FunctionCallResponse),
         b'R' => authentication(&frame).map(M::Authentication),
         b'K' => backend_key_data(&frame),
         b'v' => negotiate_protocol_version(&frame),
@@ -267,6 +267,14 @@ fn notification(frame: Frame) -> Result<BackendMessage, DecodeError> {
     let payload = reader.c_str()?;
     reader.finish()?;
     Ok(BackendMessage::NotificationResponse { frame, pid, channel, payload })
+}
+
+/// One value.
+fn function_result(frame: Frame) -> Result<Frame, DecodeError> {
+    let mut reader = Reader::new("FunctionCallResponse", frame.payload());
+    reader.value()?;
+    reader.finish()?;
+    Ok(frame)
 }
 
 fn copy_response(message: &'static str, frame: Frame) -> Result<CopyResponse, DecodeError> {

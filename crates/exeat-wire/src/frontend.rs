@@ -25,8 +25,7 @@ pub enum FrontendMessage {
     CopyData(Frame),
     CopyDone,
     CopyFail(Frame),
-    /// Not taken apart: it calls a function by OID, past every analysis, and is refused.
-    FunctionCall(Frame),
+    FunctionCall(FunctionCall),
     /// Password, SASLInitialResponse or SASLResponse: which one, only the login knows.
     Password(Frame),
 }
@@ -77,6 +76,34 @@ impl fmt::Debug for Bind {
             .field("parameters", &sizes)
             .field("parameter_formats", &self.parameter_formats)
             .field("result_formats", &self.result_formats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Calls a function by its OID.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FunctionCall {
+    pub frame: Frame,
+    pub oid: u32,
+    pub argument_formats: Vec<Format>,
+    pub arguments: Vec<Option<Bytes>>,
+    pub result_format: Format,
+}
+
+impl FunctionCall {
+    /// `None` only for an argument this call does not have while it gives several formats.
+    pub fn argument_format(&self, index: usize) -> Option<Format> {
+        Format::of(&self.argument_formats, index)
+    }
+}
+
+impl fmt::Debug for FunctionCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FunctionCall")
+            .field("frame", &self.frame)
+            .field("oid", &self.oid)
+            .field("arguments", &self.arguments.len())
+            .field("result_format", &self.result_format)
             .finish_non_exhaustive()
     }
 }
@@ -135,7 +162,7 @@ pub fn decode(frame: Frame) -> Result<FrontendMessage, DecodeError> {
         b'd' => Ok(FrontendMessage::CopyData(frame)),
         b'c' => empty("CopyDone", &frame, FrontendMessage::CopyDone),
         b'f' => copy_fail(frame),
-        b'F' => Ok(FrontendMessage::FunctionCall(frame)),
+        b'F' => function_call(frame).map(FrontendMessage::FunctionCall),
         b'p' => Ok(FrontendMessage::Password(frame)),
         tag => Err(DecodeError::UnknownTag { peer: Peer::Client, tag: Tag(tag) }),
     }
@@ -218,6 +245,22 @@ fn execute(frame: Frame) -> Result<Execute, DecodeError> {
     let max_rows = reader.i32()?;
     reader.finish()?;
     Ok(Execute { frame, portal, max_rows })
+}
+
+fn function_call(frame: Frame) -> Result<FunctionCall, DecodeError> {
+    const MESSAGE: &str = "FunctionCall";
+    let mut reader = Reader::new(MESSAGE, frame.payload());
+    let oid = reader.u32()?;
+    let argument_formats = reader.formats()?;
+    let count = reader.count(4)?;
+    let codes = argument_formats.len();
+    if codes > 1 && codes != count {
+        return Err(DecodeError::FormatCount { message: MESSAGE, what: "arguments", codes, values: count });
+    }
+    let arguments = (0..count).map(|_| reader.value()).collect::<Result<Vec<_>, _>>()?;
+    let result_format = reader.format()?;
+    reader.finish()?;
+    Ok(FunctionCall { frame, oid, argument_formats, arguments, result_format })
 }
 
 fn copy_fail(frame: Frame) -> Result<FrontendMessage, DecodeError> {

@@ -23,7 +23,7 @@ pub use backend::{Authentication, BackendMessage, CopyResponse, TransactionStatu
 pub use error::{DecodeError, Peer, Tag};
 pub use fields::Fields;
 pub use frame::{Frame, split_backend, split_copy_data, split_frontend};
-pub use frontend::{Bind, Close, Describe, Execute, FrontendMessage, Parse, Query, Target};
+pub use frontend::{Bind, Close, Describe, Execute, FrontendMessage, FunctionCall, Parse, Query, Target};
 pub use large::{Arrival, LARGE_FRAME_BYTES_MIN, Large, LargeKind, split_arrival};
 pub use pipeline::{Answer, Pipeline, PipelineError, Request, Sent, Step};
 pub use row::{CellAction, DataRow, Field, RowDescription};

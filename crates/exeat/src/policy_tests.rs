@@ -123,7 +123,7 @@ fn masked(plans: &[StatementPlan]) -> BTreeMap<String, String> {
     for plan in plans {
         let columns = match &plan.outputs {
             Outputs::Columns(columns) => columns.as_slice(),
-            Outputs::None | Outputs::ByOrigin | Outputs::Unchecked => &[],
+            Outputs::None | Outputs::ByOrigin | Outputs::FunctionResult | Outputs::Unchecked => &[],
         };
         for (index, column) in columns.iter().enumerate() {
             let Some(mask) = &column.mask else { continue };

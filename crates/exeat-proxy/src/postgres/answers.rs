@@ -145,6 +145,7 @@ impl Session {
             (Some((_, Due::Query(_) | Due::Execute(_))), BackendMessage::CopyData(_) | BackendMessage::CopyDone) => {
                 self.release_copy(message)
             }
+            (Some((_, Due::Query(_))), BackendMessage::FunctionCallResponse(_)) => self.function_result(message),
             (Some((_, Due::DescribeStatement { .. })), BackendMessage::ParameterDescription { .. }) => {
                 self.release(message, Taint::Clean)
             }
@@ -362,7 +363,9 @@ pub(crate) fn bound_of<'a>(
         (Some(bound), _) => Ok(bound),
         (None, Some(Outputs::Unchecked)) => Ok(BoundMask::UNCHECKED),
         (None, None) if unrestricted => Ok(BoundMask::UNCHECKED),
-        (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin) | None) => Err(MaskMismatch::Rows),
+        (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin | Outputs::FunctionResult) | None) => {
+            Err(MaskMismatch::Rows)
+        }
     }
 }
 

@@ -41,6 +41,10 @@ impl CopyIn {
         matches!(self.phase, Phase::Awaited)
     }
 
+    pub(crate) fn running(&self) -> bool {
+        matches!(self.phase, Phase::Running(_))
+    }
+
     /// A statement was sent that may ask for data.
     pub(crate) fn sent(&mut self, permit: &Permit) {
         if permit.plans.iter().any(|plan| plan.copy == CopyStream::In) {

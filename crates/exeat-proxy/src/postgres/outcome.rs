@@ -10,7 +10,7 @@ use exeat_enforce::release::Counts;
 use exeat_store::record::{
     Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt, Statement,
 };
-use exeat_wire::{Bind, Format};
+use exeat_wire::{Bind, Fields, Format, FunctionCall};
 
 use super::copy::copied_rows;
 use super::due::{Due, ExecuteDue, QueryDue};
@@ -37,6 +37,7 @@ pub(crate) enum Intent<'a> {
     Query,
     Parse { name: &'a str },
     Bind(&'a Bind),
+    FunctionCall(&'a FunctionCall),
 }
 
 impl Session {
@@ -56,7 +57,7 @@ impl Session {
             ..described(Statement::new(request_id, sql, Decision::Allow, policy), facts, &masked)
         };
         let receipt = match intent {
-            Intent::Query => self.record.intent(&statement),
+            Intent::Query | Intent::FunctionCall(_) => self.record.intent(&statement),
             Intent::Parse { name } => {
                 statement.protocol = Protocol::Extended;
                 statement.name = Some(name);
@@ -91,6 +92,17 @@ impl Session {
         };
         if let Err(problem) = self.record.intent(&statement) {
             tracing::error!(problem = exeat_store::chain(&problem), "could not record a refusal");
+        }
+    }
+
+    /// An error that the gateway says in the server's place, because it knows what the server would.
+    pub(crate) fn record_said(&mut self, request_id: &str, sql: &str, fields: &Fields) {
+        let sqlstate = fields.sqlstate().unwrap_or_default();
+        let reasons = [format!("answered with {sqlstate} in the server's place")];
+        let policy = policy_ref(&self.picture.policy);
+        let statement = Statement { reasons: &reasons, ..Statement::new(request_id, sql, Decision::Refuse, policy) };
+        if let Err(problem) = self.record.intent(&statement) {
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record an error of the gateway's own");
         }
     }
 
@@ -199,13 +211,14 @@ fn masked(facts: &RecordFacts) -> Vec<MaskedColumn<'_>> {
 }
 
 fn parameters(intent: Intent<'_>) -> Vec<Parameter<'_>> {
-    let Intent::Bind(bind) = intent else { return Vec::new() };
-    bind.parameters
+    let (values, format): (_, &dyn Fn(usize) -> Option<Format>) = match intent {
+        Intent::Query | Intent::Parse { .. } => return Vec::new(),
+        Intent::Bind(bind) => (&bind.parameters, &|index| bind.parameter_format(index)),
+        Intent::FunctionCall(call) => (&call.arguments, &|index| call.argument_format(index)),
+    };
+    values
         .iter()
         .enumerate()
-        .map(|(index, value)| Parameter {
-            value: value.as_deref(),
-            binary: bind.parameter_format(index) == Some(Format::Binary),
-        })
+        .map(|(index, value)| Parameter { value: value.as_deref(), binary: format(index) == Some(Format::Binary) })
         .collect()
 }

@@ -309,7 +309,7 @@ impl Session {
         Ok(Renewed::Yes)
     }
 
-    fn in_failed_block(&self) -> bool {
+    pub(crate) fn in_failed_block(&self) -> bool {
         self.status == TransactionStatus::Failed && self.pipeline.due() == 0
     }
 

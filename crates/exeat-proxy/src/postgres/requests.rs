@@ -31,7 +31,10 @@ impl Session {
                 self.record_refusal(&request_id, sql.as_str(), &refused);
                 return self.refuse_extended(refused.refusal.to_fields(&request_id));
             }
-            Understood::Answered(fields) => return self.refuse_extended(fields),
+            Understood::Answered(fields) => {
+                self.record_said(&request_id, sql.as_str(), &fields);
+                return self.refuse_extended(fields);
+            }
             Understood::Skipped => return Ok(()),
         };
         let intent = Intent::Parse { name: parse.name.as_str() };
@@ -60,7 +63,7 @@ impl Session {
             return self.refuse_recorded(&request_id, "", refusal);
         }
         let Some(statement) = self.names.statement(bind.statement.as_str()).cloned() else {
-            return self.refuse_extended(missing("26000", "prepared statement", bind.statement.as_str()));
+            return self.say_missing("26000", "prepared statement", bind.statement.as_str());
         };
         let (permit, analysis) = match self.understand(&statement.sql, &[], true).await? {
             Understood::Permit(permit, analysis) => (permit, analysis),
@@ -68,7 +71,10 @@ impl Session {
                 self.record_refusal(&request_id, &statement.sql, &refused);
                 return self.refuse_extended(refused.refusal.to_fields(&request_id));
             }
-            Understood::Answered(fields) => return self.refuse_extended(fields),
+            Understood::Answered(fields) => {
+                self.record_said(&request_id, &statement.sql, &fields);
+                return self.refuse_extended(fields);
+            }
             Understood::Skipped => return Ok(()),
         };
         if !same_objects(statement.analysis.as_deref(), analysis.as_deref()) {
@@ -113,14 +119,14 @@ impl Session {
                 Some(statement) => {
                     (Request::DescribeStatement, Due::DescribeStatement { statement: Arc::clone(statement) })
                 }
-                None => return self.refuse_extended(missing("26000", "prepared statement", name)),
+                None => return self.say_missing("26000", "prepared statement", name),
             },
             Target::Portal => match self.names.portal(name) {
                 Some(portal) => {
                     portal.describe_sent.store(true, Ordering::Relaxed);
                     (Request::DescribePortal, Due::DescribePortal { portal: Arc::clone(portal), ours: false })
                 }
-                None => return self.refuse_extended(missing("34000", "portal", name)),
+                None => return self.say_missing("34000", "portal", name),
             },
         };
         let skipped = self.sender().control(request, Control::describe(describe), due);
@@ -130,7 +136,7 @@ impl Session {
 
     pub(crate) fn execute(&mut self, execute: Execute) -> Done {
         let Some(portal) = self.names.portal(execute.portal.as_str()).cloned() else {
-            return self.refuse_extended(missing("34000", "portal", execute.portal.as_str()));
+            return self.say_missing("34000", "portal", execute.portal.as_str());
         };
         // Masks and permit are those of the Bind: under another policy it must be bound again.
         if portal.policy != self.shared.dependencies.policy.load().generation {
@@ -159,7 +165,7 @@ impl Session {
     pub(crate) fn close(&mut self, close: Close) -> Done {
         let name = close.name.as_str();
         if name == OWN_NAME || name.len() > NAME_BYTES_MAX {
-            return self.refuse_extended(missing("26000", "prepared statement", name));
+            return self.say_missing("26000", "prepared statement", name);
         }
         let change = match close.target {
             Target::Statement => self.names.close_statement(name),
@@ -176,6 +182,14 @@ impl Session {
         self.batch_open = false;
         self.refusing = false;
         Ok(())
+    }
+
+    /// What the server says of a name it does not know. The gateway knows them all, so it says it itself.
+    fn say_missing(&mut self, sqlstate: &str, kind: &str, name: &str) -> Done {
+        let fields = Fields::new("ERROR", sqlstate, &format!("{kind} \"{name}\" does not exist"));
+        let request_id = self.new_request();
+        self.record_said(&request_id, "", &fields);
+        self.refuse_extended(fields)
     }
 
     fn refuse_recorded(&mut self, request_id: &str, sql: &str, refusal: Refusal) -> Done {
@@ -209,20 +223,6 @@ impl Session {
         self.batch_open = false;
         self.sender().poison_simple(Due::Poison(Box::new(fields.clone())))?;
         Ok(())
-    }
-
-    /// A FunctionCall names a function by OID and passes every analysis by.
-    pub(crate) async fn refuse_function_call(&mut self) -> Done {
-        let request_id = self.new_request();
-        let refusal = Refusal::new(
-            RefusalCode::CapabilityMissing,
-            "the function-call message is not available through the gateway",
-        )
-        .object(exeat_enforce::refusal::Object::at(&self.target.name, None))
-        .suggestion("call the function with SELECT");
-        let refused = Refused::plain(refusal);
-        self.record_refusal(&request_id, "", &refused);
-        self.refuse_simple(&refused.refusal.to_fields(&request_id)).await
     }
 
     fn refuse_name(&self, name: &str) -> Option<Refusal> {
@@ -280,11 +280,6 @@ impl Session {
             Some(_) | None => {}
         }
     }
-}
-
-/// What the server says of a name it does not know. The gateway knows them all, so it says it itself.
-fn missing(sqlstate: &str, kind: &str, name: &str) -> Fields {
-    Fields::new("ERROR", sqlstate, &format!("{kind} \"{name}\" does not exist"))
 }
 
 /// Whether two analyses of one text speak of the same objects in the same way.

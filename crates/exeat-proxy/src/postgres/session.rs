@@ -20,6 +20,7 @@ use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn};
 use super::large::Passing;
+use super::malformed::Malformed;
 use super::notify::{OwnNotifications, worded};
 use super::outcome::Intent;
 use super::picture::{Picture, Understood};
@@ -216,21 +217,24 @@ impl Session {
     async fn take_messages(&mut self) -> Done {
         while self.window_open() {
             let Some(message) = self.next_message()? else { break };
-            if matches!(message, FrontendMessage::Terminate) {
-                return Err(SessionEnd::Terminated);
+            match message {
+                Ok(FrontendMessage::Terminate) => return Err(SessionEnd::Terminated),
+                Ok(message) => self.run_exchange(message).await?,
+                Err(malformed) => self.answer_malformed(malformed).await?,
             }
-            self.run_exchange(message).await?;
         }
         Ok(())
     }
 
     /// Steps 2 and 3: the next whole message of the client.
-    fn next_message(&mut self) -> Result<Option<FrontendMessage>, SessionEnd> {
+    fn next_message(&mut self) -> Result<Option<Result<FrontendMessage, Malformed>>, SessionEnd> {
         if !self.pass_copy_data()? {
             return Ok(None);
         }
         let frame = split_frontend(&mut self.io.client.buffer, FRONTEND_FRAME_BYTES_MAX).map_err(SessionEnd::Client)?;
-        frame.map(|frame| frontend::decode(frame).map_err(SessionEnd::Client)).transpose()
+        let Some(frame) = frame else { return Ok(None) };
+        let decoded = frontend::decode(frame.clone());
+        decoded.map(Ok).or_else(|problem| Malformed::of(&frame, problem).map(Err)).map(Some)
     }
 
     /// One message from end to end. Its answer is released by `answers` as the server sends it.
@@ -250,7 +254,7 @@ impl Session {
                 self.sender().flush();
                 return Ok(());
             }
-            FrontendMessage::FunctionCall(_) => return self.refuse_function_call().await,
+            FrontendMessage::FunctionCall(call) => return self.function_call(call).await,
             // Left over from a COPY that was refused or failed: the server ignores them as well.
             FrontendMessage::CopyData(_) | FrontendMessage::CopyDone | FrontendMessage::CopyFail(_) => return Ok(()),
             FrontendMessage::Password(_) => return Err(SessionEnd::ClientMessage("a password message")),
@@ -270,7 +274,10 @@ impl Session {
                 self.record_refusal(&request_id, sql.as_str(), &refused);
                 return self.refuse_simple(&refused.refusal.to_fields(&request_id)).await;
             }
-            Understood::Answered(fields) => return self.answer_simple(&fields).await,
+            Understood::Answered(fields) => {
+                self.record_said(&request_id, sql.as_str(), &fields);
+                return self.answer_simple(&fields).await;
+            }
             Understood::Skipped => return Ok(()),
         };
         let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, Intent::Query) {

@@ -71,6 +71,8 @@ enum Change<S, P> {
     Query {
         forgets: Vec<Forgets>,
     },
+    /// A FunctionCall has no part in them.
+    Nothing,
 }
 
 /// Names one change that is on its way.
@@ -104,7 +106,7 @@ impl<S, P> Names<S, P> {
                 Change::Query { forgets } if name.is_empty() || forgets.iter().any(|gone| gone.names(name)) => {
                     return None;
                 }
-                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } => {}
+                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } | Change::Nothing => {}
             }
         }
         self.statements.get(name)
@@ -115,7 +117,7 @@ impl<S, P> Names<S, P> {
             match change {
                 Change::Portal { name: changed, to } if changed == name => return to.as_ref(),
                 Change::Query { .. } if name.is_empty() => return None,
-                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } => {}
+                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } | Change::Nothing => {}
             }
         }
         self.portals.get(name)
@@ -146,6 +148,10 @@ impl<S, P> Names<S, P> {
         self.push(Change::Query { forgets })
     }
 
+    pub(crate) fn function_call(&mut self) -> ChangeId {
+        self.push(Change::Nothing)
+    }
+
     fn push(&mut self, change: Change<S, P>) -> ChangeId {
         self.next += 1;
         let id = ChangeId(self.next);
@@ -162,7 +168,7 @@ impl<S, P> Names<S, P> {
                 self.statements.retain(|name, _| !name.is_empty() && !forgets.iter().any(|gone| gone.names(name)));
                 self.portals.remove("");
             }
-            None => {}
+            Some(Change::Nothing) | None => {}
         }
     }
 

@@ -105,6 +105,10 @@ impl Walker<'_> {
     fn check_review(&mut self, review: Review, name: &str, args: &[Node], at: i32) -> Walk<()> {
         match review {
             Review::Free => Ok(()),
+            Review::Reader => {
+                self.facts.large_objects = true;
+                Ok(())
+            }
             Review::Size => {
                 self.facts.relation_sizes = true;
                 Ok(())

@@ -93,6 +93,7 @@ pub(crate) struct Facts {
     /// DEFAULT stands for a value to write.
     pub(crate) says_default: bool,
     pub(crate) relation_sizes: bool,
+    pub(crate) large_objects: bool,
     /// A call with an effect on the session or on time (pg_sleep, advisory locks): alone or over metadata only.
     pub(crate) session_effect: Option<(String, i32)>,
 }

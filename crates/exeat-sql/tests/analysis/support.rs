@@ -117,6 +117,7 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
     }
     for (flag, set) in [
         ("notifies", !lineage.notifies.is_empty()),
+        ("large objects", lineage.large_objects),
         ("user code", lineage.user_code),
         ("locks rows", lineage.locks_rows),
         ("changes settings", lineage.changes_settings),

@@ -36,7 +36,7 @@ fn show(message: &FrontendMessage) -> String {
         M::CopyData(frame) => format!("CopyData {:?}", frame.payload()),
         M::CopyDone => "CopyDone".into(),
         M::CopyFail(_) => "CopyFail".into(),
-        M::FunctionCall(frame) => format!("FunctionCall {:?}", frame.payload()),
+        M::FunctionCall(call) => format!("{call:?}"),
         M::Password(frame) => format!("Password {:?}", frame.payload()),
     }
 }
@@ -67,7 +67,13 @@ fn messages_as_documented() {
     check(b'd', b"1\t2\n", r#"CopyData b"1\t2\n""#);
     check(b'c', b"", "CopyDone");
     check(b'f', b"no\0", "CopyFail");
-    check(b'F', b"\0\0\0\x01", r#"FunctionCall b"\0\0\0\x01""#);
+    check(
+        b'F',
+        b"\0\0\0\x07\0\x01\0\x01\0\x02\0\0\0\x01x\xff\xff\xff\xff\0\x01",
+        "FunctionCall { frame: Frame(\"F\", 26 bytes), oid: 7, arguments: 2, result_format: Binary, .. }",
+    );
+    check(b'F', b"\0\0\0\x01", "error: FunctionCall ends before its content does");
+    check(b'F', b"\0\0\0\x07\0\x02\0\x01\0\x01\0\0\0\0", "error: FunctionCall has 2 format codes for 0 arguments");
     check(b'p', b"token\0", r#"Password b"token\0""#);
 }
 

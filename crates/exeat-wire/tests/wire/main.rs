@@ -8,6 +8,7 @@ mod client_messages;
 mod encoded;
 #[cfg(test)]
 mod large;
+#[cfg(test)]
 mod pipeline_model;
 #[cfg(test)]
 mod pipeline_rules;

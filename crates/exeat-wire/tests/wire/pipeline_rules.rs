@@ -57,6 +57,7 @@ pub(crate) fn message(symbol: u8) -> BackendMessage {
         b'A' => (b'A', b"\0\0\0\x01c\0\0"),
         b'G' | b'H' | b'W' => (symbol, b"\0\0\0"),
         b'v' => (b'v', b"\0\x03\0\0\0\0\0\0"),
+        b'V' => (b'V', b"\xff\xff\xff\xff"),
         other => (other, b""),
     };
     server(tag, content).unwrap()

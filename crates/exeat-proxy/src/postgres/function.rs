@@ -1,0 +1,67 @@
+//! FunctionCall: a function by its OID, past every analysis. Refused unless policy names the capability; then on
+//! record with its arguments, sent as it came, and answered with the one value it gives.
+
+use std::sync::Arc;
+
+use exeat_enforce::admit::{Verdict, admit_function_call};
+use exeat_enforce::evaluate::{Evaluation, evaluate_function_call};
+use exeat_enforce::release::release_function_result;
+use exeat_store::record::OutcomeResult;
+use exeat_wire::{BackendMessage, FunctionCall, Request};
+
+use super::due::{Due, QueryDue};
+use super::outcome::{Ended, Intent};
+use super::picture::{Refused, Renewed};
+use super::session::{Done, Session, SessionEnd};
+
+impl Session {
+    pub(crate) async fn function_call(&mut self, call: FunctionCall) -> Done {
+        let request_id = self.new_request();
+        match self.renew_picture(self.in_failed_block()).await? {
+            Renewed::Yes => {}
+            Renewed::Skipped => return Ok(()),
+            Renewed::Refuse(refusal) => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
+        }
+        let permit = match evaluate_function_call(&self.picture.facts, &self.picture.policy.policy, call.oid) {
+            Evaluation::Permit(permit) => permit,
+            Evaluation::Refuse { refusal, facts } => {
+                return self.refuse_call(&request_id, Refused { refusal, facts }).await;
+            }
+            Evaluation::Probe { refusal, .. } => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
+        };
+        let sql = Arc::clone(&permit);
+        let receipt = match self.record_intent(&request_id, sql.sql(), &permit.facts, Intent::FunctionCall(&call)) {
+            Ok(receipt) => receipt,
+            Err(refusal) => return self.refuse_simple(&refusal.to_fields(&request_id)).await,
+        };
+        match admit_function_call(call, &permit) {
+            Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
+            Verdict::Forward(admitted) => {
+                self.note_effects(&permit);
+                let change = self.names.function_call();
+                self.picture.transaction_may_end();
+                let ends_batch = std::mem::take(&mut self.batch_open);
+                let catalog = self.picture.facts.snapshot.version();
+                let due = QueryDue::new(permit, request_id, change, catalog).ending_batch(ends_batch);
+                self.sender().statement(Request::FunctionCall, admitted, receipt, Due::Query(Box::new(due)));
+                Ok(())
+            }
+        }
+    }
+
+    async fn refuse_call(&mut self, request_id: &str, refused: Refused) -> Done {
+        self.record_refusal(request_id, "", &refused);
+        self.refuse_simple(&refused.refusal.to_fields(request_id)).await
+    }
+
+    /// The value the function gave. Its outcome is on record before it leaves.
+    pub(crate) fn function_result(&mut self, message: &BackendMessage) -> Done {
+        let Some((_, Due::Query(query))) = self.pipeline.front_mut() else {
+            return Err(SessionEnd::UnexpectedAnswer(message.name()));
+        };
+        let query = query.as_mut();
+        let plan = query.permit.plans.get(query.index).ok_or(SessionEnd::UnexpectedAnswer(message.name()))?;
+        release_function_result(message, plan, &mut query.counts, &mut self.io.outbox)?;
+        self.query_ended(Ended { result: OutcomeResult::Ok, tag: None, sqlstate: None })
+    }
+}
