@@ -4,11 +4,12 @@
 //! clients take the end of that connection for leave to send their next statement.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::config::Target;
@@ -66,22 +67,35 @@ impl CancelKeys {
 #[derive(Debug, Default)]
 pub(crate) struct Cancelling {
     task: Option<JoinHandle<()>>,
+    /// Set as long as the task has something to do.
+    busy: Arc<AtomicBool>,
+    landed: Arc<Notify>,
 }
 
 impl Cancelling {
+    /// Told at the end of each request: the next one may go. Apart from the session, which reads and writes while it
+    /// listens for it.
+    pub(crate) fn landed(&self) -> Arc<Notify> {
+        Arc::clone(&self.landed)
+    }
+
     pub(crate) fn under_way(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| !task.is_finished())
+        self.busy.load(Ordering::Acquire)
     }
 
     /// Asks the server to cancel what backend `key` runs. `asked` is settled when the server has taken the request.
     pub(crate) fn forward(&mut self, target: &Arc<Target>, key: &(i32, Bytes), asked: Option<Asked>) {
         let target = Arc::clone(target);
         let (pid, secret) = key.clone();
+        let (busy, landed) = (Arc::clone(&self.busy), self.landed());
+        busy.store(true, Ordering::Release);
         self.task = Some(tokio::spawn(async move {
             if let Err(problem) = crate::upstream::cancel(&target.upstream, pid, &secret).await {
                 tracing::warn!(target_name = %target.name, problem = exeat_store::chain(&problem), "could not forward a cancel request");
             }
             drop(asked);
+            busy.store(false, Ordering::Release);
+            landed.notify_one();
         }));
     }
 

@@ -361,6 +361,7 @@ impl Session {
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
         let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
         self.io.clear(committed);
+        let landed = self.cancelling.landed();
         let takes_cancel = self.cancel_due.is_none() && !self.cancelling.under_way();
         let turn = tokio::select! {
             biased;
@@ -371,6 +372,8 @@ impl Session {
                 tokio::task::yield_now().await;
                 return Ok(Turn::Flushed);
             }
+            // The next one may be waiting.
+            () = landed.notified() => return Ok(Turn::Flushed),
             _ = self.ticks.tick() => {
                 self.look()?;
                 return Ok(Turn::Flushed);
@@ -394,7 +397,8 @@ impl Session {
     /// it says goes out. Then the cancel is forwarded if a statement of the client's own is running; the gateway's are
     /// never cancelled.
     async fn cancel_in_order(&mut self) -> Done {
-        let asked = self.cancel_due.take();
+        // Who was told that it is settled may have sent the next statement since.
+        let Some(asked) = self.cancel_due.take().filter(|asked| !asked.is_closed()) else { return Ok(()) };
         for _ in 0..READS_BEFORE_CANCEL_MAX {
             let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
             self.io.clear(committed);
@@ -409,7 +413,7 @@ impl Session {
             Some((_, Due::Query(_) | Due::Execute(_) | Due::Bind { .. } | Due::Parse { .. }))
         );
         if running {
-            self.cancelling.forward(&self.target, &self.upstream_key, asked);
+            self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
         }
         Ok(())
     }

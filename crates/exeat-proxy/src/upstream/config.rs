@@ -12,6 +12,7 @@ use exeat_store::secret::SecretSource;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::keepalive::Keepalive;
 use crate::tls::{ALPN_POSTGRESQL, Roots, TlsError, Trust, client_config};
@@ -38,7 +39,12 @@ pub struct UpstreamConfig {
     mode: TlsMode,
     tls: Option<UpstreamTls>,
     transport: Transport,
+    /// Shared by all databases of the server.
+    cancels: Arc<Semaphore>,
 }
+
+/// Connections that cancel requests may have open to one server: each costs it a process.
+const CANCELS_AT_ONCE_MAX: usize = 16;
 
 /// How connections to a server are made and kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +114,8 @@ impl UpstreamConfig {
                 Some(UpstreamTls { client, server_name })
             }
         };
-        Ok(Self { host, port, database, mode, tls, transport: Transport::default() })
+        let cancels = Arc::new(Semaphore::new(CANCELS_AT_ONCE_MAX));
+        Ok(Self { host, port, database, mode, tls, transport: Transport::default(), cancels })
     }
 
     #[must_use]
@@ -140,6 +147,12 @@ impl UpstreamConfig {
 
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// Waits for one of the connections that cancel requests may have.
+    pub(super) async fn cancel_slot(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed: a failure would be a bug, and then there is no bound rather than no cancel.
+        self.cancels.acquire().await.ok()
     }
 
     pub(super) fn tls(&self) -> Option<&UpstreamTls> {

@@ -54,6 +54,7 @@ pub async fn connect(
 pub async fn cancel(config: &UpstreamConfig, pid: i32, secret: &[u8]) -> Result<(), UpstreamError> {
     let stage = "sending a cancel request";
     let request = async {
+        let _slot = config.cancel_slot().await;
         let mut stream = UpstreamStream::open(config).await?;
         let mut out = BytesMut::new();
         encode::cancel_request(&mut out, pid, secret)?;

@@ -142,13 +142,15 @@ impl PassThrough {
         let mut ticks = super::session::ticks();
         // Apart from the session, which reads and writes while it listens for them.
         let mut requests = std::mem::replace(&mut self.cancel_key.requests, mpsc::channel(1).1);
+        let landed = self.cancelling.landed();
         loop {
             self.take_replies()?;
             self.take_requests()?;
             self.keep_window_moving();
             self.tenure.leave_if_due(self.mid_transaction())?;
             self.commit().await?;
-            if let Some(asked) = self.cancel_due.take() {
+            // Who was told that it is settled may have sent the next statement since.
+            if let Some(asked) = self.cancel_due.take().filter(|asked| !asked.is_closed()) {
                 self.cancel_in_order(asked).await?;
             }
             let takes_cancel = !self.cancelling.under_way();
@@ -161,6 +163,8 @@ impl PassThrough {
                     tokio::task::yield_now().await;
                     continue;
                 }
+                // The next one may be waiting.
+                () = landed.notified() => continue,
                 _ = ticks.tick() => {
                     self.look()?;
                     continue;
