@@ -5,7 +5,7 @@ use exeat_sql::{ColumnId, Notification, SessionCommand, StatementKind, Transacti
 
 use crate::scrub::Taint;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatementPlan {
     pub outputs: Outputs,
     pub taint: Taint,
@@ -86,7 +86,7 @@ impl Forgets {
 }
 
 /// The prediction that the server's RowDescription is held against.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outputs {
     /// Returns no rows; a row would be a lie of the server or a mistake of ours.
     None,
@@ -99,7 +99,7 @@ pub enum Outputs {
     Unchecked,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedColumn {
     /// The (table, attribute) the server must announce; `None` must be announced as no origin.
     pub origin: Option<ColumnId>,

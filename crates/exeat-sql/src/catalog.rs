@@ -7,6 +7,7 @@ mod session;
 mod types;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
@@ -133,6 +134,7 @@ pub struct CatalogSnapshot {
     /// Columns whose default, or that of their domain, calls a user's code: what it gives could come from anywhere.
     code_defaults: HashSet<ColumnId>,
     views: HashMap<Oid, String>,
+    versions: Arc<Versions>,
     relatives: HashMap<Oid, Vec<Oid>>,
     foreign_keys: Vec<ForeignKey>,
     keys_of: HashMap<Oid, Vec<usize>>,
@@ -144,6 +146,17 @@ pub struct CatalogSnapshot {
     operators: HashMap<String, Vec<UserOperator>>,
     casts: Vec<UserCast>,
     default_opclass_types: Vec<Oid>,
+}
+
+/// What changes with every change of a relation or a schema, by its OID.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions(HashMap<Oid, String>);
+
+impl Versions {
+    /// Whether the definitions of `oid` are the same in both; what came with the server has none.
+    pub fn agree(&self, other: &Self, oid: Oid) -> bool {
+        self.0.get(&oid) == other.0.get(&oid)
+    }
 }
 
 impl Default for Oid {
@@ -211,6 +224,9 @@ impl CatalogSnapshot {
         }
         found.remove(&oid);
         found
+    }
+    pub fn versions(&self) -> &Arc<Versions> {
+        &self.versions
     }
     /// The query behind a user's view or materialized view.
     pub fn view_definition(&self, oid: Oid) -> Option<&str> {

@@ -17,7 +17,7 @@ pub use analysis::{
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,
-    QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState,
+    QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
 pub use parse::parse_and_analyse;
 

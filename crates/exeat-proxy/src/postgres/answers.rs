@@ -38,35 +38,6 @@ impl Session {
         Ok(())
     }
 
-    /// Before the first byte of an answer that was long in coming: is the catalog still the one of its analysis?
-    pub(crate) async fn pass_gate(&mut self, message: &BackendMessage) -> Done {
-        // ReadyForQuery carries nothing of a statement's answer.
-        if is_asynchronous(message) || matches!(message, BackendMessage::ReadyForQuery(_)) {
-            return Ok(());
-        }
-        let gate = match self.pipeline.front_mut() {
-            Some((_, Due::Query(query))) => &mut query.gate,
-            Some((_, Due::Execute(execute))) => &mut execute.gate,
-            Some(_) | None => return Ok(()),
-        };
-        let analysed = gate.catalog;
-        if gate.holds(self.target.catalog_bound)
-            && let Some(database) = &self.picture.database
-        {
-            // Read after the answer began, so after any change the statement can have waited for.
-            let now = database.refresh(false).await.map_err(|problem| {
-                tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
-                SessionEnd::CatalogMoved
-            })?;
-            if now.version() != analysed {
-                return Err(SessionEnd::CatalogMoved);
-            }
-            gate.verify();
-        }
-        gate.open();
-        Ok(())
-    }
-
     fn answer(&mut self, message: &BackendMessage) -> Done {
         match self.pipeline.on_backend(message)? {
             Step::Asynchronous => {
@@ -344,7 +315,7 @@ impl Session {
 }
 
 /// Messages that belong to no request and may come between any two others.
-fn is_asynchronous(message: &BackendMessage) -> bool {
+pub(crate) fn is_asynchronous(message: &BackendMessage) -> bool {
     matches!(
         message,
         BackendMessage::NoticeResponse(_)

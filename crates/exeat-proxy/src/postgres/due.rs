@@ -1,7 +1,7 @@
 //! What the session knows about each message it sent: whose it is, and what to do with the answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::StatementPlan;
@@ -9,6 +9,7 @@ use exeat_enforce::release::{BoundMask, Counts};
 
 use exeat_wire::Fields;
 
+use super::gate::{Analysed, Gate};
 use super::statements::{ChangeId, Portal, Statement};
 
 /// The context of one request whose answer is due.
@@ -59,7 +60,7 @@ pub(crate) struct QueryDue {
 }
 
 impl QueryDue {
-    pub(crate) fn new(permit: Arc<Permit>, request_id: Arc<str>, change: ChangeId, catalog: u64) -> Self {
+    pub(crate) fn new(permit: Arc<Permit>, request_id: Arc<str>, change: ChangeId, analysed: Analysed) -> Self {
         Self {
             permit,
             request_id,
@@ -68,7 +69,7 @@ impl QueryDue {
             counts: Counts::default(),
             started: Instant::now(),
             change,
-            gate: Gate::new(catalog),
+            gate: Gate::new(analysed),
             ends_batch: false,
         }
     }
@@ -96,42 +97,7 @@ pub(crate) struct ExecuteDue {
 
 impl ExecuteDue {
     pub(crate) fn new(portal: Arc<Portal>, change: Option<ChangeId>) -> Self {
-        let gate = Gate::new(portal.catalog);
+        let gate = Gate::new(portal.analysed.clone());
         Self { portal, counts: Counts::default(), started: Instant::now(), change, gate }
-    }
-}
-
-/// Between analysis and answer the server may have waited for a lock, and the catalog may have moved under the
-/// statement. An answer that begins later than the catalog's bound is held until the catalog was looked at again.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Gate {
-    /// Version of the catalog the statement was analysed against.
-    pub(crate) catalog: u64,
-    verified: Instant,
-    /// The current statement's answer has begun: what it reads is fixed.
-    open: bool,
-}
-
-impl Gate {
-    fn new(catalog: u64) -> Self {
-        Self { catalog, verified: Instant::now(), open: false }
-    }
-
-    /// Whether the catalog must be looked at before the answer may begin.
-    pub(crate) fn holds(&self, bound: Duration) -> bool {
-        !self.open && self.verified.elapsed() > bound
-    }
-
-    pub(crate) fn verify(&mut self) {
-        self.verified = Instant::now();
-    }
-
-    pub(crate) fn open(&mut self) {
-        self.open = true;
-    }
-
-    /// The next statement of the same message begins.
-    pub(crate) fn shut(&mut self) {
-        self.open = false;
     }
 }

@@ -41,8 +41,7 @@ impl Session {
                 let change = self.names.function_call();
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open);
-                let catalog = self.picture.facts.snapshot.version();
-                let due = QueryDue::new(permit, request_id, change, catalog).ending_batch(ends_batch);
+                let due = QueryDue::new(permit, request_id, change, self.analysed(None)).ending_batch(ends_batch);
                 self.sender().statement(Request::FunctionCall, admitted, receipt, Due::Query(Box::new(due)));
                 Ok(())
             }

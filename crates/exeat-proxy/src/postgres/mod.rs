@@ -9,6 +9,7 @@ pub(crate) mod destination;
 mod due;
 mod finish;
 mod function;
+mod gate;
 mod io;
 mod large;
 pub(crate) mod login;

@@ -45,6 +45,9 @@ pub(crate) struct Picture {
     evaluated: HashMap<Arc<str>, (Option<Arc<MessageAnalysis>>, Evaluation)>,
 }
 
+/// What was found out about a text that may run.
+pub(crate) type Understanding = (Arc<Permit>, Option<Arc<MessageAnalysis>>);
+
 /// What to do with a text.
 pub(crate) enum Understood {
     Permit(Arc<Permit>, Option<Arc<MessageAnalysis>>),
@@ -110,6 +113,12 @@ impl Picture {
         self.facts.seals = Arc::new(seals);
         self.policy = policy;
         self.evaluated.clear();
+    }
+
+    /// The catalog moved while a statement ran that means the same all the same.
+    pub(crate) fn catalog_moved(&mut self, snapshot: Arc<CatalogSnapshot>) {
+        self.renew(Arc::clone(&self.policy), snapshot);
+        self.stale = true;
     }
 
     fn remember(&mut self, sql: &str, analysis: Option<Arc<MessageAnalysis>>, evaluation: &Evaluation) {

@@ -12,7 +12,7 @@ use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target}
 use super::due::{Due, ExecuteDue};
 use super::notify::worded;
 use super::outcome::Intent;
-use super::picture::{Refused, Understood};
+use super::picture::{Refused, Understanding, Understood};
 use super::send::OWN_NAME;
 use super::session::{Done, Session};
 use super::statements::{NAME_BYTES_MAX, NAMES_MAX, Portal, Statement};
@@ -86,7 +86,7 @@ impl Session {
             Ok(receipt) => receipt,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
         };
-        let portal = Arc::new(self.portal(&bind, permit, Arc::clone(&request_id)));
+        let portal = Arc::new(self.portal(&bind, (permit, analysis), Arc::clone(&request_id)));
         let name = bind.portal.clone();
         match admit_bind(bind, &statement.sql, &portal.permit) {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
@@ -99,11 +99,11 @@ impl Session {
         }
     }
 
-    fn portal(&self, bind: &Bind, permit: Arc<exeat_enforce::evaluate::Permit>, request_id: Arc<str>) -> Portal {
+    fn portal(&self, bind: &Bind, (permit, analysis): Understanding, request_id: Arc<str>) -> Portal {
         Portal {
             request_id,
             policy: self.picture.policy.generation,
-            catalog: self.picture.facts.snapshot.version(),
+            analysed: self.analysed(analysis),
             result_formats: bind.result_formats.clone(),
             notifies: worded(&permit, &bind.parameters),
             bound: OnceLock::new(),

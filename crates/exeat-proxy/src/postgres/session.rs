@@ -268,8 +268,8 @@ impl Session {
     async fn query(&mut self, query: Query) -> Done {
         let request_id = self.new_request();
         let sql = query.sql.clone();
-        let permit = match self.understand(sql.as_str(), &[], false).await? {
-            Understood::Permit(permit, _) => permit, // steps 4 to 6
+        let (permit, analysis) = match self.understand(sql.as_str(), &[], false).await? {
+            Understood::Permit(permit, analysis) => (permit, analysis), // steps 4 to 6
             Understood::Refuse(refused) => {
                 self.record_refusal(&request_id, sql.as_str(), &refused);
                 return self.refuse_simple(&refused.refusal.to_fields(&request_id)).await;
@@ -293,9 +293,9 @@ impl Session {
                 self.copy_in.sent(&permit);
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open); // with the implicit transaction it runs in
-                let catalog = self.picture.facts.snapshot.version();
+                let analysed = self.analysed(analysis);
                 let due =
-                    Due::Query(Box::new(QueryDue::new(permit, request_id, change, catalog).ending_batch(ends_batch)));
+                    Due::Query(Box::new(QueryDue::new(permit, request_id, change, analysed).ending_batch(ends_batch)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
                 Ok(())
             }

@@ -10,6 +10,8 @@ use exeat_enforce::release::BoundMask;
 use exeat_sql::MessageAnalysis;
 use exeat_wire::frontend::Format;
 
+use super::gate::Analysed;
+
 /// A statement the server has under a name (the unnamed one is "").
 #[derive(Debug)]
 pub(crate) struct Statement {
@@ -26,8 +28,7 @@ pub(crate) struct Portal {
     pub(crate) permit: Arc<Permit>,
     /// Generation of the policy it was bound under.
     pub(crate) policy: u64,
-    /// Version of the catalog it was analysed against.
-    pub(crate) catalog: u64,
+    pub(crate) analysed: Analysed,
     pub(crate) result_formats: Vec<Format>,
     /// What its statement notifies, as (channel, payload).
     pub(crate) notifies: Vec<(String, String)>,

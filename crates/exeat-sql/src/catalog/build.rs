@@ -1,6 +1,8 @@
 //! Rows of `QUERIES` to a snapshot. A row of another shape than asked for stops the build: a catalog that cannot
 //! be read whole is not read at all.
 
+use std::sync::Arc;
+
 use super::types::{CastContext, TypeClass};
 use super::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Generated, Oid, QUERIES,
@@ -42,6 +44,10 @@ impl CatalogSnapshot {
                 "relations" => self.load_relation(&row)?,
                 "columns" => self.load_column(&row)?,
                 "inheritance" => self.load_inheritance(&row)?,
+                "versions" => {
+                    let version = row.text(1)?.to_owned();
+                    Arc::make_mut(&mut self.versions).0.insert(row.oid(0)?, version);
+                }
                 "views" => {
                     self.views.insert(row.oid(0)?, row.text(1)?.to_owned());
                 }

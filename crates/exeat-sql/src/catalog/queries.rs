@@ -171,6 +171,42 @@ pub const QUERIES: &[CatalogQuery] = &[
             WHERE k.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid AND k.opcdefault \
             AND m.amname OPERATOR(pg_catalog.=) ANY (ARRAY['btree','hash']::pg_catalog.name[])",
     },
+    CatalogQuery {
+        // What changes with every change of a relation or schema: two equal texts are of one definition.
+        name: "versions",
+        sql: "SELECT v.rel::pg_catalog.text, pg_catalog.string_agg(v.version, ',' ORDER BY v.version) FROM (\
+            SELECT c.oid AS rel, pg_catalog.concat('c', c.xmin::pg_catalog.text) AS version FROM pg_catalog.pg_class c \
+            WHERE c.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
+            UNION ALL SELECT n.oid, pg_catalog.concat('n', n.xmin::pg_catalog.text) FROM pg_catalog.pg_namespace n \
+            UNION ALL SELECT x.attrelid, pg_catalog.concat('a', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_attribute x \
+            WHERE x.attrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.attrelid \
+            UNION ALL SELECT x.ev_class, pg_catalog.concat('r', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_rewrite x \
+            WHERE x.ev_class OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.ev_class \
+            UNION ALL SELECT x.tgrelid, pg_catalog.concat('t', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_trigger x \
+            WHERE x.tgrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.tgrelid \
+            UNION ALL SELECT x.conrelid, pg_catalog.concat('k', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_constraint x \
+            WHERE x.conrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.conrelid \
+            UNION ALL SELECT x.polrelid, pg_catalog.concat('p', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_policy x \
+            WHERE x.polrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.polrelid \
+            UNION ALL SELECT x.adrelid, pg_catalog.concat('d', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_attrdef x \
+            WHERE x.adrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.adrelid \
+            UNION ALL SELECT x.inhrelid, pg_catalog.concat('i', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_inherits x \
+            WHERE x.inhrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.inhrelid \
+            UNION ALL SELECT x.inhparent, pg_catalog.concat('j', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_inherits x \
+            WHERE x.inhparent OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.inhparent \
+            UNION ALL SELECT x.indrelid, pg_catalog.concat('x', pg_catalog.count(*), '.', \
+            pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_index x \
+            WHERE x.indrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.indrelid \
+            ) v GROUP BY v.rel",
+    },
 ];
 
 /// One row, one text value: equal as long as no user-level catalog row that names resolve against was added,

@@ -1,0 +1,169 @@
+//! Between analysis and answer the server may have waited for a lock, and the catalog may have moved under the
+//! statement. An answer that begins later than the catalog's bound is held until the catalog was looked at again; if
+//! it moved, the statement is analysed and decided once more, and its answer passes only where it means the same
+//! under definitions that nobody touched. Else the session ends before a byte of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
+use exeat_enforce::plan::Outputs;
+use exeat_enforce::seal::SealPlan;
+use exeat_sql::{Analysis, CatalogSnapshot, MessageAnalysis, Oid, Scope, Versions};
+use exeat_wire::BackendMessage;
+
+use super::answers::is_asynchronous;
+use super::due::Due;
+use super::session::{Done, Session, SessionEnd};
+
+/// What a statement was analysed against, and what came of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Analysed {
+    /// Version of the catalog.
+    pub(crate) catalog: u64,
+    pub(crate) versions: Arc<Versions>,
+    pub(crate) scope: Arc<Scope>,
+    /// `None`: nothing was analysed, so nothing can have come to mean something else.
+    pub(crate) analysis: Option<Arc<MessageAnalysis>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    analysed: Analysed,
+    verified: Instant,
+    /// The current statement's answer has begun: what it reads is fixed.
+    open: bool,
+}
+
+impl Gate {
+    pub(crate) fn new(analysed: Analysed) -> Self {
+        Self { analysed, verified: Instant::now(), open: false }
+    }
+
+    /// Whether the catalog must be looked at before the answer may begin.
+    fn holds(&self, bound: Duration) -> bool {
+        !self.open && self.verified.elapsed() > bound
+    }
+
+    /// The next statement of the same message begins.
+    pub(crate) fn shut(&mut self) {
+        self.open = false;
+    }
+}
+
+impl Session {
+    pub(crate) fn analysed(&self, analysis: Option<Arc<MessageAnalysis>>) -> Analysed {
+        let snapshot = &self.picture.facts.snapshot;
+        Analysed {
+            catalog: snapshot.version(),
+            versions: Arc::clone(snapshot.versions()),
+            scope: Arc::clone(&self.picture.scope),
+            analysis,
+        }
+    }
+
+    /// Before the first byte of an answer that was long in coming: does the statement still mean what was analysed?
+    pub(crate) async fn pass_gate(&mut self, message: &BackendMessage) -> Done {
+        // ReadyForQuery carries nothing of a statement's answer.
+        if is_asynchronous(message) || matches!(message, BackendMessage::ReadyForQuery(_)) {
+            return Ok(());
+        }
+        let Some(gate) = self.front_gate() else { return Ok(()) };
+        if !gate.holds(self.target.catalog_bound) {
+            return self.open_gate();
+        }
+        let Some(database) = self.picture.database.clone() else { return self.open_gate() };
+        // Read after the answer began, so after any change the statement can have waited for.
+        let now = database.refresh(false).await.map_err(|problem| {
+            tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
+            SessionEnd::CatalogMoved
+        })?;
+        let Some(gate) = self.front_gate() else { return Ok(()) };
+        if now.version() != gate.analysed.catalog {
+            let analysed = gate.analysed.clone();
+            if !self.means_the_same(&analysed, &now).await {
+                return Err(SessionEnd::CatalogMoved);
+            }
+            self.picture.catalog_moved(Arc::clone(&now));
+        }
+        if let Some(gate) = self.front_gate_mut() {
+            gate.analysed.catalog = now.version();
+            gate.analysed.versions = Arc::clone(now.versions());
+            gate.verified = Instant::now();
+        }
+        self.open_gate()
+    }
+
+    fn open_gate(&mut self) -> Done {
+        if let Some(gate) = self.front_gate_mut() {
+            gate.open = true;
+        }
+        Ok(())
+    }
+
+    fn front_gate(&self) -> Option<&Gate> {
+        match self.pipeline.front() {
+            Some((_, Due::Query(query))) => Some(&query.gate),
+            Some((_, Due::Execute(execute))) => Some(&execute.gate),
+            Some(_) | None => None,
+        }
+    }
+
+    fn front_gate_mut(&mut self) -> Option<&mut Gate> {
+        match self.pipeline.front_mut() {
+            Some((_, Due::Query(query))) => Some(&mut query.gate),
+            Some((_, Due::Execute(execute))) => Some(&mut execute.gate),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Analysed, decided and planned again against the catalog of now: is anything different?
+    async fn means_the_same(&self, analysed: &Analysed, now: &Arc<CatalogSnapshot>) -> bool {
+        let (permit, described) = match self.pipeline.front() {
+            Some((_, Due::Query(query))) => (&query.permit, false),
+            Some((_, Due::Execute(execute))) => (&execute.portal.permit, execute.portal.bound.get().is_some()),
+            Some(_) | None => return false,
+        };
+        let Some(before) = &analysed.analysis else { return true };
+        // Masks by origin that were bound under the old catalog may lack a column that is sealed by now.
+        if described && permit.plans.iter().any(|plan| plan.outputs == Outputs::ByOrigin) {
+            return false;
+        }
+        let touched = touched(before).chain(analysed.scope.search_path.iter().copied());
+        if !touched.into_iter().all(|oid| analysed.versions.agree(now.versions(), oid)) {
+            return false;
+        }
+        let Some(database) = &self.picture.database else { return false };
+        let analyser = &self.shared.dependencies.analyser;
+        match database.analyse(analyser, now, &analysed.scope, permit.sql()).await {
+            Some(Ok(again)) => again == *before && self.decides_the_same(permit, &again, now),
+            Some(Err(_)) | None => false,
+        }
+    }
+
+    fn decides_the_same(&self, permit: &Permit, analysis: &MessageAnalysis, now: &Arc<CatalogSnapshot>) -> bool {
+        let facts = &self.picture.facts;
+        let policy = &self.picture.policy.policy;
+        let seals = SealPlan::compute(policy, &facts.principal, &facts.target, now);
+        if seals.is_empty() != facts.seals.is_empty() {
+            return false;
+        }
+        let facts = SessionFacts { snapshot: Arc::clone(now), seals: Arc::new(seals), ..facts.clone() };
+        match evaluate(&facts, policy, permit.sql(), analysis) {
+            Evaluation::Permit(again) => again.plans == permit.plans,
+            Evaluation::Refuse { .. } | Evaluation::Probe { .. } => false,
+        }
+    }
+}
+
+/// Every relation the statements read, write, reach or look a key up in.
+fn touched(analysis: &MessageAnalysis) -> impl Iterator<Item = Oid> {
+    let known = analysis.statements.iter().filter_map(|statement| match &statement.analysis {
+        Analysis::Known(lineage) => Some(lineage),
+        Analysis::Opaque(_) | Analysis::Unresolved { .. } => None,
+    });
+    known.flat_map(|lineage| {
+        let named = lineage.reads.iter().chain(&lineage.writes).chain(&lineage.reaches).copied();
+        named.chain(lineage.uses.iter().map(|used| used.column.relation))
+    })
+}

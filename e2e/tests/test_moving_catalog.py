@@ -1,0 +1,87 @@
+"""The catalog changes while a statement waits: what means the same goes on, what does not ends before a byte of it."""
+
+import psycopg
+import pytest
+
+from lib import wire
+from lib.run import wait_until
+from streams import TABLES, admin, session, tags_of, writers_policy
+
+
+@pytest.fixture(scope="module")
+def gateway(fresh_gateway, shop, trust):
+    admin(shop, TABLES)
+    made = fresh_gateway("moving", policy=writers_policy()).trust(trust.entry()).start(level="debug")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def writer(gateway, trust, shop):
+    admin(shop, """
+        CREATE SCHEMA moving;
+        CREATE TABLE moving.docks (id integer, city text, ssn text);
+        CREATE TABLE moving.others (id integer);
+        GRANT USAGE ON SCHEMA moving TO shop_reader;
+        GRANT SELECT ON ALL TABLES IN SCHEMA moving TO shop_reader;
+        INSERT INTO moving.docks VALUES (1, 'Oslo', '123-45-6789');
+    """)
+    yield gateway.dsn(trust.token("wendy", ["writers"]))
+    admin(shop, "DROP SCHEMA moving CASCADE")
+
+
+LONG = "SELECT now() - query_start > interval '1500 ms' FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+SAME = [
+    "CREATE TABLE moving.another (id integer)",
+    "ALTER TABLE moving.others ADD COLUMN more text",
+    "CREATE FUNCTION moving.unrelated() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+]
+DIFFERENT = [
+    "ALTER TABLE moving.docks RENAME COLUMN city TO town",
+    "ALTER TABLE moving.docks RENAME city TO x; ALTER TABLE moving.docks RENAME ssn TO city",
+    # There and back again: it ran under a definition that nobody analysed.
+    "ALTER TABLE moving.docks RENAME city TO x; ALTER TABLE moving.docks RENAME x TO city",
+    "CREATE FUNCTION public.upper(text) RETURNS text LANGUAGE sql AS 'SELECT ''x''::text'",
+]
+STATEMENTS = {
+    "simple": lambda sql: wire.query(sql),
+    "extended": lambda sql: wire.parse(sql) + wire.bind() + wire.describe() + wire.execute() + wire.SYNC,
+}
+
+
+def waits_for(shop, dsn, sent, change):
+    """What the client hears that sent a statement, waited for a lock, and saw the catalog change before it got it."""
+    with psycopg.connect(shop.admin.text()) as holding, session(dsn) as connection:
+        connection.cycle(wire.query("SELECT 1"))
+        holding.execute("LOCK TABLE moving.docks IN ACCESS EXCLUSIVE MODE")
+        connection.send(sent)
+        wait_until("the statement waits", lambda: (True,) in admin(shop, LONG))
+        holding.execute(change)
+        holding.commit()
+        received = []
+        try:
+            received = connection.receive_until("Z")
+            received += connection.cycle(wire.query("SELECT 7"))
+        except wire.Closed:
+            pass
+        return received
+
+
+@pytest.mark.parametrize("kind", STATEMENTS)
+@pytest.mark.parametrize("change", SAME)
+def test_a_change_of_something_else_does_not_matter(change, kind, writer, shop):
+    heard = waits_for(shop, writer, STATEMENTS[kind]("SELECT id, upper(city) FROM moving.docks"), change)
+    tags = tags_of(heard)
+    assert tags[-4:] == ["T", "D", "C", "Z"] and tags.count("D") == 2 and b"OSLO" in b"".join(body for _, body in heard)
+
+
+@pytest.mark.parametrize("kind", STATEMENTS)
+@pytest.mark.parametrize("change", DIFFERENT)
+def test_a_change_of_what_it_reads_releases_nothing(change, kind, writer, shop):
+    try:
+        heard = waits_for(shop, writer, STATEMENTS[kind]("SELECT id, upper(city) FROM moving.docks"), change)
+    finally:
+        admin(shop, "DROP FUNCTION IF EXISTS public.upper(text)")
+    tags = tags_of(heard)
+    assert "D" not in tags[: tags.index("Z")] if "Z" in tags else "D" not in tags
+    assert b"123-45" not in b"".join(body for _, body in heard)
