@@ -33,10 +33,11 @@ def report(place, given):
     rows = []
     for title, tls in (("plain", False), ("TLS", True)):
         for name, start in (("pgbouncer", lambda n: place.pgbouncer(n, tls)), ("pass", lambda n: place.gateway(n, PASS_THROUGH, tls))):
+            sessions = place.sessions()
             endpoint = start(f"idle-{name}-{title.lower()}")
             if endpoint is None:
                 continue
             say(f"  {given.sessions} idle sessions, {name}, {title}")
             rows.append([name, title, given.sessions, f"{grown(endpoint, given.sessions):.1f}"])
-            place.end(endpoint)
+            place.end(endpoint, sessions)
     table(["endpoint", "client side", "sessions", "KiB a session"], rows)

@@ -105,12 +105,15 @@ class Place:
         wait_until(f"{name} answers", lambda: psql(dsn, "SELECT 1", check=False).returncode == 0, alive=process)
         return Endpoint(name, dsn, process)
 
-    def end(self, endpoint):
-        """Ends the proxy, and waits until its sessions have left the server."""
+    def sessions(self):
+        """How many the server has, whoever holds them."""
+        return int(psql(self.admin, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'").stdout)
+
+    def end(self, endpoint, sessions):
+        """Ends the proxy, and waits until the server has no more than so many sessions."""
         endpoint.process.stop()
         self.run.forget(endpoint.process)
-        count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        wait_until("the server's sessions have ended", lambda: int(psql(self.admin, count).stdout) < 20, seconds=120)
+        wait_until(f"the sessions of {endpoint.name} have left the server", lambda: self.sessions() <= sessions, seconds=120)
 
 
 def pgbouncer_command():

@@ -2,7 +2,7 @@
 """What the gateway costs: direct against pgbouncer (session pooling) against Exeat, in one interleaved run.
 
     bench/run.py [--only points,latency,bulk,connects,idle] [--rounds 3] [--seconds 3] [--scale 20] [--clients 1,16,64]
-                 [--modes simple,extended,prepared] [--rows 2000000] [--sessions 1000] [--json FILE]
+                 [--modes simple,extended,prepared] [--rows 2000000] [--sessions 1000] [--json FILE] [--page FILE]
 
 Endpoints: `direct`; `pgbouncer`, where installed; `pass` (Exeat, pass-through policy: authenticated and recorded); `policy`
 (Exeat, a policy with sealed columns that the statement does not touch); `masked` (the same, the statement returns them).
@@ -11,7 +11,9 @@ process from /proc: the figure to steer by, because client, server and proxy sha
 """
 
 import argparse
+import contextlib
 import hashlib
+import io
 import json
 import os
 import resource
@@ -36,6 +38,9 @@ from points import Points  # noqa: E402
 PARTS = ("points", "latency", "bulk", "connects", "idle")
 
 
+MARKS = "<!-- figures -->\n", "<!-- /figures -->\n"
+
+
 def words(text):
     return text.split(",")
 
@@ -55,6 +60,7 @@ def arguments():
     parser.add_argument("--rows", type=int, default=2_000_000, help="of the bulk read")
     parser.add_argument("--sessions", type=int, default=1000, help="idle at once")
     parser.add_argument("--json", metavar="FILE", help="also write every sample")
+    parser.add_argument("--page", metavar="FILE", help="also put the figures between this page's marks")
     given = parser.parse_args()
     for part in given.only:
         if part not in PARTS:
@@ -82,7 +88,8 @@ def pgbouncer_version():
 
 
 def preamble(place, given):
-    command = " ".join(["bench/run.py", *sys.argv[1:]])
+    told = [word for word in sys.argv[1:] if "--page" not in word and word != given.page]
+    command = " ".join(["bench/run.py", *told])
     print(
         f"`{command}`: {given.build}, PostgreSQL {place.version}, {pgbouncer_version()}; {machine()}, shared by client, server "
         f"and proxy; load before the run {load()}. Scale {given.scale}, medians of {given.rounds} interleaved rounds of {given.seconds} s, "
@@ -123,6 +130,23 @@ def bench(run, given):
         Path(given.json).write_text(json.dumps(samples, indent=1) + "\n")
 
 
+class Both(io.StringIO):
+    """Kept, and shown as it comes."""
+
+    def write(self, text):
+        sys.__stdout__.write(text)
+        return super().write(text)
+
+    def flush(self):
+        sys.__stdout__.flush()
+
+
+def put_on_page(page, figures):
+    before, _, rest = page.read_text().partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    page.write_text("".join([before, MARKS[0], figures.strip(), "\n", MARKS[1], after]))
+
+
 def main():
     given = arguments()
     end_on_signals()
@@ -135,8 +159,13 @@ def main():
         given.build = build_measured(path, by_hand)
         say(f"measuring {given.build}")
         os.environ["EXEAT_BIN"] = str(path)
-        with Run() as run:
+        if given.page and not all(mark in Path(given.page).read_text() for mark in MARKS):
+            raise HarnessError(f'page "{given.page}" has no marks {MARKS[0].strip()} and {MARKS[1].strip()}')
+        figures = Both()
+        with Run() as run, contextlib.redirect_stdout(figures):
             bench(run, given)
+        if given.page:
+            put_on_page(Path(given.page), figures.getvalue())
     except (HarnessError, OSError, subprocess.CalledProcessError) as error:
         say(f"error: {error}")
         return 1

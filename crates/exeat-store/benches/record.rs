@@ -1,6 +1,6 @@
 //! What one statement costs on record: its intent and its outcome, with the commits before either leaves.
 //! `cargo bench -p exeat-store` prints microseconds of CPU a statement (user and system, all threads), with the
-//! sessions that are ready together sharing their commits, as they do in the gateway.
+//! sessions that are ready together sharing their commits, as they do in the gateway; and the memory of a session.
 #![allow(clippy::print_stdout, reason = "a benchmark speaks to the person who runs it")]
 
 use std::collections::BTreeMap;
@@ -37,7 +37,36 @@ fn main() -> Result<(), StoreError> {
             println!("| {sessions} | {threads} | {named} | {cpu:.2} | {elapsed:.2} |");
         }
     }
+    println!("\nmemory of a session after one statement: {:.1} KiB", memory_of_a_session()?);
     Ok(())
+}
+
+/// KiB that each of a thousand sessions added.
+fn memory_of_a_session() -> Result<f64, StoreError> {
+    let base =
+        tempfile::tempdir().map_err(|source| StoreError::Io { action: "make", path: "folder".into(), source })?;
+    let recorder = open(base.path())?;
+    let principal = principal();
+    let mut held = Vec::new();
+    let mut before = 0;
+    for number in 0..1100 {
+        if number == 100 {
+            before = resident_kib();
+        }
+        let mut session =
+            recorder.start_session(&start(&format!("0197aa11-7e32-7c11-9e55-2f4b6a{number:06}"), &principal))?;
+        let _ = session.intent(&Statement::new("req_1", "SELECT 1", Decision::Allow, POLICY))?;
+        let _ = session.outcome(&done("req_1"))?;
+        let _ = session.commit()?;
+        held.push(session);
+    }
+    Ok(f64::from(resident_kib() - before) / 1000.0)
+}
+
+fn resident_kib() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
 }
 
 fn measure(sessions: u64, threads: u64, texts: Texts) -> Result<(f64, f64), StoreError> {
