@@ -102,6 +102,8 @@ class Run:
         self._janitor = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("janitor.py")), str(self.folder)],
             stdin=subprocess.PIPE,
+            # Ours may be a pipe whose reader waits for its end.
+            stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
 

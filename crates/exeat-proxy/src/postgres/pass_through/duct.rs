@@ -3,14 +3,15 @@
 //! what is cleared for it stops the reading of the other.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use exeat_store::record::Committed;
 use exeat_wire::{DecodeError, Peer, Walk, Walked};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// Above this many cleared bytes waiting for a side, the other one is not read.
 const WAITING_BYTES_HIGH: usize = 256 * 1024;
@@ -179,19 +180,26 @@ impl Duct {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads more. `Ok(0)`: the reading side has closed.
+    /// Reads more. `Ok(0)`: the reading side has closed. An empty duct has no buffer while it waits: most sessions are
+    /// idle most of the time.
     pub(super) fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         from: &mut R,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.bytes.reserve(self.read_bytes);
-        // `read_buf` is cancel safe, so a future made anew at every poll loses nothing.
-        let read = pin!(from.read_buf(&mut self.bytes)).poll(cx);
-        if let Poll::Ready(Ok(read)) = read {
-            let full = read >= self.read_bytes;
-            self.read_bytes = if full { (self.read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES_MIN };
-        }
-        read
+        let read = if self.bytes.is_empty() && self.read_bytes == READ_BYTES_MIN {
+            let mut scratch = [MaybeUninit::uninit(); READ_BYTES_MIN];
+            let mut read = ReadBuf::uninit(&mut scratch);
+            ready!(Pin::new(from).poll_read(cx, &mut read))?;
+            self.bytes.extend_from_slice(read.filled());
+            read.filled().len()
+        } else {
+            self.bytes.reserve(self.read_bytes);
+            // `read_buf` is cancel safe, so a future made anew at every poll loses nothing.
+            ready!(pin!(from.read_buf(&mut self.bytes)).poll(cx))?
+        };
+        let full = read >= self.read_bytes;
+        self.read_bytes = if full { (self.read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES_MIN };
+        Poll::Ready(Ok(read))
     }
 }
