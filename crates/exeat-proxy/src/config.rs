@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::auth::Handles;
 use crate::identity::Verifier;
 pub use crate::keepalive::Keepalive;
 use crate::upstream::{LoginConfig, UpstreamConfig};
+use crate::workers::SessionThreads;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -33,6 +35,8 @@ pub struct Listen {
     pub default_target: Option<String>,
     pub limits: ConnectionLimits,
     pub keepalive: Keepalive,
+    /// Threads that run sessions; `None`: half the cores.
+    pub threads: Option<NonZeroUsize>,
     /// How long a session between transactions may say nothing.
     pub idle_timeout: Option<Duration>,
     /// How long open transactions may go on once the gateway is told to end.
@@ -140,6 +144,7 @@ pub struct Dependencies {
     pub recorder: Arc<Recorder>,
     pub analyser: Analyser,
     pub verifier: Arc<Verifier>,
+    pub threads: SessionThreads,
     pub handles: Arc<Handles>,
     /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
     pub shutdown: watch::Receiver<bool>,

@@ -9,3 +9,6 @@ mod postgres;
 pub mod server;
 pub mod tls;
 pub mod upstream;
+mod workers;
+
+pub use workers::SessionThreads;

@@ -20,6 +20,7 @@ use crate::postgres::catalog::Catalogs;
 use crate::postgres::{login, session, startup, stream};
 use crate::tls::ServerTls;
 use crate::upstream::{CatalogConnection, UpstreamError};
+use crate::workers::Workers;
 
 /// How long sessions may take for their last words when the time to drain is over.
 const AFTER_DRAIN: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ pub enum ServeError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Tls(#[from] crate::tls::TlsError),
+    #[error("could not start the threads that run sessions: {0}")]
+    Threads(#[source] std::io::Error),
 }
 
 /// What all sessions share. Nothing here belongs to a single one.
@@ -92,7 +95,8 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
         catalogs: Catalogs::default(),
         cancel_keys: Arc::default(),
     });
-    let accept = tokio::spawn(accept(listener, Arc::clone(&shared), shutdown));
+    let workers = Workers::start(shared.dependencies.threads).map_err(ServeError::Threads)?;
+    let accept = tokio::spawn(accept(listener, workers, Arc::clone(&shared), shutdown));
     Ok(Server { address, shared, accept, certificates })
 }
 
@@ -156,7 +160,7 @@ async fn probe(target: &Target) -> Result<(), String> {
     })
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, mut workers: Workers, shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
     let mut sessions = JoinSet::new();
     let mut turned_away = JoinSet::new();
     loop {
@@ -176,7 +180,17 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut shutdown: watch:
             }
         };
         match shared.lobby.enter(source.ip().into(), Instant::now()) {
-            Some(place) => drop(sessions.spawn(connection(Arc::clone(&shared), stream, source, place))),
+            Some(place) => match (stream.into_std(), workers.next()) {
+                // Taken off this runtime: its thread waits for it from here on.
+                (Ok(stream), Some(worker)) => {
+                    let session = connection(Arc::clone(&shared), stream, source, place);
+                    drop(sessions.spawn_on(session, worker));
+                }
+                (Ok(_), None) => {}
+                (Err(problem), _) => {
+                    tracing::warn!(problem = exeat_store::chain(&problem), "could not hand a connection over");
+                }
+            },
             None if turned_away.len() < TURNED_AWAY_AT_ONCE_MAX => {
                 drop(turned_away.spawn(turn_away(Arc::clone(&shared), stream, source)));
             }
@@ -203,7 +217,14 @@ async fn turn_away(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr) {
     close(applicant.client, Some(fields)).await;
 }
 
-async fn connection(shared: Arc<Shared>, tcp: TcpStream, source: SocketAddr, place: LobbyPlace) {
+async fn connection(shared: Arc<Shared>, tcp: std::net::TcpStream, source: SocketAddr, place: LobbyPlace) {
+    let tcp = match TcpStream::from_std(tcp) {
+        Ok(tcp) => tcp,
+        Err(problem) => {
+            tracing::warn!(%source, problem = exeat_store::chain(&problem), "could not take a connection over");
+            return;
+        }
+    };
     let mut shutdown = shared.dependencies.shutdown.clone();
     let arrival = tokio::select! {
         arrival = arrive(&shared, tcp, source, startup::LOGIN_DEADLINE) => arrival,

@@ -97,6 +97,7 @@ impl Gateway {
             recorder: Arc::clone(&recorder),
             analyser: Arc::clone(&analyser),
             verifier: Arc::clone(&verifier),
+            threads: pool::session_threads(config.proxy.listen.threads),
             handles: Arc::clone(&handles),
             shutdown: shutdown.clone(),
         };

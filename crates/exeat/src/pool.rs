@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use exeat_proxy::SessionThreads;
 use exeat_proxy::config::{AnalyseRequest, AnalyseResult, Analyser};
 use exeat_sql::PARSER_STACK_BYTES;
 use tokio::sync::oneshot;
@@ -34,6 +35,14 @@ const INLINE_BYTES_MAX: usize = 4 * 1024;
 
 thread_local! {
     static DEEP_STACK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Threads that run sessions and parse their short statements. Half the cores unless told otherwise: parsing of longer
+/// statements, logins of others and the kernel's part of the work want some too.
+pub(crate) fn session_threads(configured: Option<NonZeroUsize>) -> SessionThreads {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let count = configured.map_or((cores / 2).max(1), NonZeroUsize::get);
+    SessionThreads { count, stack_bytes: PARSER_STACK_BYTES, on_start: mark_deep_stack }
 }
 
 /// Called by each thread that was made with [`PARSER_STACK_BYTES`] of stack.

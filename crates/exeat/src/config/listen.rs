@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const LISTEN_AUTH: &[(&str, ListenAuth)] =
 const CONNECTIONS_MAX: i64 = 100_000;
 const FAILED_LOGINS_MAX: u32 = 100_000;
 
+/// More than any machine has cores to run them on.
+const THREADS_MAX: i64 = 1024;
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Service managers kill what has not ended within some 90 s.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(60);
@@ -65,6 +68,9 @@ impl Reading<'_> {
         let keepalive = self.keepalive(&mut reader);
         let idle_timeout = self.optional_duration(&mut reader, "idle_timeout", IDLE_TIMEOUT);
         let drain = self.optional_duration(&mut reader, "drain", DRAIN);
+        let threads = optional(&mut reader, "threads", |node| {
+            node.as_integer(1..=THREADS_MAX, &mut self.diags).and_then(|count| count.try_into().ok())
+        });
         reader.finish(&mut self.diags);
         Some(Listen {
             address: address?,
@@ -73,6 +79,7 @@ impl Reading<'_> {
             default_target: default_target?,
             limits: limits?,
             keepalive: keepalive?,
+            threads: threads?.and_then(NonZeroUsize::new),
             idle_timeout: idle_timeout?,
             drain: drain?.unwrap_or(DRAIN_DEFAULT),
         })

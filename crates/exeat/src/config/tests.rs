@@ -1,5 +1,6 @@
 //! The configuration's reader: what a good file becomes, and each way of being wrong.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use exeat_proxy::config::{Databases, Keepalive, ListenTls};
@@ -181,6 +182,7 @@ fn numbers_have_limits_and_the_message_says_them() {
     refused("tls: off}", "tls: off, keepalive: {idle: 10ms}}", "from 1s to 7200s");
     refused("tls: off}", "tls: off, keepalive: {count: 0}}", "from 1 to 100");
     refused("tls: off}", "tls: off, drain: 2h}", "from 0ns to 3600s");
+    refused("tls: off}", "tls: off, threads: 0}", "from 1 to 1024");
     refused("tls: off}", "tls: off, idle_timeout: 1ms}", "from 1s to 86400s");
     refused("      tls: off\n", "      tls: off\n      connect_timeout: 5m\n", "from 100ms to 60s");
     let config = changed("tls: off}", "tls: off, limits: {per_source: 7, failed_logins: 3/min}}").unwrap();
@@ -197,10 +199,12 @@ fn times_have_defaults_and_each_side_its_own() {
     assert_eq!(defaults.targets["shop"].upstream.transport().keepalive, keepalive);
     assert_eq!(defaults.targets["shop"].statement_timeout, None);
 
-    let listen = changed("tls: off}", "tls: off, keepalive: {idle: 7s}, idle_timeout: 10m, drain: 5s}").unwrap();
+    let listen =
+        changed("tls: off}", "tls: off, keepalive: {idle: 7s}, idle_timeout: 10m, drain: 5s, threads: 3}").unwrap();
     let shown = show(&listen)["listen"]["postgres"].clone();
     assert_eq!((&shown["idle_timeout"], &shown["drain"]), (&"600s".into(), &"5s".into()));
     let listen = listen.proxy;
+    assert_eq!(listen.listen.threads, NonZeroUsize::new(3));
     assert_eq!(listen.listen.keepalive, Keepalive { idle: Duration::from_secs(7), ..keepalive });
     assert_eq!(listen.targets["shop"].upstream.transport().keepalive, keepalive);
 
