@@ -25,6 +25,7 @@ def up(folder, *options):
         lines = [child.stdout.readline() for _ in NAMES]
         errors.seek(0)
         assert all(lines), errors.read().decode()
+        assert child.stdout.read() == "", "the output ends behind the four lines"
     values = {}
     for line in lines:
         (word,) = shlex.split(line)
