@@ -29,6 +29,7 @@ test: ## everything: format, lints, unit tests, and real servers with real clien
 	@$(STAGE) deps .ci/deps test
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory fuzz
+	@$(STAGE) peers-quick $(MAKE) --no-print-directory peers-quick
 	@$(MAKE) --no-print-directory e2e
 
 check: ## what needs no server of ours: format, lints, cargo tests (tidy among them)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "peers"))
 
 import differences  # noqa: E402
 import suites  # noqa: E402
-from differences import HEADER, Difference  # noqa: E402
+from differences import HEADER, UNSTEADY_HEADER, Difference  # noqa: E402
 from lib.run import HarnessError  # noqa: E402
 
 ROW = "| asyncpg | `tests.test_a::b \\| c` | 15, 18 | passed | failed | login role: the token decides |"
@@ -41,15 +41,31 @@ def test_a_row_without_an_accepted_reason_or_a_difference_is_refused(row):
         differences.explained(page(row), 15)
 
 
+def test_an_unsteady_test_may_differ_and_another_of_its_suite_may_not():
+    text = "\n".join([UNSTEADY_HEADER, "|---|---|---|", "| jdbc | `copy` | directly 3 of 20, through the gateway 4 of 20 |"])
+    wavering = differences.unsteady(text)
+    other = Difference("jdbc", "batch", "passed", "failed")
+    assert differences.judge([OTHER, other], {}, wavering, ["jdbc"]) == ([other], [])
+
+
+@pytest.mark.parametrize("seen", ["directly 0 of 20, through the gateway 4 of 20", "directly 20 of 20, through the gateway 20 of 20", "often"])
+def test_a_test_that_is_steady_without_a_gateway_is_not_unsteady(seen):
+    with pytest.raises(HarnessError):
+        differences.unsteady("\n".join([UNSTEADY_HEADER, "|---|---|---|", f"| jdbc | `copy` | {seen} |"]))
+
+
 def test_a_page_without_the_table_is_refused():
     with pytest.raises(HarnessError):
         differences.explained("# Page", 15)
+    with pytest.raises(HarnessError):
+        differences.unsteady("# Page")
 
 
 def test_the_page_in_the_repository_is_read():
     for major in (15, 18):
         table = differences.explained(differences.PAGE.read_text(encoding="utf-8"), major)
         assert all(row.direct != row.gateway for row in table)
+    differences.unsteady(differences.PAGE.read_text(encoding="utf-8"))
 
 
 def test_tests_that_differ_or_are_on_one_side_only_are_found():
@@ -61,14 +77,14 @@ def test_tests_that_differ_or_are_on_one_side_only_are_found():
 
 def test_only_differences_that_the_table_names_are_accepted():
     table = {EXPLAINED: "reason"}
-    assert differences.judge([EXPLAINED], table, ["asyncpg"]) == ([], [])
-    assert differences.judge([EXPLAINED, OTHER], table, ["asyncpg", "jdbc"]) == ([OTHER], [])
+    assert differences.judge([EXPLAINED], table, set(), ["asyncpg"]) == ([], [])
+    assert differences.judge([EXPLAINED, OTHER], table, set(), ["asyncpg", "jdbc"]) == ([OTHER], [])
 
 
 def test_an_explanation_of_what_no_longer_differs_is_found_where_its_suite_ran():
     table = {EXPLAINED: "reason"}
-    assert differences.judge([], table, ["asyncpg"]) == ([], [EXPLAINED])
-    assert differences.judge([], table, ["jdbc"]) == ([], [])
+    assert differences.judge([], table, set(), ["asyncpg"]) == ([], [EXPLAINED])
+    assert differences.judge([], table, set(), ["jdbc"]) == ([], [])
 
 
 @pytest.mark.parametrize("read", [{}, {"(did not start: see the log)": "failed"}, {"a": "failed"}, {"a": "passed", "(timeout)": "failed"}])
