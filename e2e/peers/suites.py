@@ -21,9 +21,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 # They are built with the headers of the server's own minor version, which Debian has for its own server only.
 OWN_SERVER_ONLY = ("regress", "isolation", "libpq_pipeline")
 OWN_SERVER_MAJOR = 15
-# The widest coverage a second: the protocol's own test program, many sessions at once, the command-line tools, one
-# driver of each family.
-QUICK = ("libpq_pipeline", "isolation", "psql_smoke", "node_smoke", "jdbc", "go", "perl_dbd_pg", "php_pgsql", "ruby_pg", "odbc")
+# The widest coverage a second: the protocol's own test program, the command-line tools, one driver of each family.
+QUICK = ("libpq_pipeline", "psql_smoke", "node_smoke", "jdbc", "go", "perl_dbd_pg", "php_pgsql", "ruby_pg", "odbc")
 
 
 @dataclass(frozen=True)
