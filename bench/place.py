@@ -41,6 +41,7 @@ class Endpoint:
 class Place:
     def __init__(self, run, given):
         self.run = run
+        self.durability = given.durability
         self.server = Server(run, settings={
             "shared_buffers": "1GB", "wal_level": "replica", "autovacuum": "off", "max_wal_senders": "0",
             "max_connections": str(given.sessions + 200), "max_wal_size": "4GB",
@@ -67,6 +68,7 @@ class Place:
     def gateway(self, name, policy, tls=False):
         gateway = Gateway(self.run, name).policy(policy).trust(self.trust.entry())
         gateway.config["listen"]["postgres"]["limits"] = {"connections": ROOM, "per_principal": ROOM, "per_source": ROOM}
+        gateway.config["audit"] = {"durability": self.durability}
         if tls:
             gateway.listen_tls(self.authority)
         gateway.target(self.server, DATABASE, [{"user": "bench", "password": self.password}]).start(level="warn")

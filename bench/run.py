@@ -2,7 +2,8 @@
 """What the gateway costs: direct against pgbouncer (session pooling) against Exeat, in one interleaved run.
 
     bench/run.py [--only points,latency,bulk,connects,idle] [--rounds 3] [--seconds 3] [--scale 20] [--clients 1,16,64]
-                 [--modes simple,extended,prepared] [--rows 2000000] [--sessions 1000] [--json FILE] [--page FILE]
+                 [--modes simple,extended,prepared] [--rows 2000000] [--sessions 1000] [--durability os]
+                 [--json FILE] [--page FILE]
 
 Endpoints: `direct`; `pgbouncer`, where installed; `pass` (Exeat, pass-through policy: authenticated and recorded); `policy`
 (Exeat, a policy with sealed columns that the statement does not touch); `masked` (the same, the statement returns them).
@@ -59,6 +60,7 @@ def arguments():
     parser.add_argument("--modes", type=words, default=["simple", "extended", "prepared"])
     parser.add_argument("--rows", type=int, default=2_000_000, help="of the bulk read")
     parser.add_argument("--sessions", type=int, default=1000, help="idle at once")
+    parser.add_argument("--durability", choices=["os", "fsync"], default="os", help="of Exeat's record")
     parser.add_argument("--json", metavar="FILE", help="also write every sample")
     parser.add_argument("--page", metavar="FILE", help="also put the figures between this page's marks")
     given = parser.parse_args()
@@ -93,7 +95,8 @@ def preamble(place, given):
     print(
         f"`{command}`: {given.build}, PostgreSQL {place.version}, {pgbouncer_version()}; {machine()}, shared by client, server "
         f"and proxy; load before the run {load()}. Scale {given.scale}, medians of {given.rounds} interleaved rounds of {given.seconds} s, "
-        "loopback, without TLS where not said, token login, record with durability os.\n",
+        "loopback, without TLS where not said, token login, record with durability "
+        f"{given.durability}.\n",
         flush=True,
     )
 
