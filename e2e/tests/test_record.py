@@ -147,9 +147,12 @@ def test_a_torn_last_line_is_cut_and_reported(fresh_gateway, trust):
     gateway.stop()
 
 
-def test_sessions_at_once_keep_the_order_of_the_record(fresh_gateway, trust):
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+def test_sessions_at_once_keep_the_order_of_the_record(fresh_gateway, trust, durability):
     """Numbers without gaps and intents before outcomes, whoever writes."""
-    gateway = fresh_gateway("crowd").trust(trust.entry()).start()
+    gateway = fresh_gateway(f"crowd-{durability}").trust(trust.entry())
+    gateway.config["audit"] = {"durability": durability}
+    gateway.start()
 
     def work(number):
         with psycopg.connect(gateway.dsn(trust.token(f"agent-{number}", ["agents"])).text(), autocommit=True) as connection:

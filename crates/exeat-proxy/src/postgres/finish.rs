@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::due::Due;
 use super::io::{Interest, Turn};
-use super::outcome::Ended;
+use super::outcome::{Ended, commit};
 use super::session::{Ending, Session, SessionEnd};
 
 /// How long the last words may take to reach either side.
@@ -22,7 +22,7 @@ impl Session {
         if let SessionEnd::Client(_) | SessionEnd::ClientMessage(_) | SessionEnd::ClientClosed = end {
             self.cancel_what_runs().await;
         }
-        match self.record.commit() {
+        match commit(&self.record).await {
             Ok(committed) => self.io.clear(committed),
             Err(problem) => {
                 tracing::error!(

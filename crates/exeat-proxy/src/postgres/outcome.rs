@@ -7,8 +7,10 @@ use exeat_enforce::plan::Forgets;
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::Refusal;
 use exeat_enforce::release::Counts;
+use exeat_store::StoreError;
 use exeat_store::record::{
-    Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt, Statement,
+    Committed, Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt,
+    SessionRecord, Statement,
 };
 use exeat_wire::{Bind, Fields, Format, FunctionCall};
 
@@ -25,6 +27,16 @@ pub(crate) struct Ended<'a> {
     pub(crate) result: OutcomeResult,
     pub(crate) tag: Option<&'a str>,
     pub(crate) sqlstate: Option<String>,
+}
+
+/// Commits the record. A sync of the disk is waited for on another thread, so that sessions share it.
+pub(crate) async fn commit(record: &SessionRecord) -> Result<Committed, StoreError> {
+    if let Some(due) = record.sync_due()
+        && let Ok(synced) = tokio::task::spawn_blocking(move || due.wait()).await
+    {
+        synced?;
+    }
+    record.commit()
 }
 
 pub(crate) fn policy_ref(policy: &LoadedPolicy) -> PolicyRef<'_> {

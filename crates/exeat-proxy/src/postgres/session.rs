@@ -359,7 +359,7 @@ impl Session {
 
     /// Commits the record, so that what is queued for both sides may leave, and waits for bytes, a cancel, or the next look at the clock.
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
-        let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
+        let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
         self.io.clear(committed);
         let landed = self.cancelling.landed();
         let takes_cancel = self.cancel_due.is_none() && !self.cancelling.under_way();
@@ -400,7 +400,7 @@ impl Session {
         // Who was told that it is settled may have sent the next statement since.
         let Some(asked) = self.cancel_due.take().filter(|asked| !asked.is_closed()) else { return Ok(()) };
         for _ in 0..READS_BEFORE_CANCEL_MAX {
-            let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
+            let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
             self.io.clear(committed);
             let interest = Interest { client: self.window_open(), upstream: false };
             if self.io.turn_now(interest).await? != Some(Turn::Client) {

@@ -132,6 +132,10 @@ impl Journal {
         Ok(())
     }
 
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable
+    }
+
     pub(crate) fn is_committed(&self, upto: u64) -> bool {
         self.committed.load(Ordering::Acquire) >= upto
     }

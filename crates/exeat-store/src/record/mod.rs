@@ -23,7 +23,7 @@ pub use event::{
     PolicyChange, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
-pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord};
+pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
 pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 
 use crate::StoreError;

@@ -62,6 +62,20 @@ impl OutcomeReceipt {
 #[must_use = "what is committed may be sent"]
 pub struct Committed(());
 
+/// A sync of the disk that a session waits for, on a thread that may block.
+#[derive(Debug)]
+#[must_use = "nothing is synced before it is waited for"]
+pub struct SyncDue {
+    shared: Arc<Shared>,
+    upto: u64,
+}
+
+impl SyncDue {
+    pub fn wait(self) -> Result<(), StoreError> {
+        self.shared.journal.commit(self.upto)
+    }
+}
+
 /// The record of one session. Dropped without `end`, it writes `session.end` itself, as well as it can.
 #[derive(Debug)]
 pub struct SessionRecord {
@@ -198,6 +212,13 @@ impl SessionRecord {
     /// may be acted on, and no answer released.
     pub fn commit(&self) -> Result<Committed, StoreError> {
         self.shared.journal.commit(self.upto).map(|()| Committed(()))
+    }
+
+    /// The sync of the disk that a commit needs first, if it needs one. It takes milliseconds: an async caller waits
+    /// for it elsewhere, and lets other sessions append what the next sync takes with it.
+    pub fn sync_due(&self) -> Option<SyncDue> {
+        let due = self.shared.journal.is_durable() && !self.is_committed();
+        due.then(|| SyncDue { shared: Arc::clone(&self.shared), upto: self.upto })
     }
 
     /// Whether a commit would have nothing to do.

@@ -199,7 +199,7 @@ impl PassThrough {
             // Sessions that are ready at the same time share one write.
             tokio::task::yield_now().await;
         }
-        let committed = self.record.commit().map_err(SessionEnd::Outcome)?;
+        let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
         self.up.open(&committed);
         self.down.open(&committed);
         Ok(())
