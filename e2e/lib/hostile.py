@@ -55,8 +55,13 @@ class Watch:
         assert [tag for tag, _ in self.bystander.cycle(wire.query("SELECT 1"))] == ["T", "D", "C", "Z"]
 
     def resident(self, name):
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024
+        return resident(self.pid, name)
+
+
+def resident(pid, name):
+    """Bytes of the process in memory: now (VmRSS) or at most so far (VmHWM)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) * 1024
 
 
 def raw(dsn):
@@ -81,16 +86,16 @@ def startup_packet(dsn, **parameters):
     return struct.pack("!ii", len(body) + 8, wire.PROTOCOL_3_0) + body
 
 
-def to_the_end(peer):
+def to_the_end(peer, seconds=SECONDS_MAX):
     """All bytes until the peer closes; fails when it does not within the deadline. A reset is an end too."""
-    deadline = time.monotonic() + SECONDS_MAX
+    deadline = time.monotonic() + seconds
     received = b""
     try:
         while piece := peer.recv(PIECE_BYTES):
             received += piece
-            assert time.monotonic() < deadline, f"still talking after {SECONDS_MAX} s"
+            assert time.monotonic() < deadline, f"still talking after {seconds} s"
     except TimeoutError:
-        raise AssertionError(f"neither an answer nor an end within {SECONDS_MAX} s, after {received[-200:]!r}") from None
+        raise AssertionError(f"neither an answer nor an end within {seconds} s, after {received[-200:]!r}") from None
     except (ConnectionError, OSError):
         pass
     return received

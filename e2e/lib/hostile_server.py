@@ -76,13 +76,14 @@ class Seat:
 
 
 class Liar:
-    """Use as a context manager; point the gateway's target at `port`."""
+    """Use as a context manager; point the gateway's target at `port`. `told`: how often it has begun to lie."""
 
     def __init__(self, real_port):
         self._real = real_port
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self._listener.getsockname()[1]
         self.lie = None
+        self.told = 0
         self._threads = []
         self._lock = threading.Lock()
         self._open = set()
@@ -161,6 +162,7 @@ class Liar:
         shut(real)
         with self._lock:
             self._lying.add(gateway)
+            self.told += 1
         try:
             self.lie.script(seat)
         except Left:

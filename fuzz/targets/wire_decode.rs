@@ -90,7 +90,8 @@ fn next_startup(buffer: &mut BytesMut) -> Next<StartupMessage> {
     let before = buffer.clone();
     let message = split_startup(buffer)?;
     let taken = before.len() - buffer.len();
-    Ok(message.map(|message| (before.freeze().slice(..taken), message)))
+    // A copy: a slice would hold on to everything that follows, once for each message.
+    Ok(message.map(|message| (Bytes::copy_from_slice(&before[..taken]), message)))
 }
 
 fn next_client(buffer: &mut BytesMut, limit_bytes: usize) -> Next<FrontendMessage> {
