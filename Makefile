@@ -35,6 +35,7 @@ test: ## everything: format, lints, unit tests, and real servers with real clien
 check: ## what needs no server of ours: format, lints, cargo tests (tidy among them)
 	@$(STAGE) format cargo fmt --all --check
 	@$(STAGE) format-fuzz cargo fmt --manifest-path fuzz/Cargo.toml --check
+	@$(STAGE) lints-fuzz cargo clippy --quiet --locked --manifest-path fuzz/Cargo.toml -- -D warnings
 	@$(STAGE) lints cargo clippy --locked --workspace --all-targets -- -D warnings
 	@$(STAGE) unit cargo test --locked --workspace
 

@@ -5,7 +5,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use exeat_wire::fields::Fields;
 use exeat_wire::frontend::SaslInitialResponse;
 use exeat_wire::{
-    Authentication, BackendMessage, Bind, CopyResponse, Format, FrontendMessage, RowDescription, StartupMessage, encode,
+    Authentication, BackendMessage, Bind, CopyResponse, Format, FrontendMessage, FunctionCall, RowDescription,
+    StartupMessage, encode,
 };
 
 /// `None`: the message is kept as a frame and not taken apart.
@@ -43,13 +44,12 @@ pub fn client(message: &FrontendMessage) -> BytesMut {
             encode::execute(&mut out, execute.portal.as_str(), execute.max_rows).expect("it was read");
         }
         M::Close(close) => encode::close(&mut out, close.target, close.name.as_str()).expect("it was read"),
+        M::FunctionCall(call) => return function_call(call),
         M::Flush => encode::flush(&mut out),
         M::Sync => encode::sync(&mut out),
         M::Terminate => encode::terminate(&mut out),
         M::CopyDone => encode::copy_done(&mut out),
-        M::CopyFail(frame) | M::CopyData(frame) | M::FunctionCall(frame) | M::Password(frame) => {
-            out.put_slice(frame.bytes())
-        }
+        M::CopyFail(frame) | M::CopyData(frame) | M::Password(frame) => out.put_slice(frame.bytes()),
     }
     out
 }
@@ -63,6 +63,16 @@ fn bind(bind: &Bind) -> BytesMut {
         count(out, bind.parameters.len());
         bind.parameters.iter().for_each(|value| self::value(out, value.as_ref()));
         formats(out, &bind.result_formats);
+    })
+}
+
+fn function_call(call: &FunctionCall) -> BytesMut {
+    framed(b'F', |out| {
+        out.put_u32(call.oid);
+        formats(out, &call.argument_formats);
+        count(out, call.arguments.len());
+        call.arguments.iter().for_each(|argument| value(out, argument.as_ref()));
+        out.put_i16(call.result_format.code());
     })
 }
 
