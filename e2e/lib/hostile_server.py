@@ -20,11 +20,15 @@ class Left(Exception):
 
 
 class Lie:
-    """`script(seat)` speaks for the server, on every connection that says `trigger`, at once if there is none."""
+    """`script(seat)` speaks for the server, on every connection that says `trigger`, at once if there is none.
 
-    def __init__(self, script, trigger=None):
+    `apart`: it may go on for long, and is not among those that are waited for.
+    """
+
+    def __init__(self, script, trigger=None, apart=False):
         self.script = script
         self.trigger = trigger
+        self.apart = apart
 
 
 class Seat:
@@ -99,8 +103,8 @@ class Liar:
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def tells(self, script, trigger=None):
-        self.lie = Lie(script, trigger)
+    def tells(self, script, trigger=None, apart=False):
+        self.lie = Lie(script, trigger, apart)
         return self
 
     def is_honest(self):
@@ -160,11 +164,13 @@ class Liar:
     def _speak(self, gateway, real, ours, seat):
         ours.set()
         shut(real)
+        lie = self.lie
         with self._lock:
-            self._lying.add(gateway)
             self.told += 1
+            if not lie.apart:
+                self._lying.add(gateway)
         try:
-            self.lie.script(seat)
+            lie.script(seat)
         except Left:
             pass
         finally:

@@ -1,6 +1,7 @@
 """Clients that split, lie, disorder, flood, stall and leave: a clean error or a closed connection, and nobody else notices."""
 
 import contextlib
+import socket
 import struct
 import threading
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from lib import hostile, wire
 from lib.hostile import Watch
 from lib.relay import Relay
 from lib.run import wait_until
+from test_record import lines as record_lines
+from test_record import of_type
 
 SEED = 20260101
 
@@ -163,6 +166,27 @@ DISORDER = {
     "Close of what is not there": wire.close("S", "never") + wire.close("P", "never") + wire.SYNC,
     "COPY data outside a COPY": wire.message("d", b"1\n") + wire.message("c") + wire.message("f", b"no\0"),
     "Parse of a name twice": wire.parse("SELECT 1", "t") + wire.parse("SELECT 2", "t") + wire.SYNC + wire.close("S", "t") + wire.SYNC,
+    "a name that does not change": (
+        wire.parse("SELECT id FROM orders WHERE id = 1", "n") + wire.SYNC + wire.parse("SELECT 2", "n") + wire.SYNC
+        + wire.bind(statement="n") + wire.describe() + wire.execute() + wire.SYNC
+    ),
+    "a name that is not closed": (
+        wire.parse("SELECT id FROM orders WHERE id = 1", "n") + wire.SYNC + wire.parse("SELEC") + wire.close("S", "n") + wire.SYNC
+        + wire.describe("S", "n") + wire.bind(statement="n") + wire.execute() + wire.SYNC
+    ),
+    "the unnamed statement that does not change": (
+        wire.parse("SELECT id FROM orders WHERE id = 1") + wire.SYNC + wire.parse("SELEC", "n") + wire.parse("SELECT 2") + wire.SYNC
+        + wire.bind() + wire.describe() + wire.execute() + wire.SYNC
+    ),
+    "a portal that does not change": (
+        wire.query("BEGIN") + wire.parse("SELECT id FROM orders WHERE id = 1") + wire.bind("p") + wire.SYNC + wire.query("SAVEPOINT s")
+        + wire.parse("SELECT 2") + wire.bind("p") + wire.SYNC + wire.query("ROLLBACK TO s") + wire.execute("p") + wire.SYNC
+    ),
+    "Queries that are skipped": (
+        wire.parse("SELECT 1", "n") + wire.SYNC + wire.parse("SELECT 2", "n")
+        + wire.query("SELECT 3") + wire.query("SELEC") + wire.query("SELECT 4") + wire.SYNC
+    ),
+    "nothing at all in a failed block": wire.query("BEGIN") + wire.query("SELEC") + wire.query("") + wire.query("ROLLBACK"),
     "a portal twice": wire.parse("SELECT 1") + wire.bind("p") + wire.bind("p") + wire.SYNC,
     "Execute after the end": wire.parse("SELECT 1") + wire.bind() + wire.execute() + wire.execute() + wire.SYNC,
     "Execute without rows": wire.parse("") + wire.bind() + wire.execute() + wire.SYNC,
@@ -182,6 +206,19 @@ def test_messages_in_disorder_are_answered_as_by_postgresql(door, name):
     with door.watch():
         expected = conversation(door.direct, [DISORDER[name]])
         assert conversation(door.dsn, [DISORDER[name]]) == expected
+
+
+def test_the_record_of_a_bind_names_the_text_that_runs(door):
+    """Also when the client gives the name another text, which fails, and does not wait to hear of it."""
+    first, second = "SELECT 'first'", "SELECT 'second'"
+    with door.watch(), hostile.session(door.dsn) as connection:
+        connection.cycle(wire.parse(first, "n") + wire.SYNC)
+        connection.send(wire.parse(second, "n") + wire.SYNC + wire.bind(statement="n") + wire.execute() + wire.SYNC)
+        failed, ran = connection.receive_until("Z"), connection.receive_until("Z")
+        assert [tag for tag, _ in failed] == ["E", "Z"] and dict(ran)["D"].endswith(b"first")
+    named = [entry["body"] for entry in record_lines(door.gateway) if entry["body"].get("name") == "n"]
+    parsed, refused, bound = named[-3:]
+    assert bound["digest"] == parsed["digest"] != refused["digest"], named[-3:]
 
 
 MARK = "4711"
@@ -417,7 +454,7 @@ def test_a_client_that_floods_and_does_not_read_costs_no_memory(door):
         sender.start()
         for _ in range(100):
             watch.bystander_works()
-        hostile.reset(connection.socket)
+        connection.socket.shutdown(socket.SHUT_RDWR)
         sender.join(hostile.SECONDS_MAX)
         assert not sender.is_alive()
 

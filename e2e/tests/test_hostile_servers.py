@@ -345,7 +345,10 @@ def test_rows_of_a_statement_that_was_said_to_have_none_are_not_released(sealed)
         ends_cleanly(received)
 
 
-@pytest.mark.parametrize("say", ["notices", "settings", "notifications"])
+FLOODS = [("pass-through", "notices"), ("sealed", "notices"), ("sealed", "settings"), ("sealed", "notifications")]
+
+
+@pytest.mark.parametrize(("door", "say"), FLOODS, indirect=["door"])
 def test_a_flood_waits_where_it_is_when_nobody_reads(door, say):
     """The client does not read; what the server says is not collected for it. When it leaves, the flood ends."""
     piece = {
@@ -467,6 +470,41 @@ def fresh(run, real, trust, request):
         yield Door(gateway, liar, gateway.dsn(trust.token("lied-to", ["agents"])), sealed=True)
         liar.is_honest()
         gateway.stop()
+
+
+# Where a server may stop during a login, and what it says before.
+STALLS = {
+    "at once": (None, []),
+    "inside its first message": (None, [b"R\0\0"]),
+    "when it has asked for a password": (None, [wire.message("R", struct.pack("!i", 10) + b"SCRAM-SHA-256\0\0")]),
+    "before it is ready": (None, [WELCOME[:-len(READY)]]),
+    "at the gateway's own question": (STATE, [PARSED]),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stalled(doors):
+    """Clients whose logins the server stalls, from the first test of this module on."""
+    door, peers = doors("sealed"), {}
+    for name, (trigger, parts) in STALLS.items():
+        told = door.liar.told
+        door.liar.tells(saying(*parts), trigger, apart=True)
+        peers[name] = hostile.raw(door.dsn)
+        peers[name].sendall(hostile.startup_packet(door.dsn) + wire.message("p", wire.cstring(door.dsn.password)))
+        wait_until("the lie is told", lambda told=told: door.liar.told > told)
+    door.liar.is_honest()
+    yield peers
+    for peer in peers.values():
+        peer.close()
+
+
+@pytest.mark.late
+def test_a_login_that_the_server_stalls_ends(sealed, stalled):
+    with sealed.watch():
+        for peer in stalled.values():
+            peer.settimeout(30)
+            ends_cleanly(hostile.to_the_end(peer, 30))
+    nobody_is_left(sealed)
 
 
 CATALOG = b"pg_attribute"

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use exeat_enforce::refusal::{Object, Refusal, RefusalCode};
@@ -33,6 +34,9 @@ use crate::upstream::{self, Connected, LoginConfig, UpstreamError, choose_login}
 /// Newest and oldest major version whose catalog and grammar the analysis knows.
 const SERVER_MAJOR_MAX: u32 = 18;
 const SERVER_MAJOR_MIN: u32 = 14;
+
+/// The session's first question concerns nothing that could be locked; who stalls here has no session to wait in.
+const STATE_DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoginError {
@@ -433,7 +437,9 @@ impl Session {
         if self.picture.facts.unrestricted {
             return Ok(());
         }
-        match self.read_state().await.map_err(|end: SessionEnd| end.to_string())? {
+        let state = tokio::time::timeout(STATE_DEADLINE, self.read_state()).await;
+        let state = state.map_err(|_| format!("the server did not answer within {} s", STATE_DEADLINE.as_secs()))?;
+        match state.map_err(|end: SessionEnd| end.to_string())? {
             Renewed::Yes => {}
             Renewed::Refuse(refusal) => return Err(refusal.reason),
             Renewed::Skipped => return Err("the server skipped the question".to_owned()),

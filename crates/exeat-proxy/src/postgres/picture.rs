@@ -18,7 +18,6 @@ use exeat_wire::{Fields, TransactionStatus};
 
 use super::catalog::DatabaseCatalog;
 use super::due::Due;
-use super::io::{Interest, Turn};
 use super::outcome::Intent;
 use super::send::OWN_NAME;
 use super::session::{Ending, Session, SessionEnd};
@@ -177,7 +176,7 @@ impl Session {
         let understood = self.evaluate_once(sql).await;
         let (statement, refusal) = match understood {
             Err(Unclear::Refuse(refusal)) => return Ok(Understood::refuse(refusal)),
-            Ok((analysis, Evaluation::Permit(permit))) if failed_block && !ends_block(&permit) => {
+            Ok((analysis, Evaluation::Permit(permit))) if failed_block && !runs_in_failed_block(&permit) => {
                 drop((analysis, permit));
                 return Ok(Understood::Answered(aborted_block()));
             }
@@ -344,13 +343,7 @@ impl Session {
             self.sender().sync(Due::Own);
         }
         while self.pipeline.iter().any(|(_, due)| matches!(due, Due::Own)) {
-            if self.turn(Interest { client: false, upstream: true }).await? == Turn::ClientClosed {
-                return Err(SessionEnd::ClientClosed);
-            }
-            self.take_answers().await?;
-            if self.upstream_closed {
-                return Err(SessionEnd::UpstreamClosed);
-            }
+            self.await_answers().await?;
         }
         Ok(match self.own.failed.take() {
             Some(problem) => OwnAnswer::Failed(problem),
@@ -392,8 +385,9 @@ fn probe_facts() -> RecordFacts {
     }
 }
 
-fn ends_block(permit: &Permit) -> bool {
-    permit.plans.first().is_some_and(|plan| {
+/// Its end, and a text without a statement, which the server answers in any state.
+fn runs_in_failed_block(permit: &Permit) -> bool {
+    permit.plans.first().is_none_or(|plan| {
         matches!(
             plan.effect.transaction,
             Some(TransactionCommand::Commit | TransactionCommand::Rollback | TransactionCommand::RollbackTo)

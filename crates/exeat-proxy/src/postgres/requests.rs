@@ -178,6 +178,7 @@ impl Session {
 
     pub(crate) fn sync(&mut self) -> Done {
         self.sender().sync(Due::Sync);
+        self.names.synced();
         self.picture.transaction_may_end();
         self.batch_open = false;
         self.refusing = false;

@@ -240,6 +240,7 @@ impl Session {
     /// One message from end to end. Its answer is released by `answers` as the server sends it.
     async fn run_exchange(&mut self, message: FrontendMessage) -> Done {
         let Some(message) = self.copy_message(message)? else { return Ok(()) };
+        self.settle(&message).await?;
         match message {
             FrontendMessage::Sync => return self.sync(),
             // Everything but Sync is skipped by the server too, a simple Query included.
@@ -262,6 +263,53 @@ impl Session {
         }
         self.batch_open = true;
         Ok(())
+    }
+
+    /// Waits where only the server's answers to what went before tell what the message means: which text a name
+    /// stands for, when its last change may have failed; and whether a Query behind an open batch is skipped with it.
+    async fn settle(&mut self, message: &FrontendMessage) -> Done {
+        let ends_batch = matches!(message, FrontendMessage::Query(_) | FrontendMessage::FunctionCall(_));
+        if ends_batch && self.batch_open && !self.refusing && self.pipeline.due() > 0 {
+            self.sender().flush();
+            while self.pipeline.due() > 0 && !self.pipeline.is_skipping() && !self.pipeline.is_copying_in() {
+                self.await_answers().await?;
+            }
+        }
+        while self.names_in_doubt(message) {
+            self.await_answers().await?;
+        }
+        Ok(())
+    }
+
+    fn names_in_doubt(&self, message: &FrontendMessage) -> bool {
+        match message {
+            FrontendMessage::Bind(bind) => self.names.statement_in_doubt(bind.statement.as_str()),
+            FrontendMessage::Execute(execute) => self.names.portal_in_doubt(execute.portal.as_str()),
+            FrontendMessage::Describe(describe) => match describe.target {
+                frontend::Target::Statement => self.names.statement_in_doubt(describe.name.as_str()),
+                frontend::Target::Portal => self.names.portal_in_doubt(describe.name.as_str()),
+            },
+            FrontendMessage::Query(_)
+            | FrontendMessage::Parse(_)
+            | FrontendMessage::Close(_)
+            | FrontendMessage::Flush
+            | FrontendMessage::Sync
+            | FrontendMessage::Terminate
+            | FrontendMessage::CopyData(_)
+            | FrontendMessage::CopyDone
+            | FrontendMessage::CopyFail(_)
+            | FrontendMessage::FunctionCall(_)
+            | FrontendMessage::Password(_) => false,
+        }
+    }
+
+    /// Until the server has said more. The client is not read meanwhile.
+    pub(crate) async fn await_answers(&mut self) -> Done {
+        if self.turn(Interest { client: false, upstream: true }).await? == Turn::ClientClosed {
+            return Err(SessionEnd::ClientClosed);
+        }
+        self.take_answers().await?;
+        if self.upstream_closed { Err(SessionEnd::UpstreamClosed) } else { Ok(()) }
     }
 
     /// A simple Query, whole or not at all.

@@ -90,11 +90,13 @@ pub(crate) struct Names<S = Statement, P = Portal> {
     portals: HashMap<String, Arc<P>>,
     pending: VecDeque<(ChangeId, Change<S, P>)>,
     next: u64,
+    /// The last change before the last Sync.
+    before_sync: u64,
 }
 
 impl<S, P> Default for Names<S, P> {
     fn default() -> Self {
-        Self { statements: HashMap::new(), portals: HashMap::new(), pending: VecDeque::new(), next: 0 }
+        Self { statements: HashMap::new(), portals: HashMap::new(), pending: VecDeque::new(), next: 0, before_sync: 0 }
     }
 }
 
@@ -122,6 +124,39 @@ impl<S, P> Names<S, P> {
             }
         }
         self.portals.get(name)
+    }
+
+    /// Whether what stands behind the name depends on an answer that is still to come. Within a batch it does not:
+    /// where a message fails, the server skips what builds on it. Behind a Sync the server goes on, with what it had.
+    pub(crate) fn statement_in_doubt(&self, name: &str) -> bool {
+        self.in_doubt(|change| match change {
+            Change::Statement { name: changed, .. } => changed == name,
+            Change::Portal { .. } | Change::Nothing => false,
+            Change::Query { forgets } => name.is_empty() || forgets.iter().any(|gone| gone.names(name)),
+        })
+    }
+
+    pub(crate) fn portal_in_doubt(&self, name: &str) -> bool {
+        self.in_doubt(|change| match change {
+            Change::Statement { .. } | Change::Nothing => false,
+            Change::Portal { name: changed, .. } => changed == name,
+            Change::Query { .. } => name.is_empty(),
+        })
+    }
+
+    fn in_doubt(&self, concerns: impl Fn(&Change<S, P>) -> bool) -> bool {
+        let latest = self.pending.iter().rev().find(|(_, change)| concerns(change));
+        latest.is_some_and(|(id, _)| id.0 <= self.before_sync)
+    }
+
+    /// Whether any name can be in doubt: rarely, and to know it costs nothing.
+    pub(crate) fn has_doubts(&self) -> bool {
+        self.pending.front().is_some_and(|(id, _)| id.0 <= self.before_sync)
+    }
+
+    /// A Sync is sent: what comes now is read by the server whatever became of what went before.
+    pub(crate) fn synced(&mut self) {
+        self.before_sync = self.next;
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -236,6 +271,26 @@ mod tests {
         names.confirm(close);
         names.confirm(new);
         assert_eq!(text(&names, "s").as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn behind_a_sync_a_name_is_in_doubt_until_the_server_has_answered() {
+        let mut names: Names = Names::default();
+        let first = names.put_statement("s", statement("first"));
+        assert!(!names.statement_in_doubt("s"));
+        names.synced();
+        assert!(names.statement_in_doubt("s") && !names.statement_in_doubt("t"));
+        names.confirm(first);
+        assert!(!names.statement_in_doubt("s"));
+        let second = names.put_statement("s", statement("second"));
+        names.synced();
+        let third = names.put_statement("s", statement("third"));
+        assert!(!names.statement_in_doubt("s"));
+        names.discard(third);
+        assert!(names.statement_in_doubt("s"));
+        names.discard(second);
+        assert!(!names.statement_in_doubt("s"));
+        assert_eq!(text(&names, "s").as_deref(), Some("first"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::stream::UpstreamStream;
 
 /// One row per column of the database: a thousand schemas of a hundred tables of ten columns are a million.
 const ROWS_MAX: usize = 2_000_000;
-/// Values kept of one answer.
+/// Values kept of one answer, with what each of them costs besides its text: a row of NULLs has weight too.
 const BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A catalog that takes longer cannot be kept current anyway.
 const QUERY_DEADLINE: Duration = Duration::from_secs(30);
@@ -103,6 +103,7 @@ impl CatalogConnection {
                         return Err(Problem::TooMuch { limit: ROWS_MAX, unit: "rows", stage: READING });
                     }
                     let values = text_values(&row)?;
+                    kept_bytes += size_of_val(values.as_slice());
                     kept_bytes += values.iter().flatten().map(String::len).sum::<usize>();
                     if kept_bytes > BYTES_MAX {
                         return Err(Problem::TooMuch { limit: BYTES_MAX, unit: "bytes", stage: READING });

@@ -65,6 +65,8 @@ pub(crate) struct PassThrough {
     batch_open: bool,
     /// A message of the batch could not be recorded: what follows is dropped up to the client's Sync.
     refusing: bool,
+    /// The next message waits for an answer that tells what its name stands for.
+    in_doubt: bool,
     /// The client has said Terminate, or closed its side: nothing more comes from it.
     terminated: bool,
     client_left: bool,
@@ -117,6 +119,7 @@ impl PassThrough {
             status: TransactionStatus::Idle,
             batch_open: false,
             refusing: false,
+            in_doubt: false,
             terminated: false,
             client_left: false,
             abandoned: None,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use exeat_wire::peek;
+
 use super::super::statements::{ChangeId, Names};
 
 /// Texts of prepared statements remembered by one session. Past it a Bind's record names its statement and not the
@@ -52,6 +54,24 @@ impl Notes {
 
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
         self.names.portal(&String::from_utf8_lossy(name)).map(Arc::clone)
+    }
+
+    /// Whether which text or portal this message means depends on an answer that is still to come.
+    pub(super) fn in_doubt(&self, tag: u8, frame: &[u8]) -> bool {
+        if !self.names.has_doubts() {
+            return false;
+        }
+        let text = String::from_utf8_lossy;
+        match tag {
+            b'B' => peek::bind(frame).is_some_and(|view| self.names.statement_in_doubt(&text(view.statement))),
+            b'E' => peek::execute(frame).is_some_and(|portal| self.names.portal_in_doubt(&text(portal))),
+            _ => false,
+        }
+    }
+
+    /// A Sync is passed on.
+    pub(super) fn synced(&mut self) {
+        self.names.synced();
     }
 
     pub(super) fn parsed(&mut self, name: &[u8], sql: &str) -> ChangeId {

@@ -23,11 +23,17 @@ impl PassThrough {
         // Taken out so that its messages can be looked at while the session notes them.
         let mut bytes = std::mem::take(&mut self.up.bytes);
         let mut taken = Ok(());
+        self.in_doubt = false;
         while taken.is_ok() && !self.terminated && (self.up.is_inside_message() || self.window_open()) {
             let start = self.up.walked;
             match self.up.step(&bytes) {
                 Ok(Walked::More) => break,
                 Ok(Walked::Body { .. }) => {}
+                // Another text would stand on record than the one the server runs.
+                Ok(Walked::Message { tag, seen, .. }) if self.notes.in_doubt(tag, seen) => {
+                    self.up.take_back(start);
+                    self.in_doubt = true;
+                }
                 Ok(Walked::Message { tag, seen, .. }) => match self.request(tag, seen) {
                     Ok(()) => {}
                     Err(unforwarded) => {
@@ -67,6 +73,7 @@ impl PassThrough {
             b'S' => {
                 self.refusing = false;
                 self.batch_open = false;
+                self.notes.synced();
                 self.sent(Request::Sync, Owed::Unrecorded)
             }
             b'F' => self.function_call(),
@@ -278,7 +285,7 @@ impl PassThrough {
     }
 
     pub(super) fn window_open(&self) -> bool {
-        self.pipeline.due() < WINDOW_REQUESTS_MAX
+        self.pipeline.due() < WINDOW_REQUESTS_MAX && !self.in_doubt
     }
 }
 
