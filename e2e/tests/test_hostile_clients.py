@@ -31,7 +31,7 @@ class Door:
         return Watch(self.gateway, self.dsn, **options)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def doors(request, trust, server, shop):
     def door(name):
         if name == "pass-through":
@@ -498,9 +498,9 @@ STALLS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def stalled(doors):
-    """Clients that stop before they are logged in, from the first test of this module on."""
+    """Clients that stop before they are logged in, from the first test of this file on."""
     peers = {}
     for name in ("pass-through", "sealed over TLS"):
         for stall, pieces in STALLS.items():

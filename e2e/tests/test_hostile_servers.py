@@ -44,14 +44,14 @@ class Door:
         return Watch(self.gateway, self.dsn, **options)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def real(run, program):
     """Without TLS, so that the liar can read along."""
     server = Server(run, int(os.environ.get("EXEAT_E2E_PG", "15")), title="honest")
     return server, Shop(server)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def doors(run, real, trust):
     server, shop = real
     opened = {}
@@ -459,11 +459,11 @@ def test_lies_to_the_gateways_own_question_open_no_session(sealed, name):
 
 
 @pytest.fixture
-def fresh(run, real, trust, request):
+def fresh(run, real, trust):
     """A sealed gateway that has read no catalog yet, and its liar."""
     server, shop = real
     with Liar(server.port) as liar:
-        gateway = Gateway(run, f"fresh-{len(run._children)}").trust(trust.entry()).policy(POLICY)
+        gateway = Gateway(run, "catalog-of-lies").trust(trust.entry()).policy(POLICY)
         gateway.target(server, "shop", shop.logins())
         gateway.config["targets"]["shop"]["postgres"]["port"] = liar.port
         gateway.start()
@@ -482,9 +482,9 @@ STALLS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def stalled(doors):
-    """Clients whose logins the server stalls, from the first test of this module on."""
+    """Clients whose logins the server stalls, from the first test of this file on."""
     door, peers = doors("sealed"), {}
     for name, (trigger, parts) in STALLS.items():
         told = door.liar.told
