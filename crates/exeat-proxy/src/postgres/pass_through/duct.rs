@@ -13,12 +13,16 @@ use exeat_store::record::Committed;
 use exeat_wire::{DecodeError, Peer, Walk, Walked};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// Above this many cleared bytes waiting for a side, the other one is not read.
-const WAITING_BYTES_HIGH: usize = 256 * 1024;
+/// Above this many cleared bytes waiting for the client, the server is not read...
+const WAITING_FOR_CLIENT_HIGH: usize = 256 * 1024;
+/// ...and above this many waiting for the server, the client is not. Less: what a client can pour in before it hears of
+/// the first error should not be much more than without a gateway.
+const WAITING_FOR_SERVER_HIGH: usize = 64 * 1024;
 /// One read asks for this much, so that an idle session is small...
 const READ_BYTES_MIN: usize = 8 * 1024;
 /// ...and for up to this much while whole reads come in full: a bulk result costs a system call per read.
 const READ_BYTES_MAX: usize = 128 * 1024;
+const READ_FROM_CLIENT_BYTES_MAX: usize = 64 * 1024;
 
 /// One direction.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(super) struct Duct {
     cleared_inside: bool,
     open_inside: bool,
     read_bytes: usize,
+    read_bytes_max: usize,
+    waiting_high: usize,
     unflushed: bool,
     /// The writing side takes no more: what is left for it is dropped.
     closed: bool,
@@ -42,6 +48,10 @@ pub(super) struct Duct {
 
 impl Duct {
     pub(super) fn new(from: Peer, bytes: BytesMut) -> Self {
+        let (read_bytes_max, waiting_high) = match from {
+            Peer::Client => (READ_FROM_CLIENT_BYTES_MAX, WAITING_FOR_SERVER_HIGH),
+            Peer::Server => (READ_BYTES_MAX, WAITING_FOR_CLIENT_HIGH),
+        };
         Self {
             bytes,
             walk: Walk::new(from),
@@ -51,6 +61,8 @@ impl Duct {
             cleared_inside: false,
             open_inside: false,
             read_bytes: READ_BYTES_MIN,
+            read_bytes_max,
+            waiting_high,
             unflushed: false,
             closed: false,
         }
@@ -127,7 +139,7 @@ impl Duct {
     }
 
     pub(super) fn may_read(&self) -> bool {
-        self.cleared < WAITING_BYTES_HIGH
+        self.cleared < self.waiting_high
     }
 
     /// Gives back the memory of a duct that has been empty for a while.
@@ -199,7 +211,7 @@ impl Duct {
             ready!(pin!(from.read_buf(&mut self.bytes)).poll(cx))?
         };
         let full = read >= self.read_bytes;
-        self.read_bytes = if full { (self.read_bytes * 2).min(READ_BYTES_MAX) } else { READ_BYTES_MIN };
+        self.read_bytes = if full { (self.read_bytes * 2).min(self.read_bytes_max) } else { READ_BYTES_MIN };
         Poll::Ready(Ok(read))
     }
 }
