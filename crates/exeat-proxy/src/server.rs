@@ -226,8 +226,9 @@ async fn connection(shared: Arc<Shared>, tcp: std::net::TcpStream, source: Socke
         }
     };
     let mut shutdown = shared.dependencies.shutdown.clone();
+    // Boxed, here and below: what a login needs is given back before the session begins, which may be idle for hours.
     let arrival = tokio::select! {
-        arrival = arrive(&shared, tcp, source, startup::LOGIN_DEADLINE) => arrival,
+        arrival = Box::pin(arrive(&shared, tcp, source, startup::LOGIN_DEADLINE)) => arrival,
         () = place.given_away() => {
             tracing::debug!(%source, "connection stalled before authentication and made way for another");
             return;
@@ -236,14 +237,14 @@ async fn connection(shared: Arc<Shared>, tcp: std::net::TcpStream, source: Socke
     };
     let Some(applicant) = arrival else { return };
     place.proving();
-    match login::admit(&shared, applicant, place).await {
+    match Box::pin(login::admit(&shared, applicant, place)).await {
         Ok(session) => session.run().await,
         Err(refused) => {
             let (client, problem) = *refused;
             if problem.is_ours() {
                 tracing::error!(%source, problem = exeat_store::chain(&problem), "login failed for a reason of our own");
             }
-            close(client, Some(problem.fields())).await;
+            Box::pin(close(client, Some(problem.fields()))).await;
         }
     }
 }

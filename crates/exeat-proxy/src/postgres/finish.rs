@@ -17,7 +17,7 @@ use super::session::{Ending, Session, SessionEnd};
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl Session {
-    pub(crate) async fn finish(mut self, end: SessionEnd) {
+    pub(crate) async fn finish(mut self: Box<Self>, end: SessionEnd) {
         self.cancelling.settle().await;
         if let SessionEnd::Client(_) | SessionEnd::ClientMessage(_) | SessionEnd::ClientClosed = end {
             self.cancel_what_runs().await;
@@ -39,7 +39,7 @@ impl Session {
         self.close_intents();
         let reason = end.to_string();
         log_end(&end, &self.target.name);
-        let Self { record, mut io, .. } = self;
+        let Self { record, mut io, .. } = *self;
         if let Err(problem) = record.end(&reason) {
             tracing::error!(problem = exeat_store::chain(&problem), "could not record the end of a session");
         }

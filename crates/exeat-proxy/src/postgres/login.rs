@@ -185,8 +185,8 @@ pub(crate) enum Road {
 impl Road {
     pub(crate) async fn run(self) {
         match self {
-            Self::Ordinary(session) => session.run().await,
-            Self::PassThrough(session) => session.run().await,
+            Self::Ordinary(session) => Box::pin(session.run()).await,
+            Self::PassThrough(session) => Box::pin(session.run()).await,
         }
     }
 }

@@ -186,12 +186,12 @@ impl Session {
     }
 
     /// Runs until one side leaves or the session must end. Not cancel safe: run it to the end.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let end = match self.serve().await {
             Ok(()) => SessionEnd::Terminated,
             Err(end) => end,
         };
-        self.finish(end).await;
+        Box::pin(self.finish(end)).await;
     }
 
     async fn serve(&mut self) -> Done {

@@ -136,9 +136,9 @@ impl PassThrough {
     }
 
     /// Runs until both sides have left or the session must end. Not cancel safe: run it to the end.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let Err(end) = self.serve().await;
-        self.finish(end).await;
+        Box::pin(self.finish(end)).await;
     }
 
     async fn serve(&mut self) -> Result<Infallible, SessionEnd> {
@@ -307,7 +307,7 @@ impl PassThrough {
     }
 
     /// What both sides are told, and what the record says.
-    async fn finish(mut self, end: SessionEnd) {
+    async fn finish(mut self: Box<Self>, end: SessionEnd) {
         let words = match &end {
             // The client sees what it would see without a gateway.
             SessionEnd::UpstreamClosed => None,
