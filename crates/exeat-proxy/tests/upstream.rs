@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use exeat_proxy::tls::ServerTls;
+use exeat_proxy::tls::{ClientCertificate, ServerTls};
 use exeat_proxy::upstream::{
-    CatalogConnection, Connected, LoginConfig, Problem, TlsMode, UpstreamConfig, UpstreamError, cancel, connect,
+    CatalogConnection, Connected, LoginAuth, LoginConfig, Problem, TlsFiles, TlsMode, UpstreamConfig, UpstreamError,
+    cancel, connect,
 };
 use exeat_store::secret::SecretSource;
 use exeat_wire::{BackendMessage, encode, split_backend};
@@ -44,13 +45,15 @@ local all all trust
 host all trusting all trust
 host all cleartext all password
 host all hashed all md5
+hostssl all bearer all cert
 host all all all scram-sha-256
 ";
 
-const SETUP: [&str; 6] = [
+const SETUP: [&str; 7] = [
     "CREATE ROLE reader LOGIN PASSWORD 'pässwörd-of-reader'",
     "CREATE ROLE cleartext LOGIN PASSWORD 'clear-secret'",
     "CREATE ROLE trusting LOGIN",
+    "CREATE ROLE bearer LOGIN",
     "CREATE ROLE payments_ro",
     "GRANT payments_ro TO reader",
     "SET password_encryption = 'md5'; CREATE ROLE hashed LOGIN PASSWORD 'hashed-secret'",
@@ -131,8 +134,21 @@ impl Server {
             claims: serde_json::Map::new(),
             user: user.to_owned(),
             role: None,
-            password: SecretSource::File(path),
+            auth: LoginAuth::Scram,
+            password: Some(SecretSource::File(path)),
         }
+    }
+
+    async fn connect_by(
+        &self,
+        auth: LoginAuth,
+        host: &str,
+        mode: TlsMode,
+        user: &str,
+    ) -> Result<Connected, UpstreamError> {
+        let login = self.login(user);
+        let password = login.password.clone().filter(|_| auth.needs_password());
+        connect(&self.config(host, mode), &LoginConfig { auth, password, ..login }, &[]).await
     }
 
     async fn connect(&self, host: &str, mode: TlsMode, user: &str) -> Result<Connected, UpstreamError> {
@@ -206,6 +222,7 @@ fn start_postgres(programs: &Path, folder: &tempfile::TempDir, owner: &Owner, po
         format!("ssl={}", if with_tls { "on" } else { "off" }),
         format!("ssl_cert_file={}", folder.join("server.pem").display()),
         format!("ssl_key_file={}", folder.join("server.key").display()),
+        format!("ssl_ca_file={}", folder.join("ca.pem").display()),
     ] {
         command.arg("-c").arg(setting);
     }
@@ -252,10 +269,11 @@ fn write_certificates(folder: &Path, owner: &Owner) {
     let (_, other_ca) = authority("another authority");
     std::fs::write(folder.join("ca.pem"), ca).unwrap();
     std::fs::write(folder.join("other-ca.pem"), other_ca).unwrap();
-    for name in ["server", "relay"] {
+    for name in ["server", "relay", "bearer", "reader"] {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate =
-            rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = params.signed_by(&key, &issuer).unwrap();
         std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
         let key_path = folder.join(format!("{name}.key"));
         std::fs::write(&key_path, key.serialize_pem()).unwrap();
@@ -374,6 +392,64 @@ async fn weaker_ways_to_log_in_are_refused() {
 }
 
 #[tokio::test]
+async fn what_an_old_server_asks_for_is_given_where_the_login_says_so() {
+    let server = Server::shared();
+    for (user, auth) in [("cleartext", LoginAuth::Password), ("hashed", LoginAuth::Md5), ("trusting", LoginAuth::Trust)]
+    {
+        for mode in [TlsMode::VerifyFull, TlsMode::Require, TlsMode::Off] {
+            let mut connected = server.connect_by(auth, "localhost", mode, user).await.unwrap();
+            assert_eq!(single(&mut connected, "SELECT current_user").await, user);
+        }
+        // A server that knows SCRAM is never asked for less.
+        if auth.needs_password() {
+            assert!(server.connect_by(auth, "localhost", TlsMode::VerifyFull, "reader").await.is_ok());
+        }
+    }
+    // One does not stand for another.
+    for (user, auth) in [("cleartext", LoginAuth::Md5), ("hashed", LoginAuth::Password)] {
+        let problem = problem(server.connect_by(auth, "localhost", TlsMode::VerifyFull, user).await);
+        assert!(matches!(problem, Problem::AuthenticationMethod { .. }), "{problem}");
+    }
+    let problem = problem(server.connect_by(LoginAuth::Trust, "localhost", TlsMode::VerifyFull, "reader").await);
+    assert!(matches!(problem, Problem::NoPassword { auth: "trust" }), "{problem}");
+}
+
+#[tokio::test]
+async fn what_proves_nothing_of_the_server_is_given_to_a_verified_one_only() {
+    let server = Server::shared();
+    let Some(address) = own_address() else {
+        eprintln!("not checked: this machine has no address besides loopback");
+        return;
+    };
+    for (user, auth) in [("cleartext", LoginAuth::Password), ("hashed", LoginAuth::Md5), ("trusting", LoginAuth::Trust)]
+    {
+        let problem = problem(server.connect_by(auth, &address.to_string(), TlsMode::Require, user).await);
+        assert!(matches!(problem, Problem::Unverified { .. }), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_a_server_that_asks() {
+    let server = Server::shared();
+    let with = |name: Option<&str>| {
+        let certificate = name.map(|name| ClientCertificate {
+            cert: server.file(&format!("{name}.pem")),
+            key: server.file(&format!("{name}.key")),
+        });
+        let files = TlsFiles { mode: TlsMode::VerifyFull, ca: Some(server.file("ca.pem")), certificate };
+        UpstreamConfig::with_certificate("localhost", server.port, "postgres", files).unwrap()
+    };
+    let login = LoginConfig { auth: LoginAuth::Cert, password: None, ..server.login_with("bearer", "") };
+    let mut connected = connect(&with(Some("bearer")), &login, &[]).await.unwrap();
+    assert_eq!(single(&mut connected, "SELECT current_user").await, "bearer");
+    // Another's certificate, and none.
+    for name in [Some("reader"), None] {
+        let problem = problem(connect(&with(name), &login, &[]).await);
+        assert!(matches!(problem, Problem::Refused { .. }), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_login_without_authentication_is_accepted_on_loopback_only() {
     let server = Server::shared();
     assert!(server.connect("localhost", TlsMode::Off, "trusting").await.is_ok());
@@ -415,7 +491,7 @@ async fn settings_role_and_identity_arrive_and_survive_a_reset() {
 async fn parameters_that_would_change_who_we_are_are_refused() {
     let server = Server::shared();
     let config = server.config("localhost", TlsMode::VerifyFull);
-    for name in ["user", "database", "replication", "options", "role", "ROLE", "client_encoding"] {
+    for name in ["user", "database", "replication", "role", "ROLE"] {
         let result = connect(&config, &server.login("reader"), &[(name, "admin")]).await;
         assert!(matches!(problem(result), Problem::ReservedParameter { .. }), "{name}");
     }
@@ -446,7 +522,8 @@ async fn a_port_nobody_listens_on_is_named() {
 async fn an_unreadable_password_stops_the_login_before_the_network() {
     let config = UpstreamConfig::new("127.0.0.1", 1, "postgres", TlsMode::Off, None).unwrap();
     let server = Server::shared();
-    let login = LoginConfig { password: SecretSource::File("/nowhere/password".into()), ..server.login("reader") };
+    let login =
+        LoginConfig { password: Some(SecretSource::File("/nowhere/password".into())), ..server.login("reader") };
     let error = connect(&config, &login, &[]).await.unwrap_err();
     assert!(matches!(error.problem, Problem::Password { .. }), "{error}");
 }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::server::load_pair;
 use super::{TlsError, parse_certificates, provider, read_bounded};
 
 /// Whose signature makes a server certificate good.
@@ -32,19 +34,40 @@ pub enum Trust {
     EncryptOnly,
 }
 
+/// A certificate of ours and its key, for servers that ask for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
 /// A client configuration for `trust`, asking for the protocols `alpn` (none asks for nothing).
 pub fn client_config(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_as(trust, alpn, None)
+}
+
+/// The same, showing `certificate` to a server that asks.
+pub fn client_config_as(
+    trust: &Trust,
+    alpn: &[&[u8]],
+    certificate: Option<&ClientCertificate>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Setup)?;
-    let mut config = match trust {
-        Trust::Full(roots) => builder.with_root_certificates(root_store(roots)?).with_no_client_auth(),
-        Trust::EncryptOnly => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate { algorithms }))
-            .with_no_client_auth(),
+    let builder = match trust {
+        Trust::Full(roots) => builder.with_root_certificates(root_store(roots)?),
+        Trust::EncryptOnly => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate { algorithms }))
+        }
+    };
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(ClientCertificate { cert, key }) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(load_pair(cert, key)?)))
+        }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))

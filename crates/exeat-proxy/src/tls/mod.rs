@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 
 pub use binding::server_end_point;
-pub use client::{Roots, Trust, client_config};
+pub use client::{ClientCertificate, Roots, Trust, client_config, client_config_as};
 pub use server::{Offer, Reload, ServerTls};
 
 /// A certificate chain or a private key in PEM is a few KiB; a system bundle a few hundred.

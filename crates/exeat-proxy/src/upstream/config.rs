@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::keepalive::Keepalive;
-use crate::tls::{ALPN_POSTGRESQL, Roots, TlsError, Trust, client_config};
+use crate::tls::{ALPN_POSTGRESQL, ClientCertificate, Roots, TlsError, Trust, client_config_as};
 
 /// How the connection is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,15 @@ pub struct UpstreamConfig {
     transport: Transport,
     /// Shared by all databases of the server.
     cancels: Arc<Semaphore>,
+}
+
+/// How a connection is protected, and the files that needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub mode: TlsMode,
+    /// Trust anchors in place of the system's, for `verify-full`.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<ClientCertificate>,
 }
 
 /// Connections that cancel requests may have open to one server: each costs it a process.
@@ -77,6 +86,8 @@ pub enum UpstreamConfigError {
     PlainText { host: String },
     #[error("a ca file has no use with tls: {mode}; use verify-full or leave ca out")]
     UnusedCa { mode: TlsMode },
+    #[error("a client certificate has no use with tls: off; use verify-full or leave client_cert out")]
+    UnusedCertificate,
     #[error("database name is empty; name the database of this target")]
     NoDatabase,
     #[error(transparent)]
@@ -92,12 +103,26 @@ impl UpstreamConfig {
         mode: TlsMode,
         ca: Option<PathBuf>,
     ) -> Result<Self, UpstreamConfigError> {
+        Self::with_certificate(host, port, database, TlsFiles { mode, ca, certificate: None })
+    }
+
+    /// The same, with a certificate of ours for a server that asks for one.
+    pub fn with_certificate(
+        host: impl Into<String>,
+        port: u16,
+        database: impl Into<String>,
+        files: TlsFiles,
+    ) -> Result<Self, UpstreamConfigError> {
+        let TlsFiles { mode, ca, certificate } = files;
         let (host, database) = (host.into(), database.into());
         if database.is_empty() {
             return Err(UpstreamConfigError::NoDatabase);
         }
         if ca.is_some() && mode != TlsMode::VerifyFull {
             return Err(UpstreamConfigError::UnusedCa { mode });
+        }
+        if certificate.is_some() && mode == TlsMode::Off {
+            return Err(UpstreamConfigError::UnusedCertificate);
         }
         let server_name =
             ServerName::try_from(host.clone()).map_err(|_| UpstreamConfigError::Host { host: host.clone() })?;
@@ -110,7 +135,7 @@ impl UpstreamConfig {
         let tls = match trust {
             None => None,
             Some(trust) => {
-                let client = client_config(&trust, &[ALPN_POSTGRESQL]).map_err(Box::new)?;
+                let client = client_config_as(&trust, &[ALPN_POSTGRESQL], certificate.as_ref()).map_err(Box::new)?;
                 Some(UpstreamTls { client, server_name })
             }
         };
@@ -181,6 +206,40 @@ fn is_loopback_name(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// The weakest proof a login accepts from its server and gives to it. SCRAM, bound to the channel where there is one, is
+/// always tried first by a server that knows it; what is weaker is for servers that do not, over a verified channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoginAuth {
+    #[default]
+    Scram,
+    Md5,
+    /// The password itself.
+    Password,
+    /// The server asks for nothing but the client certificate.
+    Cert,
+    /// The server asks for nothing.
+    Trust,
+}
+
+impl LoginAuth {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scram => "scram",
+            Self::Md5 => "md5",
+            Self::Password => "password",
+            Self::Cert => "cert",
+            Self::Trust => "trust",
+        }
+    }
+
+    pub fn needs_password(self) -> bool {
+        match self {
+            Self::Scram | Self::Md5 | Self::Password => true,
+            Self::Cert | Self::Trust => false,
+        }
+    }
+}
+
 /// A database login and the principals it is for. An entry without conditions is for everyone.
 #[derive(Debug, Clone)]
 pub struct LoginConfig {
@@ -191,7 +250,9 @@ pub struct LoginConfig {
     pub user: String,
     /// Sent as the startup parameter `role`.
     pub role: Option<String>,
-    pub password: SecretSource,
+    pub auth: LoginAuth,
+    /// `None` only where `auth` needs none.
+    pub password: Option<SecretSource>,
 }
 
 impl LoginConfig {
@@ -238,7 +299,8 @@ mod tests {
             claims: claims.as_object().unwrap().clone(),
             user: user.to_owned(),
             role: None,
-            password: SecretSource::Env("UNUSED".to_owned()),
+            auth: LoginAuth::Scram,
+            password: Some(SecretSource::Env("UNUSED".to_owned())),
         }
     }
 

@@ -39,13 +39,19 @@ pub enum Problem {
     #[error("the server closed the connection while {stage}")]
     Closed { stage: &'static str },
     #[error(
-        "the server asks for {method} authentication, which is refused; set password_encryption and pg_hba.conf to scram-sha-256"
+        "the server asks for {method} authentication, which is refused; set password_encryption and pg_hba.conf to scram-sha-256, or allow what an old server knows with auth: md5 or auth: password at the login"
     )]
     AuthenticationMethod { method: String },
     #[error(
-        "the server let us in without authentication, which is accepted on loopback only; set pg_hba.conf to scram-sha-256"
+        "the server let us in without authentication, which is accepted on loopback only; set pg_hba.conf to scram-sha-256, or say auth: cert or auth: trust at the login"
     )]
     TrustRefused,
+    #[error(
+        "the server asks for {method} authentication, which is for tls: verify-full and loopback only; use verify-full"
+    )]
+    Unverified { method: &'static str },
+    #[error("the server asks for a password and the login has none (auth: {auth}); give it one, or check pg_hba.conf")]
+    NoPassword { auth: &'static str },
     #[error("tls: require needs the server's channel binding and {why}; use verify-full")]
     NoChannelBinding { why: &'static str },
     #[error(

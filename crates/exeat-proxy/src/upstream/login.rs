@@ -7,10 +7,11 @@ use bytes::{Bytes, BytesMut};
 use exeat_store::secret::{SecretSource, SecretString};
 use exeat_wire::fields::Fields;
 use exeat_wire::{Authentication, BackendMessage, encode, split_backend};
+use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::config::{LoginConfig, TlsMode, UpstreamConfig};
+use super::config::{LoginAuth, LoginConfig, TlsMode, UpstreamConfig};
 use super::error::{Problem, UpstreamError};
 use super::stream::UpstreamStream;
 use crate::tls::server_end_point;
@@ -102,12 +103,15 @@ async fn try_connect(
     parameters: &[(&str, &str)],
 ) -> Result<Connected, Problem> {
     let startup = startup_packet(config, login, parameters)?;
-    let password = read_password(&login.password).await?;
+    let password = match &login.password {
+        Some(source) => Some(read_password(source).await?),
+        None => None,
+    };
     let stream = within(config.transport().connect_timeout, "connecting", UpstreamStream::open(config)).await?;
     let mut handshake = Handshake { stream, buffer: BytesMut::new(), read_bytes: 0 };
     let login = async {
         write(&mut handshake.stream, &startup, LOGGING_IN).await?;
-        handshake.authenticate(&password, config.mode()).await?;
+        handshake.authenticate(login, password.as_ref(), config.mode()).await?;
         handshake.await_ready().await
     };
     within(LOGIN_DEADLINE, LOGGING_IN, login).await
@@ -181,22 +185,60 @@ impl Handshake {
         }
     }
 
-    async fn authenticate(&mut self, password: &SecretString, mode: TlsMode) -> Result<(), Problem> {
+    async fn authenticate(
+        &mut self,
+        login: &LoginConfig,
+        password: Option<&SecretString>,
+        mode: TlsMode,
+    ) -> Result<(), Problem> {
+        let unasked = || Problem::NoPassword { auth: login.auth.as_str() };
         match self.receive_authentication().await? {
             Authentication::Sasl { mechanisms } => {
                 let offered: Vec<&str> = mechanisms.iter().map(|name| name.as_str()).collect();
                 let (mechanism, binding) = self.choose_mechanism(&offered, mode)?;
-                self.scram(password, mechanism, binding).await
+                self.scram(password.ok_or_else(unasked)?, mechanism, binding).await
             }
             // Anybody on this machine could be let in as anybody: tolerable for development, nowhere else.
             Authentication::Ok if self.stream.peer_is_loopback() => Ok(()),
-            Authentication::Ok => Err(Problem::TrustRefused),
+            Authentication::Ok => match login.auth {
+                LoginAuth::Trust | LoginAuth::Cert => self.verified(mode, login.auth.as_str()),
+                LoginAuth::Scram | LoginAuth::Md5 | LoginAuth::Password => Err(Problem::TrustRefused),
+            },
+            Authentication::CleartextPassword if login.auth == LoginAuth::Password => {
+                self.verified(mode, "clear-text password")?;
+                self.give(password.ok_or_else(unasked)?.expose()).await
+            }
+            Authentication::Md5 { salt } if login.auth == LoginAuth::Md5 => {
+                self.verified(mode, "MD5 password")?;
+                let password = password.ok_or_else(unasked)?.expose();
+                self.give(&md5_hash(login.user.as_bytes(), password.as_bytes(), salt)).await
+            }
             Authentication::CleartextPassword => Err(unsupported("clear-text password")),
             Authentication::Md5 { .. } => Err(unsupported("MD5 password")),
             Authentication::Other(number) => Err(unsupported(&format!("number {number}"))),
             Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
                 Err(Problem::Unexpected { message: "SASL message", stage: LOGGING_IN })
             }
+        }
+    }
+
+    /// What proves nothing of the server is for servers that something else has proved.
+    fn verified(&self, mode: TlsMode, method: &'static str) -> Result<(), Problem> {
+        match mode {
+            TlsMode::VerifyFull => Ok(()),
+            TlsMode::Require | TlsMode::Off if self.stream.peer_is_loopback() => Ok(()),
+            TlsMode::Require | TlsMode::Off => Err(Problem::Unverified { method }),
+        }
+    }
+
+    /// A password as the server asked for it.
+    async fn give(&mut self, password: &str) -> Result<(), Problem> {
+        let mut out = BytesMut::new();
+        encode::password(&mut out, password)?;
+        write(&mut self.stream, &out, LOGGING_IN).await?;
+        match self.receive_authentication().await? {
+            Authentication::Ok => Ok(()),
+            _ => Err(Problem::Unexpected { message: "another authentication request", stage: LOGGING_IN }),
         }
     }
 

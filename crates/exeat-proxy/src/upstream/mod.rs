@@ -2,9 +2,9 @@
 //! the catalog, one per cancel request.
 //!
 //! The gateway proves itself with SCRAM-SHA-256, bound to the TLS channel wherever there is one, and demands the
-//! same of the server: a server that asks for the password in clear or as MD5, that skips authentication anywhere but on
-//! loopback, or that does not prove to know the password, is not talked to. Passwords are read from their source for each login and appear in no
-//! error, log line or `Debug` output. Never sees a client's bytes.
+//! same of the server: one that asks for the password in clear or as MD5, or that asks for nothing, is talked to only
+//! where the login says so, over a verified channel or on loopback. Passwords are read from their source for each login
+//! and appear in no error, log line or `Debug` output. Never sees a client's bytes.
 
 mod catalog;
 mod config;
@@ -13,7 +13,9 @@ mod login;
 mod stream;
 
 pub use catalog::{CatalogConnection, Rows};
-pub use config::{LoginConfig, TlsMode, Transport, UpstreamConfig, UpstreamConfigError, choose_login};
+pub use config::{
+    LoginAuth, LoginConfig, TlsFiles, TlsMode, Transport, UpstreamConfig, UpstreamConfigError, choose_login,
+};
 pub use error::{Problem, UpstreamError};
 pub use login::{Connected, cancel, connect};
 pub use stream::UpstreamStream;

@@ -6,6 +6,7 @@ use exeat_proxy::config::{Config as ProxyConfig, ListenTls, Target};
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
 use exeat_proxy::tls::{ServerTls, TlsError};
 use exeat_proxy::upstream::{CatalogConnection, LoginConfig, UpstreamError};
+use exeat_store::secret::SecretSource;
 use serde_json::{Map, Value, json};
 
 use super::policy::{reports_json, reports_text};
@@ -86,7 +87,7 @@ fn check_parts(config: &Config) -> Result<(), CheckError> {
     }
     for target in config.proxy.targets.values() {
         for login in &target.logins {
-            if let Err(error) = login.password.resolve() {
+            if let Some(Err(error)) = login.password.as_ref().map(SecretSource::resolve) {
                 problems.push(format!("target \"{}\", login \"{}\": {error}", target.name, login.user));
             }
         }

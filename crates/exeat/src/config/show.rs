@@ -122,7 +122,10 @@ fn show_login(login: &LoginConfig) -> Value {
     if let Some(role) = &login.role {
         shown.insert("role".to_owned(), json!(role));
     }
-    shown.insert("password".to_owned(), secret(&login.password));
+    shown.insert("auth".to_owned(), json!(login.auth.as_str()));
+    if let Some(password) = &login.password {
+        shown.insert("password".to_owned(), secret(password));
+    }
     Value::Object(shown)
 }
 

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use exeat_policy::document::{Entry, MappingReader, Node, Value};
 use exeat_proxy::config::{Databases, Target};
-use exeat_proxy::upstream::{LoginConfig, TlsMode, Transport, UpstreamConfig, UpstreamConfigError};
+use exeat_proxy::tls::ClientCertificate;
+use exeat_proxy::upstream::{
+    LoginAuth, LoginConfig, TlsFiles, TlsMode, Transport, UpstreamConfig, UpstreamConfigError,
+};
 
 use super::Reading;
 use super::identity::optional;
@@ -17,6 +20,14 @@ const POSTGRES_KEYS_UNSUPPORTED: &[&str] =
 
 const TLS_MODES: &[(&str, TlsMode)] =
     &[("verify-full", TlsMode::VerifyFull), ("require", TlsMode::Require), ("off", TlsMode::Off)];
+
+const LOGIN_AUTH: &[(&str, LoginAuth)] = &[
+    ("scram", LoginAuth::Scram),
+    ("md5", LoginAuth::Md5),
+    ("password", LoginAuth::Password),
+    ("cert", LoginAuth::Cert),
+    ("trust", LoginAuth::Trust),
+];
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -114,18 +125,33 @@ impl Reading<'_> {
             None => Some(TlsMode::VerifyFull),
             Some(node) => node.one_of(TLS_MODES, &mut self.diags),
         };
-        match UpstreamConfig::new(host?, port?, database?, tls?, ca?) {
+        let cert_node = reader.optional("client_cert");
+        let certificate = match cert_node {
+            None => Some(None),
+            Some(node) => self.client_certificate(node).map(Some),
+        };
+        let files = TlsFiles { mode: tls?, ca: ca?, certificate: certificate? };
+        match UpstreamConfig::with_certificate(host?, port?, database?, files) {
             Ok(upstream) => Some(upstream),
             Err(error) => {
                 let wrong = match &error {
                     UpstreamConfigError::Host { .. } | UpstreamConfigError::NoDatabase => host_node,
                     UpstreamConfigError::PlainText { .. } => tls_node,
-                    UpstreamConfigError::UnusedCa { .. } | UpstreamConfigError::Tls(_) => ca_node,
+                    UpstreamConfigError::UnusedCertificate => cert_node,
+                    UpstreamConfigError::UnusedCa { .. } | UpstreamConfigError::Tls(_) => ca_node.or(cert_node),
                 };
                 self.diags.error(&wrong.unwrap_or(place).span, error.to_string());
                 None
             }
         }
+    }
+
+    fn client_certificate(&mut self, node: &Node) -> Option<ClientCertificate> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let cert = reader.required("cert", &mut self.diags).and_then(|node| self.path(node));
+        let key = reader.required("key", &mut self.diags).and_then(|node| self.path(node));
+        reader.finish(&mut self.diags);
+        Some(ClientCertificate { cert: cert?, key: key? })
     }
 
     /// Which databases, and the one to log in to when no client names one.
@@ -211,9 +237,24 @@ impl Reading<'_> {
         };
         let user = reader.required("user", &mut self.diags).and_then(|node| self.owned(node));
         let role = optional(&mut reader, "role", |node| self.owned(node));
-        let password = reader.required("password", &mut self.diags).and_then(|node| self.secret(node));
+        let auth = match reader.optional("auth") {
+            None => Some(LoginAuth::default()),
+            Some(node) => node.one_of(LOGIN_AUTH, &mut self.diags),
+        };
+        let password = if auth.is_some_and(|auth| !auth.needs_password()) {
+            Some(None)
+        } else {
+            reader.required("password", &mut self.diags).and_then(|node| self.secret(node)).map(Some)
+        };
         reader.finish(&mut self.diags);
-        Some(LoginConfig { groups: groups?, claims: claims?, user: user?, role: role?, password: password? })
+        Some(LoginConfig {
+            groups: groups?,
+            claims: claims?,
+            user: user?,
+            role: role?,
+            auth: auth?,
+            password: password?,
+        })
     }
 
     fn claims(&mut self, node: &Node) -> Option<serde_json::Map<String, serde_json::Value>> {

@@ -56,7 +56,7 @@ fn the_small_configuration_has_its_defaults_filled_in() {
     assert_eq!((target.upstream.port(), target.upstream.mode()), (5432, TlsMode::Off));
     assert_eq!(target.catalog_bound, Duration::from_secs(1));
     assert!(!target.allow_newer_server && !target.allow_privileged_login);
-    assert_eq!(target.logins[0].password, SecretSource::Env("SHOP_PASSWORD".to_owned()));
+    assert_eq!(target.logins[0].password, Some(SecretSource::Env("SHOP_PASSWORD".to_owned())));
     assert_eq!(config.policy_context().default_issuer.as_deref(), Some("https://idp.example.com"));
 }
 
@@ -129,10 +129,11 @@ fn a_literal_secret_is_refused_and_not_shown() {
 fn secrets_come_from_files_and_commands_too() {
     let file = changed("{env: SHOP_PASSWORD}", "{file: secrets/shop}").unwrap();
     let password = &file.proxy.targets["shop"].logins[0].password;
-    assert_eq!(*password, SecretSource::File("/etc/exeat/secrets/shop".into()));
+    assert_eq!(*password, Some(SecretSource::File("/etc/exeat/secrets/shop".into())));
     let command = changed("{env: SHOP_PASSWORD}", "{command: [vault, read, read]}").unwrap();
     let password = &command.proxy.targets["shop"].logins[0].password;
-    assert_eq!(*password, SecretSource::Command(["vault", "read", "read"].map(str::to_owned).to_vec()));
+    let vault = ["vault", "read", "read"].map(str::to_owned).to_vec();
+    assert_eq!(*password, Some(SecretSource::Command(vault)));
     // Arguments of a command are not shown: they may be as secret as what it prints.
     assert!(!show(&command).to_string().contains("\"read\""));
 }
@@ -238,4 +239,9 @@ fn names_must_exist_and_be_names() {
 fn nobody_to_let_in_and_nothing_behind_are_mistakes() {
     refused("  - {issuer: https://idp.example.com, audience: exeat}\n", "  []\n", "`identity` is empty");
     refused("        - {user: shop_reader, password: {env: SHOP_PASSWORD}}\n", "        []\n", "`logins` is empty");
+    refused("password: {env: SHOP_PASSWORD}}", "password: {env: SHOP_PASSWORD}, auth: md4}", "md5");
+    refused("password: {env: SHOP_PASSWORD}}", "auth: md5}", "password");
+    refused("password: {env: SHOP_PASSWORD}}", "password: {env: SHOP_PASSWORD}, auth: trust}", "password");
+    let trusting = changed("password: {env: SHOP_PASSWORD}}", "auth: trust}").unwrap();
+    assert_eq!(trusting.proxy.targets["shop"].logins[0].password, None);
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use exeat_proxy::upstream::{
-    CatalogConnection, LoginConfig, TlsMode, UpstreamConfig, UpstreamConfigError, UpstreamError,
+    CatalogConnection, LoginAuth, LoginConfig, TlsMode, UpstreamConfig, UpstreamConfigError, UpstreamError,
 };
 use exeat_store::secret::SecretSource;
 use url::Url;
@@ -91,7 +91,8 @@ impl Server {
             claims: serde_json::Map::new(),
             user: self.user.clone(),
             role: None,
-            password: self.password.clone(),
+            auth: LoginAuth::Scram,
+            password: Some(self.password.clone()),
         };
         let mut connection = CatalogConnection::connect(&upstream, &login).await?;
         connection.query("SET default_transaction_read_only = off").await?;
