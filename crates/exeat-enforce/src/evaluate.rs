@@ -27,8 +27,6 @@ pub struct SessionFacts {
     pub target: String,
     pub snapshot: Arc<CatalogSnapshot>,
     pub seals: Arc<SealPlan>,
-    /// Nothing can apply to this principal here: statements pass without analysis of what they read.
-    pub unrestricted: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -138,12 +136,6 @@ pub(crate) fn function_text(oid: u32) -> String {
     format!("function call {oid}")
 }
 
-/// A text our grammar does not parse, in a session that nothing restricts: the server decides.
-pub fn permit_unparsed(sql: &str) -> Arc<Permit> {
-    let facts = RecordFacts { kinds: vec!["unparsed"], ..RecordFacts::default() };
-    Arc::new(Permit { sql: Arc::from(sql), plans: Vec::new(), facts })
-}
-
 enum Step {
     Permit { plan: StatementPlan, decision: Decision },
     Refuse { refusal: Refusal, decision: Option<Decision> },
@@ -151,22 +143,6 @@ enum Step {
 }
 
 fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, text: &str) -> Step {
-    if facts.unrestricted {
-        // Who the session is to the database stays the gateway's to say, whatever else the principal may do.
-        if let Some(refusal) = settings_refusal(facts, &statement.kind, None).filter(|_| sets_own(&statement.kind)) {
-            return Step::Refuse { refusal, decision: None };
-        }
-        let decision = policy.decide(&request(facts, &statement.kind, &Needs::default()));
-        let plan = StatementPlan {
-            outputs: Outputs::Unchecked,
-            taint: Taint::Clean,
-            effect: StateEffect::of(&statement.kind, true),
-            forgets: Forgets::of(&statement.kind),
-            copy: CopyStream::of(&statement.kind),
-            notifies: Vec::new(),
-        };
-        return conclude(facts, plan, decision);
-    }
     match &statement.analysis {
         Analysis::Unresolved { name, at } => Step::Probe(unresolved(facts, name, *at)),
         Analysis::Opaque(opaque) => evaluate_opaque(facts, policy, statement, opaque),
@@ -294,7 +270,7 @@ fn evaluate_known(
     if let Some(refusal) = denied_behind(facts, policy, lineage) {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
-    let refusal = settings_refusal(facts, kind, Some(lineage))
+    let refusal = settings_refusal(facts, kind, lineage)
         .or_else(|| copy::sealed(facts, kind, lineage))
         .or_else(|| seal_refusal(facts, lineage));
     if let Some(refusal) = refusal {
@@ -309,13 +285,6 @@ fn evaluate_known(
         notifies: lineage.notifies.clone(),
     };
     Step::Permit { plan, decision }
-}
-
-fn conclude(facts: &SessionFacts, plan: StatementPlan, decision: Decision) -> Step {
-    match decision.effect {
-        Effect::Permit => Step::Permit { plan, decision },
-        Effect::Deny => Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) },
-    }
 }
 
 fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Lineage) -> Needs {
@@ -441,22 +410,13 @@ fn describe(access: &Access) -> String {
     }
 }
 
-fn sets_own(kind: &StatementKind) -> bool {
-    match kind {
-        StatementKind::Session(
-            SessionCommand::Set { setting, .. } | SessionCommand::Reset { setting: Some(setting) },
-        ) => settings::is_own(setting),
-        _ => false,
-    }
-}
-
-fn settings_refusal(facts: &SessionFacts, kind: &StatementKind, lineage: Option<&Lineage>) -> Option<Refusal> {
+fn settings_refusal(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Option<Refusal> {
     let problem = match kind {
         StatementKind::Session(command) => settings::refuse_command(command),
         _ => None,
     };
     let problem = problem.or_else(|| {
-        lineage?
+        lineage
             .settings
             .iter()
             .find_map(|(name, value)| settings::refuse_setting(name, value.as_ref().map(std::slice::from_ref)))

@@ -77,12 +77,8 @@ pub struct BoundMask {
 }
 
 impl BoundMask {
-    /// For sessions that nothing restricts.
+    /// Where nothing is sealed for the session and the statement's rows were not predicted.
     pub const UNCHECKED: &'static Self = &Self { columns: None, masks_any: false };
-
-    pub fn unchecked() -> Self {
-        Self::UNCHECKED.clone()
-    }
 }
 
 /// The server described another result than analysis predicted: nothing of it is released.
@@ -113,7 +109,7 @@ pub fn bind(
     let mut columns = Vec::with_capacity(fields.len());
     match &plan.outputs {
         Outputs::None | Outputs::FunctionResult => return Err(MaskMismatch::Rows),
-        Outputs::Unchecked => return Ok(BoundMask::unchecked()),
+        Outputs::Unchecked => return Ok(BoundMask::UNCHECKED.clone()),
         Outputs::ByOrigin => {
             for (index, field) in fields.iter().enumerate() {
                 let mask = seals.column(origin(field)).map(|sealed| sealed.mask);

@@ -60,19 +60,14 @@ pub(crate) fn principal(words: &str) -> Principal {
     }
 }
 
-/// As the session makes them: an unrestricted one computes no seals.
+/// As the session makes them.
 pub(crate) fn session(snapshot: &Arc<CatalogSnapshot>, policy: &Policy, principal: Principal) -> SessionFacts {
-    let unrestricted = policy.unrestricted(&principal, TARGET);
-    let seals = match unrestricted {
-        true => SealPlan::default(),
-        false => SealPlan::compute(policy, &principal, TARGET, snapshot),
-    };
+    let seals = SealPlan::compute(policy, &principal, TARGET, snapshot);
     SessionFacts {
         principal: Arc::new(principal),
         target: TARGET.to_owned(),
         snapshot: Arc::clone(snapshot),
         seals: Arc::new(seals),
-        unrestricted,
     }
 }
 

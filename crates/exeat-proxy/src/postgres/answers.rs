@@ -73,13 +73,12 @@ impl Session {
 
     fn release(&mut self, message: &BackendMessage, taint: Taint) -> Done {
         let listened = &self.target.channels;
-        let sealed = !self.picture.facts.unrestricted;
         // Where user code runs, what this session seems to have sent may be what that code sent.
         let hears_itself = self.taint < Taint::UserCode;
         let own_pid = self.upstream_key.0;
         let mut passes = |it: Notified<'_>| {
             let mut own = || hears_itself && it.pid == own_pid && self.notified.hears(it.channel, it.payload);
-            !sealed || listened.iter().any(|known| known == it.channel) || own()
+            listened.iter().any(|known| known == it.channel) || own()
         };
         let correlation = self.record.session();
         release::release(message, taint, correlation, &mut passes, &mut self.io.outbox)?;
@@ -90,18 +89,14 @@ impl Session {
         let facts = &self.picture.facts;
         match (self.pipeline.front_mut(), message) {
             (Some((_, due @ (Due::Query(_) | Due::Execute(_)))), BackendMessage::DataRow(row)) => {
-                let (bound, counts) = front_bound(Some(due), facts.unrestricted)?;
+                let (bound, counts) = front_bound(Some(due))?;
                 release::release_row(row, bound, counts, &mut self.io.outbox)?;
                 Ok(())
             }
             (Some((_, Due::Query(query))), BackendMessage::RowDescription(described)) => {
-                query.bound = Some(match query.plan() {
-                    Some(plan) => release::bind(plan, described, &facts.seals, &facts.snapshot, |index| {
-                        described.fields.get(index).map_or(Format::Text, |field| field.format)
-                    })?,
-                    None if facts.unrestricted => BoundMask::unchecked(),
-                    None => return Err(MaskMismatch::Rows.into()),
-                });
+                let plan = query.plan().ok_or(MaskMismatch::Rows)?;
+                let format = |index: usize| described.fields.get(index).map_or(Format::Text, |field| field.format);
+                query.bound = Some(release::bind(plan, described, &facts.seals, &facts.snapshot, format)?);
                 self.release(message, Taint::Clean)
             }
             (Some((_, Due::Query(_))), BackendMessage::CommandComplete { tag, .. }) => {
@@ -187,11 +182,8 @@ impl Session {
         formats: impl Fn(usize) -> Format,
     ) -> Result<BoundMask, SessionEnd> {
         let facts = &self.picture.facts;
-        match plan {
-            Some(plan) => Ok(release::bind(plan, described, &facts.seals, &facts.snapshot, formats)?),
-            None if facts.unrestricted => Ok(BoundMask::unchecked()),
-            None => Err(MaskMismatch::Rows.into()),
-        }
+        let plan = plan.ok_or(MaskMismatch::Rows)?;
+        Ok(release::bind(plan, described, &facts.seals, &facts.snapshot, formats)?)
     }
 
     /// An extended request failed; the server skips to the next Sync.
@@ -324,16 +316,14 @@ pub(crate) fn is_asynchronous(message: &BackendMessage) -> bool {
     )
 }
 
-/// Rows of a portal need its description, unless nothing of this session is checked or masked.
+/// Rows of a portal need its description, unless its plan checks and masks nothing.
 pub(crate) fn bound_of<'a>(
     bound: Option<&'a BoundMask>,
     plan: Option<&StatementPlan>,
-    unrestricted: bool,
 ) -> Result<&'a BoundMask, MaskMismatch> {
     match (bound, plan.map(|plan| &plan.outputs)) {
         (Some(bound), _) => Ok(bound),
         (None, Some(Outputs::Unchecked)) => Ok(BoundMask::UNCHECKED),
-        (None, None) if unrestricted => Ok(BoundMask::UNCHECKED),
         (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin | Outputs::FunctionResult) | None) => {
             Err(MaskMismatch::Rows)
         }

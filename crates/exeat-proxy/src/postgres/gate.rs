@@ -23,7 +23,7 @@ pub(crate) struct Analysed {
     pub(crate) catalog: u64,
     pub(crate) versions: Arc<Versions>,
     pub(crate) scope: Arc<Scope>,
-    /// `None`: nothing was analysed, so nothing can have come to mean something else.
+    /// `None` for a FunctionCall: nothing was analysed, so nothing can have come to mean something else.
     pub(crate) analysis: Option<Arc<MessageAnalysis>>,
 }
 
@@ -72,7 +72,7 @@ impl Session {
         if !gate.holds(self.target.catalog_bound) {
             return self.open_gate();
         }
-        let Some(database) = self.picture.database.clone() else { return self.open_gate() };
+        let Some(database) = self.picture.database.clone() else { return Err(SessionEnd::CatalogMoved) };
         // Read after the answer began, so after any change the statement can have waited for.
         let now = database.refresh(false).await.map_err(|problem| {
             tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");

@@ -46,7 +46,7 @@ impl Session {
         let input = &mut self.io.upstream.buffer;
         let over = match passing {
             Passing::Row(row) => {
-                let (bound, counts) = front_bound(due, self.picture.facts.unrestricted)?;
+                let (bound, counts) = front_bound(due)?;
                 row.pass(input, bound, counts, &mut self.io.outbox)?
             }
             Passing::Copy(copy) => copy.pass(input, front_counts(due).ok_or(SessionEnd::Copy)?, &mut self.io.outbox),
@@ -73,7 +73,7 @@ fn step_is_other<T>(step: &Step<T>) -> bool {
 }
 
 /// The masks of the answer in front, and its counts. There are none for a request that returns no rows to the client.
-pub(crate) fn front_bound(due: Option<&mut Due>, unrestricted: bool) -> Result<(&BoundMask, &mut Counts), SessionEnd> {
+pub(crate) fn front_bound(due: Option<&mut Due>) -> Result<(&BoundMask, &mut Counts), SessionEnd> {
     match due {
         Some(Due::Query(query)) => {
             let QueryDue { bound, counts, .. } = query.as_mut();
@@ -81,7 +81,7 @@ pub(crate) fn front_bound(due: Option<&mut Due>, unrestricted: bool) -> Result<(
         }
         Some(Due::Execute(execute)) => {
             let ExecuteDue { portal, counts, .. } = execute.as_mut();
-            Ok((bound_of(portal.bound.get(), portal.plan(), unrestricted)?, counts))
+            Ok((bound_of(portal.bound.get(), portal.plan())?, counts))
         }
         Some(
             Due::Parse { .. }

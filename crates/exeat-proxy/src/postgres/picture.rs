@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate, permit_unparsed};
+use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
 use exeat_enforce::plan::StateEffect;
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::Refusal;
@@ -20,8 +20,8 @@ use super::catalog::DatabaseCatalog;
 use super::due::Due;
 use super::outcome::Intent;
 use super::send::OWN_NAME;
-use super::session::{Ending, Session, SessionEnd};
-use crate::config::{AnalyseRequest, LoadedPolicy};
+use super::session::{Session, SessionEnd};
+use crate::config::LoadedPolicy;
 
 /// Texts whose evaluation a session remembers; past it the memory starts anew.
 const EVALUATED_MAX: usize = 512;
@@ -31,7 +31,8 @@ const EVALUATED_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct Picture {
     pub(crate) facts: SessionFacts,
     pub(crate) policy: Arc<LoadedPolicy>,
-    /// `None` in an unrestricted session: nothing is resolved there.
+    /// `None` only until the session's first look at itself has said which database it is in: nothing is permitted
+    /// before.
     pub(crate) database: Option<Arc<DatabaseCatalog>>,
     pub(crate) scope: Arc<Scope>,
     /// Whom the statements must run as: the login's role, or its user.
@@ -41,15 +42,15 @@ pub(crate) struct Picture {
     /// A setting the state depends on was changed in the open transaction: its end may take it back.
     pub(crate) moved: bool,
     pub(crate) catalog_changed: bool,
-    evaluated: HashMap<Arc<str>, (Option<Arc<MessageAnalysis>>, Evaluation)>,
+    evaluated: HashMap<Arc<str>, (Arc<MessageAnalysis>, Evaluation)>,
 }
 
 /// What was found out about a text that may run.
-pub(crate) type Understanding = (Arc<Permit>, Option<Arc<MessageAnalysis>>);
+pub(crate) type Understanding = (Arc<Permit>, Arc<MessageAnalysis>);
 
 /// What to do with a text.
 pub(crate) enum Understood {
-    Permit(Arc<Permit>, Option<Arc<MessageAnalysis>>),
+    Permit(Arc<Permit>, Arc<MessageAnalysis>),
     Refuse(Box<Refused>),
     /// The server's own answer to what does not parse or resolve there either.
     Answered(Fields),
@@ -79,13 +80,11 @@ impl Understood {
 
 impl Picture {
     pub(crate) fn new(principal: Arc<Principal>, target: &str, policy: Arc<LoadedPolicy>, role: String) -> Self {
-        let unrestricted = policy.policy.unrestricted(&principal, target);
         let facts = SessionFacts {
             principal,
             target: target.to_owned(),
             snapshot: Arc::new(CatalogSnapshot::default()),
             seals: Arc::new(SealPlan::default()),
-            unrestricted,
         };
         Self {
             facts,
@@ -102,12 +101,7 @@ impl Picture {
 
     /// A new policy or catalog: seals are computed again, nothing evaluated before counts.
     fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>) {
-        let principal = Arc::clone(&self.facts.principal);
-        let seals = if self.facts.unrestricted {
-            SealPlan::default()
-        } else {
-            SealPlan::compute(&policy.policy, &principal, &self.facts.target, &snapshot)
-        };
+        let seals = SealPlan::compute(&policy.policy, &self.facts.principal, &self.facts.target, &snapshot);
         self.facts.snapshot = snapshot;
         self.facts.seals = Arc::new(seals);
         self.policy = policy;
@@ -120,7 +114,7 @@ impl Picture {
         self.stale = true;
     }
 
-    fn remember(&mut self, sql: &str, analysis: Option<Arc<MessageAnalysis>>, evaluation: &Evaluation) {
+    fn remember(&mut self, sql: &str, analysis: Arc<MessageAnalysis>, evaluation: &Evaluation) {
         if sql.len() > EVALUATED_BYTES_MAX {
             return;
         }
@@ -211,37 +205,25 @@ impl Session {
     }
 
     /// Steps 4 to 6 with the picture as it is.
-    async fn evaluate_once(&mut self, sql: &str) -> Result<(Option<Arc<MessageAnalysis>>, Evaluation), Unclear> {
+    async fn evaluate_once(&mut self, sql: &str) -> Result<(Arc<MessageAnalysis>, Evaluation), Unclear> {
         if let Some((analysis, evaluation)) = self.picture.evaluated.get(sql) {
-            return Ok((analysis.clone(), evaluation.clone()));
+            return Ok((Arc::clone(analysis), evaluation.clone()));
         }
         let analyser = &self.shared.dependencies.analyser;
         let (snapshot, scope) = (&self.picture.facts.snapshot, &self.picture.scope);
-        let result = match &self.picture.database {
-            Some(database) => database.analyse(analyser, snapshot, scope, sql).await,
-            None => {
-                let request =
-                    AnalyseRequest { sql: sql.to_owned(), snapshot: Arc::clone(snapshot), scope: Arc::clone(scope) };
-                analyser(request).await.ok()
-            }
+        let Some(database) = &self.picture.database else {
+            return Err(Unclear::Refuse(Refusal::not_enforceable("the session's database is not known")));
         };
-        let (analysis, evaluation) = match result {
+        let analysis = match database.analyse(analyser, snapshot, scope, sql).await {
             None => return Err(Unclear::Refuse(Refusal::not_enforceable("the parser pool is overloaded"))),
-            Some(Ok(analysis)) => {
-                let evaluation = evaluate(&self.picture.facts, &self.picture.policy.policy, sql, &analysis);
-                (Some(analysis), evaluation)
-            }
-            Some(Err(ParseFailure::Syntax { .. } | ParseFailure::NotAnalysed { .. }))
-                if self.picture.facts.unrestricted =>
-            {
-                (None, Evaluation::Permit(permit_unparsed(sql)))
-            }
+            Some(Ok(analysis)) => analysis,
             Some(Err(failure @ ParseFailure::Syntax { .. })) => {
                 return Err(Unclear::Syntax(Refusal::parse_failure(&failure)));
             }
             Some(Err(failure)) => return Err(Unclear::Refuse(Refusal::parse_failure(&failure))),
         };
-        self.picture.remember(sql, analysis.clone(), &evaluation);
+        let evaluation = evaluate(&self.picture.facts, &self.picture.policy.policy, sql, &analysis);
+        self.picture.remember(sql, Arc::clone(&analysis), &evaluation);
         Ok((analysis, evaluation))
     }
 
@@ -254,25 +236,20 @@ impl Session {
         let policy_moved = self.shared.dependencies.policy.load().generation != self.picture.policy.generation;
         if policy_moved || catalog_moved {
             let policy = self.shared.dependencies.policy.load_full();
-            if self.picture.facts.unrestricted
-                && !policy.policy.unrestricted(&self.picture.facts.principal, &self.target.name)
-            {
-                return Err(SessionEnd::Leaving(Ending::PolicyChanged));
-            }
             self.picture.renew(policy, snapshot);
             // A schema that was made, dropped, renamed or granted changes what the path means without any SET.
             self.picture.stale |= catalog_moved;
         }
         // In a failed block nothing can be read, and nothing but its end will run.
-        if self.picture.stale && !failed_block && self.picture.database.is_some() {
+        if self.picture.stale && !failed_block {
             return self.read_state().await;
         }
         Ok(Renewed::Yes)
     }
 
-    /// The catalog as it is within the bound; an empty one where nothing is resolved. `None`: it cannot be read.
+    /// The catalog as it is within the bound. `None`: it cannot be read.
     async fn renew_snapshot(&mut self) -> Option<Arc<CatalogSnapshot>> {
-        let Some(database) = &self.picture.database else { return Some(Arc::clone(&self.picture.facts.snapshot)) };
+        let database = self.picture.database.as_ref()?;
         let read = if std::mem::take(&mut self.picture.catalog_changed) {
             database.refresh(true).await
         } else {

@@ -77,7 +77,8 @@ impl Session {
             }
             Understood::Skipped => return Ok(()),
         };
-        if !same_objects(statement.analysis.as_deref(), analysis.as_deref()) {
+        // Other objects, or the same in another way: what the server prepared is not what is decided on now.
+        if statement.analysis != analysis {
             let refused = Refused { refusal: Refusal::statement_changed(), facts: permit.facts.clone() };
             self.record_refusal(&request_id, &statement.sql, &refused);
             return self.refuse_extended(refused.refusal.to_fields(&request_id));
@@ -103,7 +104,7 @@ impl Session {
         Portal {
             request_id,
             policy: self.picture.policy.generation,
-            analysed: self.analysed(analysis),
+            analysed: self.analysed(Some(analysis)),
             result_formats: bind.result_formats.clone(),
             notifies: worded(&permit, &bind.parameters),
             bound: OnceLock::new(),
@@ -260,7 +261,7 @@ impl Session {
         let facts = &self.picture.facts;
         let refused = |oid: &&u32| {
             let oid = Oid(**oid);
-            !facts.unrestricted && (facts.snapshot.type_runs_code(oid) || facts.snapshot.type_holds_rows(oid))
+            facts.snapshot.type_runs_code(oid) || facts.snapshot.type_holds_rows(oid)
         };
         types.iter().find(refused).map(|oid| {
             Refusal::new(
@@ -280,14 +281,5 @@ impl Session {
             Some(Due::Execute(execute)) => execute.change.into_iter().for_each(|change| self.names.discard(change)),
             Some(_) | None => {}
         }
-    }
-}
-
-/// Whether two analyses of one text speak of the same objects in the same way.
-fn same_objects(before: Option<&exeat_sql::MessageAnalysis>, now: Option<&exeat_sql::MessageAnalysis>) -> bool {
-    match (before, now) {
-        (Some(before), Some(now)) => std::ptr::eq(before, now) || before == now,
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
     }
 }

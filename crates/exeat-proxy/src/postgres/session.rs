@@ -341,7 +341,7 @@ impl Session {
                 self.copy_in.sent(&permit);
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open); // with the implicit transaction it runs in
-                let analysed = self.analysed(analysis);
+                let analysed = self.analysed(Some(analysis));
                 let due =
                     Due::Query(Box::new(QueryDue::new(permit, request_id, change, analysed).ending_batch(ends_batch)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9

@@ -17,7 +17,7 @@ use super::gate::Analysed;
 pub(crate) struct Statement {
     pub(crate) sql: Arc<str>,
     /// At Parse time; a Bind whose analysis differs is refused.
-    pub(crate) analysis: Option<Arc<MessageAnalysis>>,
+    pub(crate) analysis: Arc<MessageAnalysis>,
     pub(crate) permit: Arc<Permit>,
 }
 
@@ -237,19 +237,20 @@ fn put<T>(names: &mut HashMap<String, Arc<T>>, name: String, to: Option<Arc<T>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use exeat_enforce::evaluate::permit_unparsed;
 
-    fn statement(sql: &str) -> Arc<Statement> {
-        Arc::new(Statement { sql: Arc::from(sql), analysis: None, permit: permit_unparsed(sql) })
+    type Texts = Names<String, ()>;
+
+    fn statement(sql: &str) -> Arc<String> {
+        Arc::new(sql.to_owned())
     }
 
-    fn text(names: &Names, name: &str) -> Option<String> {
-        names.statement(name).map(|statement| statement.sql.to_string())
+    fn text(names: &Texts, name: &str) -> Option<String> {
+        names.statement(name).map(|statement| statement.to_string())
     }
 
     #[test]
     fn what_is_on_its_way_counts_and_what_failed_does_not() {
-        let mut names: Names = Names::default();
+        let mut names = Texts::default();
         let first = names.put_statement("s", statement("first"));
         assert_eq!(text(&names, "s").as_deref(), Some("first"));
         names.confirm(first);
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_skipped_close_is_not_put_back_over_a_later_parse() {
-        let mut names: Names = Names::default();
+        let mut names = Texts::default();
         let old = names.put_statement("s", statement("old"));
         names.confirm(old);
         let skipped = names.close_statement("s"); // behind an error of its batch
@@ -275,7 +276,7 @@ mod tests {
 
     #[test]
     fn behind_a_sync_a_name_is_in_doubt_until_the_server_has_answered() {
-        let mut names: Names = Names::default();
+        let mut names = Texts::default();
         let first = names.put_statement("s", statement("first"));
         assert!(!names.statement_in_doubt("s"));
         names.synced();
@@ -295,13 +296,13 @@ mod tests {
 
     #[test]
     fn a_query_takes_the_unnamed_and_what_it_deallocates() {
-        let mut names: Names = Names::default();
+        let mut names = Texts::default();
         for name in ["", "a", "b"] {
             let id = names.put_statement(name, statement(name));
             names.confirm(id);
         }
         let one = names.query(vec![Forgets::One("a".to_owned())]);
-        let seen = |names: &Names| ["", "a", "b"].map(|name| names.statement(name).is_some());
+        let seen = |names: &Texts| ["", "a", "b"].map(|name| names.statement(name).is_some());
         assert_eq!(seen(&names), [false, false, true]);
         names.confirm(one);
         assert_eq!(seen(&names), [false, false, true]);
