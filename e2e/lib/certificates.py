@@ -37,14 +37,14 @@ class Authority:
             "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", self._key, "-out", self.cert,
         )
 
-    def issue(self, name, names=LOOPBACK_NAMES, days=1):
-        """A leaf for the given subject alternative names, and its serial in the file name's place."""
+    def issue(self, name, names=LOOPBACK_NAMES, days=1, usage="serverAuth"):
+        """A leaf with the name as its common name, for the given subject alternative names."""
         pair = Pair(self.folder / f"{name}.crt", self.folder / f"{name}.key")
         request = self.folder / f"{name}.csr"
         extensions = self.folder / f"{name}.ext"
         extensions.write_text(
             "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
-            f"extendedKeyUsage=serverAuth\nsubjectAltName={','.join(names)}\n"
+            f"extendedKeyUsage={usage}\nsubjectAltName={','.join(names)}\n"
         )
         _openssl(
             "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",

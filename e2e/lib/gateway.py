@@ -151,6 +151,25 @@ class Gateway:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
+    def ask(self, method, path, body=None, token=None, headers=None):
+        """(status, what the JSON says) of a request to the console listener."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.console_url()}{path}", data=data, headers=headers or {}, method=method)
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                status, text = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read()
+        return status, json.loads(text) if text.startswith(b"{") else text
+
+    def handle(self, token, **wish):
+        """A new handle, as the console gives it."""
+        status, answer = self.ask("POST", "/v1/handles", wish, token)
+        assert status == 201, (status, answer)
+        return answer
+
     def ready(self):
         return self.console("/readyz")
 

@@ -68,16 +68,20 @@ class Closed(Exception):
 class Connection:
     """One connection; `messages` yields (tag, body). Every read has a deadline."""
 
-    def __init__(self, host, port, ca=None, tls=True):
+    def __init__(self, host, port, ca=None, tls=True, direct=False, alpn=(), context=None):
+        """`direct`: TLS without asking for it first. `context`: TLS settings of the test's own."""
         self.socket = socket.create_connection((host, port), timeout=SECONDS_MAX)
         self._buffer = b""
         self.parameters = {}
         self.backend = None
         self.offered_tls = None
         if ca is not None and tls:
-            self.socket.sendall(struct.pack("!ii", 8, SSL_REQUEST))
-            self.offered_tls = self.socket.recv(1)
-            context = ssl.create_default_context(cafile=str(ca))
+            if not direct:
+                self.socket.sendall(struct.pack("!ii", 8, SSL_REQUEST))
+                self.offered_tls = self.socket.recv(1)
+            context = context or ssl.create_default_context(cafile=str(ca))
+            if alpn:
+                context.set_alpn_protocols(list(alpn))
             self.socket = context.wrap_socket(self.socket, server_hostname=host)
 
     def __enter__(self):
@@ -89,9 +93,9 @@ class Connection:
     def send(self, *parts):
         self.socket.sendall(b"".join(parts))
 
-    def startup(self, **parameters):
+    def startup(self, protocol=PROTOCOL_3_0, **parameters):
         body = b"".join(cstring(name) + cstring(value) for name, value in parameters.items()) + b"\0"
-        self.send(struct.pack("!ii", len(body) + 8, PROTOCOL_3_0) + body)
+        self.send(struct.pack("!ii", len(body) + 8, protocol) + body)
 
     def _take(self, count):
         while len(self._buffer) < count:
@@ -135,7 +139,7 @@ class Connection:
                 elif kind == 10:
                     scram = Scram(dsn.password)
                     first = scram.first()
-                    self.send(message("p", cstring("SCRAM-SHA-256") + struct.pack("!i", len(first)) + first))
+                    self.send(sasl_initial("SCRAM-SHA-256", first))
                 elif kind == 11:
                     self.send(message("p", scram.final(body[4:])))
 
@@ -153,21 +157,28 @@ class LoginRefused(Exception):
         self.fields = fields
 
 
-class Scram:
-    """The client side of SCRAM-SHA-256 without channel binding."""
+def sasl_initial(mechanism, data):
+    return message("p", cstring(mechanism) + struct.pack("!i", len(data)) + data)
 
-    def __init__(self, password):
+
+class Scram:
+    """The client side of SCRAM-SHA-256. `header` and `bound` say what an honest or a meddled-with client would."""
+
+    def __init__(self, password, header="n,,", bound=b""):
         self._password = password.encode()
         self._nonce = secrets.token_urlsafe(18)
+        self._header = header
+        self._bound = bound
 
     def first(self):
-        return f"n,,n=,r={self._nonce}".encode()
+        return f"{self._header}n=,r={self._nonce}".encode()
 
     def final(self, server_first):
         parts = dict(part.split("=", 1) for part in server_first.decode().split(","))
         salted = hashlib.pbkdf2_hmac("sha256", self._password, base64.b64decode(parts["s"]), int(parts["i"]))
         client_key = hmac.digest(salted, b"Client Key", "sha256")
-        without_proof = f"c=biws,r={parts['r']}"
+        channel = base64.b64encode(self._header.encode() + self._bound).decode()
+        without_proof = f"c={channel},r={parts['r']}"
         signed = f"n=,r={self._nonce},{server_first.decode()},{without_proof}".encode()
         signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
