@@ -38,6 +38,14 @@ def callers_policy():
     return dump({"version": 1, "labels": {"shop": labels}, "rules": WRITERS})
 
 
+def serving(fresh_gateway, shop, trust, name, text=None):
+    """For a fixture: a gateway with the tables to write to, under the policy `text` or that of the writers."""
+    admin(shop, TABLES)
+    gateway = fresh_gateway(name, policy=text or writers_policy()).trust(trust.entry()).start(level="debug")
+    yield gateway
+    gateway.stop()
+
+
 def session(dsn):
     """A connection of our own protocol client, logged in."""
     return wire.Connection(dsn.host, dsn.port, ca=dsn.sslrootcert).login(dsn)

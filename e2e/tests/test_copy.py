@@ -11,7 +11,7 @@ import pytest
 from lib import wire
 from lib.dsn import psql_command
 from lib.run import wait_until
-from streams import COPY_DONE, TABLES, admin, copy_data, copy_fail, session, tags_of, writers_policy
+from streams import COPY_DONE, admin, copy_data, copy_fail, serving, session, tags_of, writers_policy
 from test_record import lines, of_type
 
 FRAME_BYTES = 24 * 1024 * 1024
@@ -19,10 +19,7 @@ FRAME_BYTES = 24 * 1024 * 1024
 
 @pytest.fixture(scope="module")
 def gateway(fresh_gateway, shop, trust):
-    admin(shop, TABLES)
-    made = fresh_gateway("copying", policy=writers_policy()).trust(trust.entry()).start(level="debug")
-    yield made
-    made.stop()
+    yield from serving(fresh_gateway, shop, trust, "copying")
 
 
 @pytest.fixture(scope="module")

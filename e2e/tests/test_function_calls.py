@@ -9,7 +9,7 @@ import pytest
 from lib import wire
 from lib.dsn import psql_command
 from lib.run import wait_until
-from streams import TABLES, admin, callers_policy, function_call, session, tags_of, writers_policy
+from streams import callers_policy, function_call, serving, session, tags_of, writers_policy
 from test_record import lines, of_type
 
 BACKEND_PID, INT4_PLUS, INT4_DIV = 2026, 177, 154
@@ -17,10 +17,7 @@ BACKEND_PID, INT4_PLUS, INT4_DIV = 2026, 177, 154
 
 @pytest.fixture(scope="module")
 def gateway(fresh_gateway, shop, trust):
-    admin(shop, TABLES)
-    made = fresh_gateway("calling", policy=callers_policy()).trust(trust.entry()).start(level="debug")
-    yield made
-    made.stop()
+    yield from serving(fresh_gateway, shop, trust, "calling", callers_policy())
 
 
 @pytest.fixture

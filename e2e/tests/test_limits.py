@@ -16,7 +16,7 @@ from lib.gateway import PASS_THROUGH, Gateway
 from lib.run import wait_until
 from spine import LABELS
 from lib.yaml_text import dump
-from test_sessions import ENDLESS, active, running
+from test_sessions import ENDLESS, active, running, runs_and_is_cancelled
 
 NUMBERS = itertools.count()
 SEALED = dump({
@@ -148,13 +148,7 @@ def test_a_full_lobby_is_said_and_cancels_are_heard_all_the_same(limited, trust,
 
 def test_a_cancel_over_tls_is_heard_with_every_session_taken(limited, trust, connect, shop):
     gateway = limited(tls=True, connections=1)
-    connection = connect(gateway.dsn(token(trust)))
-    pid = connection.info.backend_pid
-    thread, errors = running(connection, ENDLESS)
-    wait_until("the statement runs on the server", lambda: active(shop, pid))
-    connection.cancel_safe(timeout=10)
-    thread.join(timeout=30)
-    assert not thread.is_alive() and errors[0].sqlstate == "57014"
+    runs_and_is_cancelled(connect(gateway.dsn(token(trust))), shop)
 
 
 @pytest.mark.parametrize("policy", [SEALED, PASS_THROUGH], ids=["sealed", "pass-through"])

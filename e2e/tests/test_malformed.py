@@ -6,16 +6,13 @@ import pytest
 
 from lib import wire
 from lib.run import wait_until
-from streams import TABLES, admin, session, writers_policy
+from streams import serving, session
 from test_record import lines, of_type
 
 
 @pytest.fixture(scope="module")
 def gateway(fresh_gateway, shop, trust):
-    admin(shop, TABLES)
-    made = fresh_gateway("malformed", policy=writers_policy()).trust(trust.entry()).start(level="debug")
-    yield made
-    made.stop()
+    yield from serving(fresh_gateway, shop, trust, "malformed")
 
 
 @pytest.fixture

@@ -5,15 +5,12 @@ import pytest
 
 from lib import wire
 from lib.run import wait_until
-from streams import TABLES, admin, session, tags_of, writers_policy
+from streams import admin, serving, session, tags_of
 
 
 @pytest.fixture(scope="module")
 def gateway(fresh_gateway, shop, trust):
-    admin(shop, TABLES)
-    made = fresh_gateway("moving", policy=writers_policy()).trust(trust.entry()).start(level="debug")
-    yield made
-    made.stop()
+    yield from serving(fresh_gateway, shop, trust, "moving")
 
 
 @pytest.fixture

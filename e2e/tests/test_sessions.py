@@ -78,14 +78,19 @@ def active(shop, pid):
     return found is not None and found[0] == "active"
 
 
-def test_cancel_ends_the_statement_and_not_the_session(connect, agent, shop):
-    connection = connect(agent)
+def runs_and_is_cancelled(connection, shop):
+    """A statement without an end, which the client's cancel ends."""
     pid = connection.info.backend_pid
     thread, errors = running(connection, ENDLESS)
     wait_until("the statement runs on the server", lambda: active(shop, pid))
     connection.cancel_safe(timeout=10)
     thread.join(timeout=30)
     assert not thread.is_alive() and errors[0].sqlstate == "57014"
+
+
+def test_cancel_ends_the_statement_and_not_the_session(connect, agent, shop):
+    connection = connect(agent)
+    runs_and_is_cancelled(connection, shop)
     assert connection.execute("SELECT 1").fetchone() == (1,)
 
 

@@ -146,7 +146,7 @@ fn split(buf: &mut BytesMut, peer: Peer, limit_of: impl Fn(u8) -> Option<usize>)
 }
 
 /// The size of the frame whose header stands at the start of `buf`; `None` while it does not stand there whole.
-fn frame_bytes(buf: &BytesMut, tag: u8, peer: Peer, limit_bytes: usize) -> Result<Option<usize>, DecodeError> {
+pub(crate) fn frame_bytes(buf: &[u8], tag: u8, peer: Peer, limit_bytes: usize) -> Result<Option<usize>, DecodeError> {
     let Some(length) = buf.get(1..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(None) };
     let length = i32::from_be_bytes(*length);
     let frame_bytes = match usize::try_from(length) {

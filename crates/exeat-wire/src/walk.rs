@@ -7,7 +7,7 @@ use std::fmt;
 use crate::error::{DecodeError, Peer, Tag};
 use crate::frame::{
     BACKEND_FRAME_BYTES_MAX, BACKEND_SHORT_FRAME_BYTES_MAX, FRONTEND_FRAME_BYTES_MAX, FRONTEND_SMALL_FRAME_BYTES_MAX,
-    HEADER_BYTES, LOGIN_FRAME_BYTES_MAX,
+    HEADER_BYTES, LOGIN_FRAME_BYTES_MAX, frame_bytes,
 };
 
 /// What is shown of a long error: severity and SQLSTATE come first in it.
@@ -67,15 +67,7 @@ impl Walk {
         let Some(Kept { limit_bytes, whole_bytes }) = kept(peer, tag) else {
             return Err(DecodeError::UnknownTag { peer, tag: Tag(tag) });
         };
-        let Some(length) = bytes.get(1..).and_then(|rest| rest.first_chunk::<4>()) else { return Ok(Walked::More) };
-        let length = i32::from_be_bytes(*length);
-        let frame_bytes = match usize::try_from(length) {
-            Ok(counted) if counted >= 4 => counted.saturating_add(1),
-            Ok(_) | Err(_) => return Err(DecodeError::FrameTooShort { peer, tag: Tag(tag), length }),
-        };
-        if frame_bytes > limit_bytes {
-            return Err(DecodeError::FrameTooLarge { peer, tag: Tag(tag), frame_bytes, limit_bytes });
-        }
+        let Some(frame_bytes) = frame_bytes(bytes, tag, peer, limit_bytes)? else { return Ok(Walked::More) };
         if bytes.len() < frame_bytes.min(whole_bytes.max(HEADER_BYTES)) {
             return Ok(Walked::More);
         }

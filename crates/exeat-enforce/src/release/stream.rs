@@ -98,22 +98,14 @@ impl RowStream {
                 self.cell(i32::from_be_bytes(length), bound, counts, out)?;
             }
             At::Kept(left) => {
-                let piece = input.split_to(input.len().min(*left));
-                if piece.is_empty() {
-                    return Ok(false);
-                }
-                *left -= piece.len();
+                let Some(piece) = take_piece(input, left) else { return Ok(false) };
                 let over = *left == 0;
                 self.left = self.left.saturating_sub(piece.len());
                 self.put(&piece, out);
                 self.end_cell(over);
             }
             At::Dropped(left) => {
-                let piece = input.split_to(input.len().min(*left));
-                if piece.is_empty() {
-                    return Ok(false);
-                }
-                *left -= piece.len();
+                let Some(piece) = take_piece(input, left) else { return Ok(false) };
                 let over = *left == 0;
                 self.left = self.left.saturating_sub(piece.len());
                 if over {
@@ -121,11 +113,7 @@ impl RowStream {
                 }
             }
             At::Seen(left, seen) => {
-                let piece = input.split_to(input.len().min(*left));
-                if piece.is_empty() {
-                    return Ok(false);
-                }
-                *left -= piece.len();
+                let Some(piece) = take_piece(input, left) else { return Ok(false) };
                 seen.extend_from_slice(&piece);
                 let value = (*left == 0).then(|| std::mem::take(seen));
                 self.left = self.left.saturating_sub(piece.len());
@@ -241,6 +229,13 @@ impl RowStream {
         self.left = self.left.saturating_sub(N);
         Ok(Some(bytes))
     }
+}
+
+/// What there is of a cell that lacks `left` bytes. `None`: nothing has come yet.
+fn take_piece(input: &mut BytesMut, left: &mut usize) -> Option<BytesMut> {
+    let piece = input.split_to(input.len().min(*left));
+    *left = left.saturating_sub(piece.len());
+    (!piece.is_empty()).then_some(piece)
 }
 
 fn encoder(bound: &BoundMask, index: usize) -> Option<&MaskEncoder> {
