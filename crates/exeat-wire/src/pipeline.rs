@@ -244,6 +244,9 @@ pub struct Pipeline<T> {
     queue: VecDeque<(Request, T)>,
     phase: Phase,   // of the front request; Fresh when there is none
     skipping: bool, // INVARIANT: set only while no Sync is queued.
+    /// Something that is no COPY data was sent where the server takes some. Either it has lost its place in the stream
+    /// over that, and ends the connection, or the COPY had failed before, and it answers what counts as swallowed.
+    lost_place: bool,
     ended: bool,
 }
 
@@ -256,7 +259,7 @@ impl<T> Default for Pipeline<T> {
 impl<T> Pipeline<T> {
     /// For a connection that has just said its first ReadyForQuery.
     pub fn new() -> Self {
-        Self { queue: VecDeque::new(), phase: Phase::Fresh, skipping: false, ended: false }
+        Self { queue: VecDeque::new(), phase: Phase::Fresh, skipping: false, lost_place: false, ended: false }
     }
 
     /// Notes a request in the order in which it is written to the server.
@@ -265,9 +268,7 @@ impl<T> Pipeline<T> {
             return Sent::Skipped(context);
         }
         if self.phase == Phase::CopyIn {
-            if request != Request::Sync {
-                self.phase = Phase::CopyInEnded;
-            }
+            self.swallow(request);
             return Sent::Skipped(context);
         }
         // The server ignores it, unless what is still to be answered turns out to be a COPY.
@@ -339,7 +340,12 @@ impl<T> Pipeline<T> {
         let Some(&(request, _)) = self.queue.front() else {
             return Err(PipelineError::Unsolicited { message: message.name() });
         };
-        if matches!(message, Answer::ErrorResponse { .. }) {
+        let is_error = matches!(message, Answer::ErrorResponse { .. });
+        // The COPY's error, and then the end: any other answer may be one to what was taken for swallowed.
+        if self.lost_place && !(is_error && self.phase == Phase::CopyInEnded) {
+            return Err(PipelineError::Unexpected { message: message.name(), request });
+        }
+        if is_error {
             return Ok(self.fail(request));
         }
         match next(request, self.phase, message) {
@@ -388,6 +394,8 @@ impl<T> Pipeline<T> {
             | Request::CopyEnd
             | Request::Close => {
                 self.phase = Phase::Fresh;
+                // Swallowed or skipped: up to the Sync that follows none of it is answered.
+                self.lost_place = false;
                 let sync = self.queue.iter().position(|(queued, _)| *queued == Request::Sync);
                 self.skipping = sync.is_none();
                 let mut lost = self.queue.drain(..sync.unwrap_or(self.queue.len()));
@@ -407,12 +415,28 @@ impl<T> Pipeline<T> {
         while self.phase == Phase::CopyIn
             && let Some(entry) = self.queue.remove(1)
         {
-            if entry.0 != Request::Sync {
-                self.phase = Phase::CopyInEnded;
-            }
+            self.swallow(entry.0);
             swallowed.push(entry);
         }
         swallowed
+    }
+
+    fn swallow(&mut self, request: Request) {
+        match request {
+            Request::Sync => {}
+            Request::CopyEnd => self.phase = Phase::CopyInEnded,
+            Request::Parse
+            | Request::Bind
+            | Request::DescribeStatement
+            | Request::DescribePortal
+            | Request::Execute
+            | Request::Close
+            | Request::Query
+            | Request::FunctionCall => {
+                self.phase = Phase::CopyInEnded;
+                self.lost_place = true;
+            }
+        }
     }
 }
 

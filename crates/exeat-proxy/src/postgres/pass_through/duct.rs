@@ -138,6 +138,11 @@ impl Duct {
         self.drain();
     }
 
+    /// Bytes whose messages are known and which still wait for what comes behind them.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.walked - self.cleared
+    }
+
     pub(super) fn may_read(&self) -> bool {
         self.cleared < self.waiting_high
     }

@@ -60,6 +60,8 @@ pub(crate) struct PassThrough {
     no_text: Arc<str>,
     /// A statement of the Query in front that has ended, and waits to be known as the last.
     pending: Option<Pending>,
+    /// The Query in front has had an outcome that was not its last, and nothing has come of it since.
+    unended: bool,
     status: TransactionStatus,
     /// Extended messages were sent since the last Sync.
     batch_open: bool,
@@ -116,6 +118,7 @@ impl PassThrough {
             requests: 0,
             no_text: Arc::from(""),
             pending: None,
+            unended: false,
             status: TransactionStatus::Idle,
             batch_open: false,
             refusing: false,
@@ -348,8 +351,9 @@ impl PassThrough {
         for (_, owed) in pipeline.into_due() {
             let unknown = Ended { result: OutcomeResult::OutcomeUnknown, last: true, tag: None, sqlstate: None };
             let recorded = match owed {
+                Owed::Query { run, .. } if run.over => Ok(()),
                 Owed::Query { run, .. } | Owed::FunctionCall { run } => self.record_outcome(run, unknown),
-                Owed::Execute { portal, run } => self.settle(&portal, run, unknown),
+                Owed::Execute { portal, run, .. } => self.settle(&portal, run, unknown),
                 Owed::Parse { .. } | Owed::Bind { .. } | Owed::Close { .. } | Owed::Unrecorded | Owed::Poison => Ok(()),
             };
             if let Err(problem) = recorded {

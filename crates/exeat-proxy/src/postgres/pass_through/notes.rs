@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use exeat_enforce::plan::Forgets;
 use exeat_wire::peek;
 
-use super::super::statements::{ChangeId, Names};
+use super::super::statements::{ChangeId, NAME_BYTES_MAX, Names};
 
 /// Texts of prepared statements remembered by one session. Past it a Bind's record names its statement and not the
 /// text, which stands in the record of its Parse.
@@ -18,6 +19,7 @@ const TEXT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) sql: Arc<str>,
+    pub(super) forgets: Option<Forgets>,
     texts: Arc<AtomicU64>,
 }
 
@@ -31,12 +33,14 @@ impl Drop for Prepared {
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) request: u64,
+    /// What running it takes away.
+    pub(super) forgets: Option<Forgets>,
     pub(super) settled: AtomicBool,
 }
 
 impl Bound {
-    pub(super) fn new(request: u64) -> Arc<Self> {
-        Arc::new(Self { request, settled: AtomicBool::new(false) })
+    pub(super) fn new(request: u64, forgets: Option<Forgets>) -> Arc<Self> {
+        Arc::new(Self { request, forgets, settled: AtomicBool::new(false) })
     }
 }
 
@@ -48,12 +52,12 @@ pub(super) struct Notes {
 
 impl Notes {
     /// The text behind a name, if this session prepared it by a message and it is still remembered.
-    pub(super) fn text(&self, name: &[u8]) -> Option<Arc<str>> {
-        self.names.statement(&String::from_utf8_lossy(name)).map(|prepared| Arc::clone(&prepared.sql))
+    pub(super) fn statement(&self, name: &[u8]) -> Option<&Prepared> {
+        self.names.statement(&kept(name)).map(Arc::as_ref)
     }
 
     pub(super) fn portal(&self, name: &[u8]) -> Option<Arc<Bound>> {
-        self.names.portal(&String::from_utf8_lossy(name)).map(Arc::clone)
+        self.names.portal(&kept(name)).map(Arc::clone)
     }
 
     /// Whether which text or portal this message means depends on an answer that is still to come.
@@ -61,10 +65,9 @@ impl Notes {
         if !self.names.has_doubts() {
             return false;
         }
-        let text = String::from_utf8_lossy;
         match tag {
-            b'B' => peek::bind(frame).is_some_and(|view| self.names.statement_in_doubt(&text(view.statement))),
-            b'E' => peek::execute(frame).is_some_and(|portal| self.names.portal_in_doubt(&text(portal))),
+            b'B' => peek::bind(frame).is_some_and(|view| self.names.statement_in_doubt(&kept(view.statement))),
+            b'E' => peek::execute(frame).is_some_and(|portal| self.names.portal_in_doubt(&kept(portal))),
             _ => false,
         }
     }
@@ -75,17 +78,18 @@ impl Notes {
     }
 
     pub(super) fn parsed(&mut self, name: &[u8], sql: &str) -> ChangeId {
-        let name = String::from_utf8_lossy(name);
-        let kept = self.texts.load(Ordering::Relaxed).saturating_add(wide(sql.len()));
-        if kept > TEXT_BYTES_MAX || !self.names.has_room() {
+        let name = kept(name);
+        let bytes = self.texts.load(Ordering::Relaxed).saturating_add(wide(sql.len()));
+        if bytes > TEXT_BYTES_MAX || !self.names.has_room() {
             return self.names.close_statement(&name);
         }
-        self.texts.store(kept, Ordering::Relaxed);
-        self.names.put_statement(&name, Arc::new(Prepared { sql: Arc::from(sql), texts: Arc::clone(&self.texts) }))
+        self.texts.store(bytes, Ordering::Relaxed);
+        let prepared = Prepared { sql: Arc::from(sql), forgets: forgets(sql), texts: Arc::clone(&self.texts) };
+        self.names.put_statement(&name, Arc::new(prepared))
     }
 
     pub(super) fn bound(&mut self, name: &[u8], portal: Arc<Bound>) -> ChangeId {
-        let name = String::from_utf8_lossy(name);
+        let name = kept(name);
         if !self.names.has_room() {
             return self.names.close_portal(&name);
         }
@@ -93,13 +97,18 @@ impl Notes {
     }
 
     pub(super) fn closed(&mut self, kind: u8, name: &[u8]) -> ChangeId {
-        let name = String::from_utf8_lossy(name);
+        let name = kept(name);
         if kind == b'S' { self.names.close_statement(&name) } else { self.names.close_portal(&name) }
     }
 
-    /// A simple Query drops the unnamed statement and portal.
-    pub(super) fn queried(&mut self) -> ChangeId {
-        self.names.query(Vec::new())
+    /// A simple Query drops the unnamed statement and portal, and what its text takes away.
+    pub(super) fn queried(&mut self, sql: &str) -> ChangeId {
+        self.names.query(forgets(sql).into_iter().collect())
+    }
+
+    /// A portal is run whose text takes statements away.
+    pub(super) fn executed(&mut self, portal: &Bound) -> Option<ChangeId> {
+        portal.forgets.clone().map(|forgets| self.names.query(vec![forgets]))
     }
 
     pub(super) fn confirm(&mut self, change: ChangeId) {
@@ -110,10 +119,55 @@ impl Notes {
         self.names.discard(change);
     }
 
+    /// A statement has ended with this tag. Behind CLOSE a portal's name may be that of another cursor.
+    pub(super) fn ended(&mut self, tag: &[u8]) {
+        if tag.starts_with(b"CLOSE CURSOR") || tag == b"DISCARD ALL" {
+            self.names.forget_portals();
+        }
+    }
+
     /// The end of a transaction closes every portal. Called only when nothing is on its way.
     pub(super) fn forget_portals(&mut self) {
         self.names.forget_portals();
     }
+}
+
+/// A name as the server keeps it: cut, and byte for byte, in whatever encoding.
+fn kept(name: &[u8]) -> String {
+    name.iter().take(NAME_BYTES_MAX).copied().map(char::from).collect()
+}
+
+/// The prepared statements that this text may take away. It is not parsed: wherever it speaks of such a thing and does
+/// nothing but name one of them, nothing is known of any of them afterwards. A text that puts the word together while
+/// it runs is not recognised.
+fn forgets(sql: &str) -> Option<Forgets> {
+    let bytes = sql.as_bytes();
+    let begins = |at: usize, word: &[u8]| {
+        let here = bytes.get(at..at.saturating_add(word.len()));
+        here.is_some_and(|here| here.eq_ignore_ascii_case(word))
+    };
+    let mut starts = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b'd' | b'D'));
+    let speaks = starts.any(|(at, _)| begins(at, b"deallocate") || begins(at, b"discard"));
+    speaks.then(|| only_deallocates(sql).map_or(Forgets::All, Forgets::One))
+}
+
+/// The name in a text that is `DEALLOCATE [PREPARE] name [;]` and nothing else.
+fn only_deallocates(sql: &str) -> Option<String> {
+    let sql = sql.trim_ascii();
+    let mut words = sql.strip_suffix(';').unwrap_or(sql).split_ascii_whitespace();
+    words.next().filter(|word| word.eq_ignore_ascii_case("deallocate"))?;
+    let name = match (words.next()?, words.next(), words.next()) {
+        (name, None, None) => name,
+        (word, Some(name), None) if word.eq_ignore_ascii_case("prepare") => name,
+        _ => return None,
+    };
+    let name = match name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(quoted) => quoted.to_owned(),
+        None => name.to_ascii_lowercase(),
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let known = !name.is_empty() && name.bytes().all(plain) && name != "all";
+    known.then(|| kept(name.as_bytes()))
 }
 
 /// Rows and bytes of an answer, as they are on their way to the client.
@@ -137,11 +191,13 @@ pub(super) struct Run {
     pub(super) index: u32,
     pub(super) counted: Counted,
     pub(super) started: Instant,
+    /// Its last outcome is on record.
+    pub(super) over: bool,
 }
 
 impl Run {
     pub(super) fn of(request: u64) -> Self {
-        Self { request, index: 0, counted: Counted::default(), started: Instant::now() }
+        Self { request, index: 0, counted: Counted::default(), started: Instant::now(), over: false }
     }
 
     /// The next statement of the same Query.
@@ -167,6 +223,7 @@ pub(super) enum Owed {
     Execute {
         portal: Arc<Bound>,
         run: Run,
+        change: Option<ChangeId>,
     },
     FunctionCall {
         run: Run,
@@ -182,4 +239,44 @@ pub(super) enum Owed {
 
 pub(super) fn wide(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_one_where_the_server_takes_them_for_one() {
+        let long = "n".repeat(NAME_BYTES_MAX);
+        let mut notes = Notes::default();
+        let first = notes.parsed(format!("{long}x").as_bytes(), "SELECT 1");
+        notes.confirm(first);
+        let closed = notes.closed(b'S', format!("{long}y").as_bytes());
+        notes.confirm(closed);
+        assert!(notes.statement(format!("{long}x").as_bytes()).is_none());
+        let [one, other] = [&b"caf\xe8"[..], b"caf\xe9"];
+        let change = notes.parsed(one, "SELECT 1");
+        notes.confirm(change);
+        assert!(notes.statement(one).is_some() && notes.statement(other).is_none());
+    }
+
+    #[test]
+    fn what_a_text_deallocates_is_forgotten() {
+        let one = |name: &str| Some(Forgets::One(name.to_owned()));
+        assert_eq!(forgets("DEALLOCATE _pg3_0"), one("_pg3_0"));
+        assert_eq!(forgets(" deallocate PREPARE S1 ;"), one("s1"));
+        assert_eq!(forgets("DEALLOCATE \"S1\""), one("S1"));
+        for sql in [
+            "DEALLOCATE s; PREPARE s AS SELECT 2",
+            "DEALLOCATE ALL",
+            "DEALLOCATE PREPARE ALL;",
+            "DEALLOCATE /**/ s",
+            "DEALLOCATE \"a\"\"b\"",
+            "discard all",
+            "DO $$ BEGIN EXECUTE 'Deallocate s'; END $$",
+        ] {
+            assert_eq!(forgets(sql), Some(Forgets::All), "{sql}");
+        }
+        assert_eq!(forgets("SELECT d, disc, dealloc FROM t"), None);
+    }
 }

@@ -13,6 +13,9 @@ use super::super::session::{Done, SessionEnd};
 use super::PassThrough;
 use super::notes::{Bound, Owed, Run};
 
+/// What may wait behind a statement that waits to be known as the last: notices of the next one, say.
+const HELD_BYTES_MAX: usize = 256 * 1024;
+
 /// How a statement ended, as the server said it.
 pub(super) struct Ended<'a> {
     pub(super) result: OutcomeResult,
@@ -78,14 +81,17 @@ impl PassThrough {
             (*fatal, sqlstate) = (error.fatal, error.sqlstate);
         }
         match self.pipeline.on_answer(answer)? {
-            Step::Asynchronous => Ok(Released::AsItIs),
+            Step::Asynchronous => {
+                self.bound_held()?;
+                Ok(Released::AsItIs)
+            }
             Step::Partial => self.partial(answer, frame_bytes, seen),
             Step::Completed { context, .. } => self.completed(answer, seen, context),
             Step::Failed { context, skipped, .. } => self.failed(context, skipped, sqlstate),
             Step::QueryFailed => self.query_failed(sqlstate),
             Step::CopyIn { swallowed } => {
                 self.settle_pending(false)?;
-                swallowed.into_iter().try_for_each(|(_, owed)| self.lost(owed))?;
+                swallowed.into_iter().try_for_each(|(_, owed)| self.swallowed(owed))?;
                 Ok(Released::AsItIs)
             }
             Step::CopyOut => {
@@ -123,15 +129,29 @@ impl PassThrough {
     /// The statement that waited for the next message has its outcome.
     fn settle_pending(&mut self, last: bool) -> Done {
         match self.pending.take() {
-            Some(pending) => self.query_ended(Ended { last, ..Ended::ok(Some(&pending.tag)) }),
+            Some(pending) => {
+                self.notes.ended(&pending.tag);
+                self.query_ended(Ended { last, ..Ended::ok(Some(&pending.tag)) })
+            }
             None => Ok(()),
         }
     }
 
+    /// What is held is bounded: past that the statement that waits counts as not the last, and if it was, the end of
+    /// its Query gets an outcome of its own.
+    fn bound_held(&mut self) -> Done {
+        if self.pending.is_some() && self.down.held_bytes() > HELD_BYTES_MAX {
+            self.settle_pending(false)?;
+            self.unended = true;
+        }
+        Ok(())
+    }
+
     /// One statement of the Query in front has ended, or its FunctionCall.
     fn query_ended(&mut self, ended: Ended<'_>) -> Done {
+        self.unended = false;
         let run = match self.pipeline.front_mut() {
-            Some((_, Owed::Query { run, .. })) => std::mem::replace(run, run.next()),
+            Some((_, Owed::Query { run, .. })) => std::mem::replace(run, Run { over: ended.last, ..run.next() }),
             Some((_, Owed::FunctionCall { run })) => *run,
             Some(_) | None => return Ok(()),
         };
@@ -142,13 +162,18 @@ impl PassThrough {
         match owed {
             Owed::Query { run, change } => {
                 if let Some(pending) = self.pending.take() {
+                    self.notes.ended(&pending.tag);
                     self.record_outcome(run, Ended::ok(Some(&pending.tag)))?;
+                } else if std::mem::take(&mut self.unended) {
+                    self.record_outcome(run, Ended::ok(None))?;
                 }
                 self.notes.confirm(change);
             }
             Owed::Parse { change } | Owed::Bind { change, .. } => self.notes.confirm(change),
             Owed::Close { change } => change.into_iter().for_each(|change| self.notes.confirm(change)),
-            Owed::Execute { portal, run } => {
+            Owed::Execute { portal, run, change } => {
+                change.into_iter().for_each(|change| self.notes.confirm(change));
+                self.notes.ended(peek::command_tag(seen).unwrap_or_default());
                 let ended = match answer {
                     Answer::PortalSuspended => {
                         Ended { result: OutcomeResult::Suspended, last: false, tag: None, sqlstate: None }
@@ -188,7 +213,11 @@ impl PassThrough {
     ) -> Result<Released, SessionEnd> {
         let mut released = Released::AsItIs;
         match owed {
-            Owed::Execute { portal, run } => self.settle(&portal, run, Ended::error(sqlstate))?,
+            Owed::Execute { portal, run, change } => {
+                // What it took away before it failed stays away.
+                change.into_iter().for_each(|change| self.notes.confirm(change));
+                self.settle(&portal, run, Ended::error(sqlstate))?;
+            }
             Owed::Bind { portal, change } => {
                 self.notes.discard(change);
                 self.settle(&portal, Run::of(portal.request), Ended::error(sqlstate))?;
@@ -198,7 +227,7 @@ impl PassThrough {
             Owed::Poison => released = Released::Instead(not_recorded()),
             Owed::Query { .. } | Owed::FunctionCall { .. } | Owed::Unrecorded => {}
         }
-        skipped.into_iter().try_for_each(|(_, owed)| self.lost(owed))?;
+        skipped.into_iter().try_for_each(|(_, owed)| self.lost(owed, OutcomeResult::Skipped))?;
         Ok(released)
     }
 
@@ -216,11 +245,13 @@ impl PassThrough {
     fn fatal(&mut self, sqlstate: Option<&[u8]>) -> Result<Released, SessionEnd> {
         self.settle_pending(false)?;
         let front = match self.pipeline.front() {
-            Some((_, Owed::Execute { portal, run })) => Some((portal.clone(), *run)),
+            Some((_, Owed::Execute { portal, run, .. })) => Some((portal.clone(), *run)),
             _ => None,
         };
         match front {
             Some((portal, run)) => self.settle(&portal, run, Ended::error(sqlstate))?,
+            // Behind its own error, which was its end.
+            None if matches!(self.pipeline.front(), Some((_, Owed::Query { run, .. })) if run.over) => {}
             None => self.query_ended(Ended::error(sqlstate))?,
         }
         self.server_left = true;

@@ -91,7 +91,7 @@ impl PassThrough {
         self.check_policy()?;
         let request = self.new_request();
         let sql = text(peek::query(frame));
-        let change = self.notes.queried();
+        let change = self.notes.queried(&sql);
         let owed = Owed::Query { run: Run::of(request), change };
         let recorded = self.record_intent(request, Statement { sql: &sql, ..unnamed() });
         self.batch_open = false;
@@ -120,12 +120,13 @@ impl PassThrough {
             Some(view) => (view.portal, view.statement),
             None => (&b""[..], &b""[..]),
         };
-        let sql = self.notes.text(statement).unwrap_or_else(|| Arc::clone(&self.no_text));
+        let known = self.notes.statement(statement).map(|known| (Arc::clone(&known.sql), known.forgets.clone()));
+        let (sql, forgets) = known.unwrap_or_else(|| (Arc::clone(&self.no_text), None));
         let (portal_name, statement_name) = (String::from_utf8_lossy(portal), String::from_utf8_lossy(statement));
         let values = view.as_ref().map_or(&[][..], |view| view.parameters.as_slice());
         let parameters: Vec<Parameter<'_>> =
             values.iter().map(|(value, binary)| Parameter { value: *value, binary: *binary }).collect();
-        let bound = Bound::new(request);
+        let bound = Bound::new(request, forgets);
         let change = self.notes.bound(portal, Arc::clone(&bound));
         let intent = Statement {
             protocol: Protocol::Extended,
@@ -142,6 +143,7 @@ impl PassThrough {
 
     /// Its intent is its Bind's. A portal that no Bind of this session made is a cursor of SQL, and gets its own.
     fn execute(&mut self, frame: &[u8]) -> Result<(), Unforwarded> {
+        self.check_policy()?;
         let name = peek::execute(frame).unwrap_or_default();
         let (portal, recorded) = match self.notes.portal(name) {
             Some(portal) => (portal, Ok(None)),
@@ -149,11 +151,12 @@ impl PassThrough {
                 let request = self.new_request();
                 let name = String::from_utf8_lossy(name);
                 let intent = Statement { protocol: Protocol::Extended, portal: Some(&name), ..unnamed() };
-                (Bound::new(request), self.record_intent(request, intent).map(Some))
+                (Bound::new(request, None), self.record_intent(request, intent).map(Some))
             }
         };
         self.batch_open = true;
-        let owed = Owed::Execute { run: Run::of(portal.request), portal };
+        let change = self.notes.executed(&portal);
+        let owed = Owed::Execute { run: Run::of(portal.request), portal, change };
         match recorded {
             Ok(Some(receipt)) => self.forward(Ok(receipt), Request::Execute, owed),
             Ok(None) => self.sent(Request::Execute, owed),
@@ -188,9 +191,11 @@ impl PassThrough {
     }
 
     fn sent(&mut self, request: Request, owed: Owed) -> Result<(), Unforwarded> {
+        let copying = self.pipeline.is_copying_in();
         match self.pipeline.sent(request, owed) {
             Sent::Due => Ok(()),
-            Sent::Skipped(owed) => self.lost(owed).map_err(Unforwarded::End),
+            Sent::Skipped(owed) if copying => self.swallowed(owed).map_err(Unforwarded::End),
+            Sent::Skipped(owed) => self.lost(owed, OutcomeResult::Skipped).map_err(Unforwarded::End),
         }
     }
 
@@ -228,25 +233,36 @@ impl PassThrough {
             Owed::Query { change, .. } | Owed::Parse { change } | Owed::Bind { change, .. } => {
                 self.notes.discard(change);
             }
-            Owed::Close { change } => change.into_iter().for_each(|change| self.notes.discard(change)),
-            Owed::Execute { .. } | Owed::FunctionCall { .. } | Owed::Unrecorded | Owed::Poison => {}
+            Owed::Close { change } | Owed::Execute { change, .. } => {
+                change.into_iter().for_each(|change| self.notes.discard(change));
+            }
+            Owed::FunctionCall { .. } | Owed::Unrecorded | Owed::Poison => {}
         }
     }
 
-    /// The server will not look at it: it is skipping, or took it for COPY data.
-    pub(super) fn lost(&mut self, owed: Owed) -> Done {
-        let skipped = Ended { result: OutcomeResult::Skipped, last: true, tag: None, sqlstate: None };
+    /// It stood where the server takes COPY data. The server ends the connection over it, unless the COPY had failed
+    /// by then: nobody here knows.
+    pub(super) fn swallowed(&mut self, owed: Owed) -> Done {
+        self.lost(owed, OutcomeResult::OutcomeUnknown)
+    }
+
+    /// The server will not answer it.
+    pub(super) fn lost(&mut self, owed: Owed, result: OutcomeResult) -> Done {
+        let ended = Ended { result, last: true, tag: None, sqlstate: None };
         match owed {
             Owed::Query { run, change } => {
                 self.notes.discard(change);
-                self.record_outcome(run, skipped)
+                self.record_outcome(run, ended)
             }
-            Owed::FunctionCall { run } => self.record_outcome(run, skipped),
+            Owed::FunctionCall { run } => self.record_outcome(run, ended),
             Owed::Bind { portal, change } => {
                 self.notes.discard(change);
-                self.settle(&portal, Run::of(portal.request), skipped)
+                self.settle(&portal, Run::of(portal.request), ended)
             }
-            Owed::Execute { portal, run } => self.settle(&portal, run, skipped),
+            Owed::Execute { portal, run, change } => {
+                change.into_iter().for_each(|change| self.notes.discard(change));
+                self.settle(&portal, run, ended)
+            }
             Owed::Parse { change } => {
                 self.notes.discard(change);
                 Ok(())
