@@ -34,6 +34,16 @@ def client(gateway, trust):
         yield connection
 
 
+def test_a_superuser_is_no_login_for_unrestricted_sessions_either(run, program, server, shop, trust):
+    made = Gateway(run, f"unrestricted-{next(NUMBERS)}").policy(PASS_THROUGH).trust(trust.entry())
+    made.target(server, "shop", [{"user": SUPERUSER, "password": server.password}]).start()
+    dsn = made.dsn(trust.token("agent-7", ["agents"]))
+    with wire.Connection(dsn.host, dsn.port) as connection, pytest.raises(wire.LoginRefused) as refused:
+        connection.login(dsn)
+    assert refused.value.fields["C"] == "58030"
+    made.stop()
+
+
 def test_a_portal_from_before_a_sealing_policy_gives_no_more_rows(gateway, client):
     sql = "SELECT email FROM customers ORDER BY id"
     client.cycle(wire.query("BEGIN"))

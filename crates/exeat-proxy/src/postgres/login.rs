@@ -384,6 +384,10 @@ async fn connect(startup: &Startup, granted: &Granted, session_id: &str) -> Resu
             None => LoginError::Upstream { target: target.name.clone(), source },
         }
     })?;
+    let superuser = connected.parameters.iter().any(|(name, value)| name == "is_superuser" && value == "on");
+    if superuser && !target.allow_privileged_login {
+        return Err(LoginError::PrivilegedLogin { target: target.name.clone(), user: granted.login.user.clone() });
+    }
     if unrestricted {
         return Ok(connected);
     }
@@ -391,10 +395,6 @@ async fn connect(startup: &Startup, granted: &Granted, session_id: &str) -> Resu
     let newer = major > SERVER_MAJOR_MAX && !target.allow_newer_server;
     if newer || major < SERVER_MAJOR_MIN {
         return Err(LoginError::ServerVersion { target: target.name.clone(), version: connected.server_version_num });
-    }
-    let superuser = connected.parameters.iter().any(|(name, value)| name == "is_superuser" && value == "on");
-    if superuser && !target.allow_privileged_login {
-        return Err(LoginError::PrivilegedLogin { target: target.name.clone(), user: granted.login.user.clone() });
     }
     Ok(connected)
 }
