@@ -1,5 +1,6 @@
-//! Step 1: from a proof of identity to a session. Verifies what is not verified yet, finds target, rules and database login, connects
-//! upstream as that login, reads the session's own state, writes session.start, and only then says AuthenticationOk.
+//! Step 1: from a proof of identity to a session. Verifies what is not verified yet, finds target, rules and database
+//! login, connects upstream as that login, reads the session's own state, writes session.start, and only then says
+//! AuthenticationOk.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

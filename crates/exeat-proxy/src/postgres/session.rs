@@ -405,7 +405,8 @@ impl Session {
         self.tenure.leave_if_due(self.mid_transaction())
     }
 
-    /// Commits the record, so that what is queued for both sides may leave, and waits for bytes, a cancel, or the next look at the clock.
+    /// Commits the record, so that what is queued for both sides may leave, and waits for bytes, a cancel, or the next
+    /// look at the clock.
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
         let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
         self.io.clear(committed);

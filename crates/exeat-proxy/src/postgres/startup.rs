@@ -1,5 +1,5 @@
-//! Before a session: TLS, the startup packet and the proof of identity, under one deadline. Nothing a client says here reaches
-//! a database, and nothing it is told depends on whether a target exists before it has proved who it is.
+//! Before a session: TLS, the startup packet and the proof of identity, under one deadline. Nothing a client says here
+//! reaches a database, and nothing it is told depends on whether a target exists before it has proved who it is.
 
 use std::net::SocketAddr;
 use std::time::Duration;
