@@ -5,12 +5,14 @@ import shutil
 import socket
 import ssl
 import struct
+import subprocess
 
 import psycopg
 import pytest
 
 from lib import wire
 from lib.run import wait_until
+from lib.yaml_text import dump
 from spine import POLICY, REDACTED, policy
 
 STRICTER = policy({"email": {"with": "nullify"}, "ssn": {"with": "redact"}})
@@ -72,6 +74,29 @@ def test_a_policy_whose_own_test_fails_is_not_taken_up(changing, row):
     changing.policy(failing)
     wait_until("the log speaks of the failing policy", lambda: "policy.yaml" in changing.log_text()[before:])
     assert row() == [(None, REDACTED)] * 2
+
+
+@pytest.mark.parametrize(
+    ("group", "decision", "code"), [("root", "allow", 0), ("root", "deny", 3), ("agents", "allow", 3)],
+)
+def test_policy_tests_pass_what_a_session_is_passed_through_for(fresh_gateway, trust, program, group, decision, code):
+    """Who is allowed everything is not analysed: what does not parse passes there, and nowhere else."""
+    text = dump({
+        "version": 1,
+        "rules": [
+            {"id": "everything", "who": {"groups": ["root"]}, "target": "shop", "allow": ["all"]},
+            {"id": "read", "who": {"groups": ["agents"]}, "target": "shop", "allow": ["read"]},
+        ],
+        "tests": [{
+            "as": {"sub": "somebody", "groups": [group]}, "target": "shop", "statement": "SELEC 1",
+            "expect": {"decision": decision},
+        }],
+    })
+    gateway = fresh_gateway(f"tests-{group}-{decision}", policy=text).trust(trust.entry())
+    gateway.write_config()
+    arguments = [program, "policy", "test", "--config", str(gateway.config_file)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, (done.stdout, done.stderr)
 
 
 def test_a_prepared_statement_follows_the_new_policy(changing, trust, row):
