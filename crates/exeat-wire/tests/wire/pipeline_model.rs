@@ -142,6 +142,8 @@ struct Gateway {
     /// The answer being read, with its request's id.
     reading: Option<(usize, Answer)>,
     copying: bool,
+    /// A Query's COPY was broken off by another request: nothing but its error and the end of the session may follow.
+    lost: bool,
 }
 
 impl Gateway {
@@ -150,6 +152,8 @@ impl Gateway {
     }
 
     fn send(&mut self, request: Request, id: usize, server: &mut Server) {
+        let breaks = self.copying && request != Request::Sync;
+        self.lost |= breaks && matches!(self.pipeline.front(), Some((Request::Query, _)));
         self.copying &= request == Request::Sync; // anything else ends the server's COPY
         match self.pipeline.sent(request, id) {
             Sent::Due => {}
@@ -184,6 +188,7 @@ impl Gateway {
             }
             Step::CopyIn { swallowed } => {
                 self.copying = swallowed.iter().all(|(request, _)| *request == Request::Sync);
+                self.lost |= !self.copying && request == Request::Query;
                 swallowed.into_iter().for_each(|(_, id)| self.settle(id, Fate::Ignored));
             }
             Step::Fatal => panic!("the model is never fatal"),
@@ -205,7 +210,8 @@ impl Gateway {
 
 fn run(requests: &[Request], schedule: &[u8], dice: &mut Dice) {
     let mut server = Server::default();
-    let mut gateway = Gateway { pipeline: Pipeline::new(), fates: BTreeMap::new(), reading: None, copying: false };
+    let mut gateway =
+        Gateway { pipeline: Pipeline::new(), fates: BTreeMap::new(), reading: None, copying: false, lost: false };
     let mut unsent = requests.iter().copied().enumerate();
     for action in schedule {
         match action {
@@ -222,11 +228,17 @@ fn run(requests: &[Request], schedule: &[u8], dice: &mut Dice) {
                 }
             }
         }
+        if gateway.lost {
+            return;
+        }
     }
     for (id, request) in unsent {
         gateway.send(request, id, &mut server);
     }
     while !server.input.is_empty() || !server.wire.is_empty() || gateway.copying {
+        if gateway.lost {
+            return;
+        }
         server.step(dice);
         if let Some(entry) = server.wire.pop_front() {
             gateway.receive(entry);
