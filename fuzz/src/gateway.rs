@@ -31,6 +31,8 @@ type Due = (Number, Whose);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
     Client,
+    /// A client sent something else in the place of COPY data.
+    BrokenCopy,
     Server,
 }
 
@@ -49,6 +51,10 @@ pub struct Gateway {
 impl Gateway {
     pub fn ended(&self) -> bool {
         self.ended.is_some()
+    }
+
+    pub fn ended_by_a_broken_copy(&self) -> bool {
+        self.ended == Some(Ended::BrokenCopy)
     }
 
     pub fn ended_by_client(&self) -> bool {
@@ -120,6 +126,10 @@ impl Gateway {
     }
 
     fn write(&mut self, request: Request, frame: &[u8], whose: Whose, out: &mut BytesMut) {
+        // A session ends over it: whether the COPY had failed before, the server alone knows.
+        if self.pipeline.is_copying_in() && request != Request::Sync {
+            self.ended = Some(Ended::BrokenCopy);
+        }
         let number = self.written;
         self.written += 1;
         if let Sent::Skipped((number, _)) = self.pipeline.sent(request, (number, whose)) {
@@ -143,7 +153,8 @@ impl Gateway {
                 Ok(message) => self.answer(&message, honest),
                 Err(_) => self.ended = Some(Ended::Server),
             }
-            assert!(honest.is_none() || self.ended.is_none(), "an honest answer was not understood");
+            let understood = self.ended.is_none() || self.ended_by_a_broken_copy();
+            assert!(honest.is_none() || understood, "an honest answer was not understood");
         }
     }
 
@@ -175,6 +186,10 @@ impl Gateway {
             }
             Step::QueryFailed => assert!(front.is_some()),
             Step::CopyIn { swallowed } => {
+                let data_only = |request: &Request| matches!(request, Request::Sync | Request::CopyEnd);
+                if !swallowed.iter().all(|(request, _)| data_only(request)) {
+                    self.ended = Some(Ended::BrokenCopy);
+                }
                 swallowed.into_iter().for_each(|(_, (number, _))| self.settle(number, Fate::Ignored));
                 self.release(message, front);
             }

@@ -105,7 +105,9 @@ impl Conversation {
 
     /// The gateway ended the session: somebody must have given it a reason.
     fn over(&self) {
-        let reason = self.server_lied || (self.client_babbled && self.gateway.ended_by_client());
+        let reason = self.server_lied
+            || self.gateway.ended_by_a_broken_copy()
+            || (self.client_babbled && self.gateway.ended_by_client());
         assert!(reason, "the session ended although both sides were honest");
     }
 }
