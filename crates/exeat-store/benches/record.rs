@@ -171,6 +171,7 @@ fn done(request_id: &str) -> Outcome<'_> {
         request_id,
         index: 0,
         result: OutcomeResult::Ok,
+        batch_from: None,
         last: true,
         tag: Some("SELECT 1"),
         sqlstate: None,

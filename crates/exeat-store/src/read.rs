@@ -285,6 +285,7 @@ fn parts(event: &Event) -> Vec<String> {
             text("result"),
             named("tag", ""),
             named("sqlstate", "sqlstate "),
+            named("batch_from", "with all from "),
             named("rows", "rows "),
             named("cells_masked", "cells masked "),
         ],

@@ -39,6 +39,7 @@ impl Session {
     }
 
     fn answer(&mut self, message: &BackendMessage) -> Done {
+        self.settle_result(message)?;
         match self.pipeline.on_backend(message)? {
             Step::Asynchronous => {
                 let taint = self.pipeline.front().map_or(self.outside_taint(), |(_, due)| self.taint_of(due));
@@ -252,7 +253,7 @@ impl Session {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
         let taint = self.pipeline.front().map_or(Taint::Clean, |(_, due)| self.taint_of(due));
-        match self.pipeline.front() {
+        match self.pipeline.front_mut() {
             Some((_, Due::Poison(refusal))) => {
                 self.io.outbox.error(refusal);
                 Ok(())
@@ -261,9 +262,17 @@ impl Session {
                 self.own.failed = Some(fields.clone());
                 Ok(())
             }
-            Some((_, Due::Query(_))) => {
-                self.query_ended(Ended::error(fields))?;
+            Some((_, Due::Query(query))) => {
+                let may_fail = std::mem::take(&mut query.may_fail_yet);
+                let ended = if may_fail { Ended::rolled_back(fields) } else { Ended::error(fields) };
+                self.query_ended(ended)?;
                 self.release(message, taint)
+            }
+            Some((_, Due::Sync)) => {
+                if let Some(ran) = self.batch.taken_back().cloned() {
+                    self.batch_ended(&ran, &Ended::rolled_back(fields))?;
+                }
+                self.release(message, self.taint.max(taint))
             }
             Some(_) | None => self.release(message, self.taint.max(taint)),
         }
@@ -295,6 +304,7 @@ impl Session {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
         self.status = *status;
+        self.batch.ended(*status != TransactionStatus::Idle);
         // What was sent ahead may have begun a transaction with settings, taint and portals of its own.
         if *status == TransactionStatus::Idle && !self.batch_open && self.pipeline.due() == 0 {
             self.picture.at_rest();
@@ -340,6 +350,11 @@ fn text_cells(row: &DataRow) -> Result<Vec<Option<String>>, SessionEnd> {
 }
 
 impl Ended<'_> {
+    /// The error came behind the answer that looked like the end.
+    fn rolled_back(fields: &Fields) -> Ended<'static> {
+        Ended { result: OutcomeResult::RolledBack, ..Self::error(fields) }
+    }
+
     fn error(fields: &Fields) -> Ended<'static> {
         // 57014: the client's own cancel, or a time-out; both end the statement without its result.
         let code = fields.sqlstate().unwrap_or_default().into_owned();

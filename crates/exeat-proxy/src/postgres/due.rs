@@ -7,7 +7,7 @@ use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::StatementPlan;
 use exeat_enforce::release::{BoundMask, Counts};
 
-use exeat_wire::Fields;
+use exeat_wire::{BackendMessage, Fields};
 
 use super::gate::{Analysed, Gate};
 use super::statements::{ChangeId, Portal, Statement};
@@ -57,6 +57,10 @@ pub(crate) struct QueryDue {
     pub(crate) gate: Gate,
     /// It ends an open batch of the extended protocol: deferred triggers of the batch speak in its error.
     pub(crate) ends_batch: bool,
+    /// The value of a FunctionCall is here, and waits to be known as its end.
+    pub(crate) result: Option<BackendMessage>,
+    /// All its statements were answered, and it may fail all the same.
+    pub(crate) may_fail_yet: bool,
 }
 
 impl QueryDue {
@@ -71,6 +75,8 @@ impl QueryDue {
             change,
             gate: Gate::new(analysed),
             ends_batch: false,
+            result: None,
+            may_fail_yet: false,
         }
     }
 

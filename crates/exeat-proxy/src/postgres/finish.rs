@@ -73,6 +73,13 @@ impl Session {
     /// Nobody will see how these end.
     fn close_intents(&mut self) {
         let unknown = || Ended { result: OutcomeResult::OutcomeUnknown, tag: None, sqlstate: None };
+        // Whether what ran was committed is not known before the answer to its Sync.
+        if let Some(ran) = self.batch.open().cloned()
+            && let Err(problem) = self.batch_ended(&ran, &unknown())
+        {
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record an unknown outcome");
+            return;
+        }
         let pipeline = std::mem::take(&mut self.pipeline);
         for (_, due) in pipeline.into_due() {
             let recorded = match &due {

@@ -53,14 +53,31 @@ impl Session {
         self.refuse_simple(&refused.refusal.to_fields(request_id)).await
     }
 
-    /// The value the function gave. Its outcome is on record before it leaves.
+    /// The value the function gave. The server says it before it commits what the function did, so whether that was
+    /// the end only the next message tells, and the value waits for that.
     pub(crate) fn function_result(&mut self, message: &BackendMessage) -> Done {
         let Some((_, Due::Query(query))) = self.pipeline.front_mut() else {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
+        query.result = Some(message.clone());
+        Ok(())
+    }
+
+    /// Another message came behind the value of the FunctionCall in front: ReadyForQuery, which ends it, or something
+    /// else. Its outcome is on record before it leaves.
+    pub(crate) fn settle_result(&mut self, next: &BackendMessage) -> Done {
+        let Some((_, Due::Query(query))) = self.pipeline.front_mut() else { return Ok(()) };
         let query = query.as_mut();
-        let plan = query.permit.plans.get(query.index).ok_or(SessionEnd::UnexpectedAnswer(message.name()))?;
-        release_function_result(message, plan, &mut query.counts, &mut self.io.outbox)?;
+        let is_end = matches!(next, BackendMessage::ReadyForQuery(_));
+        if let Some(message) = query.result.take() {
+            let plan = query.permit.plans.get(query.index).ok_or(SessionEnd::UnexpectedAnswer(message.name()))?;
+            release_function_result(&message, plan, &mut query.counts, &mut self.io.outbox)?;
+            query.may_fail_yet = !is_end;
+        } else if is_end && query.may_fail_yet {
+            query.may_fail_yet = false;
+        } else {
+            return Ok(());
+        }
         self.query_ended(Ended { result: OutcomeResult::Ok, tag: None, sqlstate: None })
     }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod authenticate;
+mod batch;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod copy;

@@ -1,5 +1,6 @@
 //! What the session writes to the audit record: intents before, outcomes before the client's completion message.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use exeat_enforce::evaluate::Permit;
@@ -14,6 +15,7 @@ use exeat_store::record::{
 };
 use exeat_wire::{Bind, Fields, Format, FunctionCall};
 
+use super::batch::Ran;
 use super::copy::copied_rows;
 use super::due::{Due, ExecuteDue, QueryDue};
 use super::picture::Refused;
@@ -27,6 +29,20 @@ pub(crate) struct Ended<'a> {
     pub(crate) result: OutcomeResult,
     pub(crate) tag: Option<&'a str>,
     pub(crate) sqlstate: Option<String>,
+}
+
+impl Ended<'_> {
+    /// With its transaction, and what ran in that before.
+    fn took_back(&self) -> bool {
+        match self.result {
+            OutcomeResult::Error | OutcomeResult::Cancelled | OutcomeResult::RolledBack => true,
+            OutcomeResult::Ok
+            | OutcomeResult::Suspended
+            | OutcomeResult::Skipped
+            | OutcomeResult::Refused
+            | OutcomeResult::OutcomeUnknown => false,
+        }
+    }
 }
 
 /// Commits the record. A sync of the disk is waited for on another thread, so that sessions share it.
@@ -122,15 +138,17 @@ impl Session {
     pub(crate) fn query_ended(&mut self, ended: Ended<'_>) -> Done {
         let Some((_, Due::Query(query))) = self.pipeline.front_mut() else { return Ok(()) };
         query.counts.rows = ended.tag.and_then(copied_rows).unwrap_or(query.counts.rows);
-        let failed = matches!(ended.result, OutcomeResult::Error | OutcomeResult::Cancelled);
-        let last = failed || query.index + 1 >= query.permit.plans.len();
+        let failed = ended.took_back();
+        let is_last = !query.may_fail_yet && query.index + 1 >= query.permit.plans.len();
         let outcome = Outcome {
             index: u32::try_from(query.index).unwrap_or(u32::MAX),
-            last,
+            last: failed || is_last,
+            batch_from: self.batch.first().filter(|_| failed).map(AsRef::as_ref),
             ..outcome(&query.request_id, &ended, query.counts, query.started, policy_ref(&self.picture.policy))
         };
         // Before the client hears of it: a statement nobody can account for must not look finished.
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        self.batch.noted(ended.tag.unwrap_or_default().as_bytes());
         query.index += 1;
         query.bound = None;
         query.counts = Counts::default();
@@ -143,9 +161,26 @@ impl Session {
         let policy = policy_ref(&self.picture.policy);
         let rows = ended.tag.and_then(copied_rows).unwrap_or(execute.counts.rows);
         let counts = Counts { rows, ..execute.counts };
+        let request = &execute.portal.request_id;
+        let before = self.batch.first().filter(|first| *first != request && ended.took_back());
         let outcome = Outcome {
             last: ended.result != OutcomeResult::Suspended,
-            ..outcome(&execute.portal.request_id, &ended, counts, execute.started, policy)
+            batch_from: before.map(AsRef::as_ref),
+            ..outcome(request, &ended, counts, execute.started, policy)
+        };
+        let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        if matches!(ended.result, OutcomeResult::Ok | OutcomeResult::Suspended) {
+            self.batch.ran(request, ended.tag.unwrap_or_default().as_bytes());
+        }
+        Ok(())
+    }
+
+    /// The batch's implicit transaction ended in another way than its Executes did.
+    pub(crate) fn batch_ended(&mut self, ran: &Ran<Arc<str>>, ended: &Ended<'_>) -> Done {
+        let policy = policy_ref(&self.picture.policy);
+        let outcome = Outcome {
+            batch_from: Some(&ran.first).filter(|first| **first != ran.last).map(AsRef::as_ref),
+            ..outcome(&ran.last, ended, Counts::default(), Instant::now(), policy)
         };
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
         Ok(())
@@ -164,7 +199,10 @@ impl Session {
     /// A Bind that failed or was skipped: there will be no Execute to close its intent.
     pub(crate) fn bind_ended(&mut self, portal: &Portal, ended: Ended<'_>) -> Done {
         let policy = policy_ref(&self.picture.policy);
-        let outcome = outcome(&portal.request_id, &ended, Counts::default(), Instant::now(), policy);
+        let outcome = Outcome {
+            batch_from: self.batch.first().filter(|_| ended.took_back()).map(AsRef::as_ref),
+            ..outcome(&portal.request_id, &ended, Counts::default(), Instant::now(), policy)
+        };
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
         Ok(())
     }
@@ -204,6 +242,7 @@ fn outcome<'a>(
         index: 0,
         result: ended.result,
         last: true,
+        batch_from: None,
         tag: ended.tag,
         sqlstate: ended.sqlstate.as_deref(),
         rows: counts.rows,

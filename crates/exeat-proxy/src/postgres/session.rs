@@ -15,6 +15,7 @@ use exeat_wire::{
 };
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     pub(crate) taint: Taint,
     /// Extended messages were sent since the last Sync: an implicit transaction may be open.
     pub(crate) batch_open: bool,
+    /// What the server has run of the batch.
+    pub(crate) batch: Batch<Arc<str>>,
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
     pub(crate) refusing: bool,
     /// Notifications of its own that the session may hear.
@@ -169,6 +172,7 @@ impl Session {
             status: TransactionStatus::Idle,
             taint: Taint::Clean,
             batch_open: false,
+            batch: Batch::default(),
             refusing: false,
             notified: Default::default(),
             copy_in: CopyIn::default(),

@@ -186,6 +186,8 @@ pub enum OutcomeResult {
     Suspended,
     /// The server skipped it after an error before it.
     Skipped,
+    /// It ran, and what it did was taken back: the transaction of its batch failed at its end.
+    RolledBack,
     Refused,
     /// Nobody saw how it ended.
     OutcomeUnknown,
@@ -199,6 +201,7 @@ impl OutcomeResult {
             Self::Cancelled => "cancelled",
             Self::Suspended => "suspended",
             Self::Skipped => "skipped",
+            Self::RolledBack => "rolled_back",
             Self::Refused => "refused",
             Self::OutcomeUnknown => "outcome_unknown",
         }
@@ -214,6 +217,9 @@ pub struct Outcome<'a> {
     pub result: OutcomeResult,
     /// No other outcome of this request is due: a crash after this leaves nothing open.
     pub last: bool,
+    /// The first request of the implicit transaction that ends with this outcome, where it began before this
+    /// request: what the session's outcomes since then have said shares this end.
+    pub batch_from: Option<&'a str>,
     /// The command tag, as PostgreSQL words it.
     pub tag: Option<&'a str>,
     pub sqlstate: Option<&'a str>,

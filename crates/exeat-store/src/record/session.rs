@@ -188,6 +188,7 @@ impl SessionRecord {
         self.entry.closes.extend(closed.and_then(|index| self.open.get(index)).map(|(_, seq)| *seq));
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
+                body.optional("batch_from", outcome.batch_from);
                 body.number("bytes", outcome.bytes);
                 body.number("cells_masked", outcome.cells_masked);
                 body.number("duration_us", outcome.duration_us);

@@ -17,7 +17,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use exeat_store::record::{OutcomeResult, SessionRecord};
+use exeat_store::record::SessionRecord;
 use exeat_wire::{Peer, Pipeline, TransactionStatus, encode};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use self::duct::Duct;
 use self::notes::{Notes, Owed};
 use self::replies::{Ended, Pending};
+use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::finish::{LAST_WORDS, last_words, log_end};
 use super::seat::{Seat, Tenure};
@@ -65,6 +66,8 @@ pub(crate) struct PassThrough {
     status: TransactionStatus,
     /// Extended messages were sent since the last Sync.
     batch_open: bool,
+    /// What the server has run of the batch, by the numbers of its requests.
+    batch: Batch<u64>,
     /// A message of the batch could not be recorded: what follows is dropped up to the client's Sync.
     refusing: bool,
     /// The next message waits for an answer that tells what its name stands for.
@@ -121,6 +124,7 @@ impl PassThrough {
             unended: false,
             status: TransactionStatus::Idle,
             batch_open: false,
+            batch: Batch::default(),
             refusing: false,
             in_doubt: false,
             terminated: false,
@@ -347,14 +351,23 @@ impl PassThrough {
 
     /// Nobody will see how these end.
     fn close_intents(&mut self) {
+        if let Err(problem) = self.batch_ended(Ended::unknown()) {
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record an unknown outcome");
+            return;
+        }
         let pipeline = std::mem::take(&mut self.pipeline);
         for (_, owed) in pipeline.into_due() {
-            let unknown = Ended { result: OutcomeResult::OutcomeUnknown, last: true, tag: None, sqlstate: None };
+            let unknown = Ended::unknown();
             let recorded = match owed {
-                Owed::Query { run, .. } if run.over => Ok(()),
+                Owed::Query { run, .. } | Owed::FunctionCall { run } if run.over => Ok(()),
                 Owed::Query { run, .. } | Owed::FunctionCall { run } => self.record_outcome(run, unknown),
                 Owed::Execute { portal, run, .. } => self.settle(&portal, run, unknown),
-                Owed::Parse { .. } | Owed::Bind { .. } | Owed::Close { .. } | Owed::Unrecorded | Owed::Poison => Ok(()),
+                Owed::Parse { .. }
+                | Owed::Bind { .. }
+                | Owed::Close { .. }
+                | Owed::Sync
+                | Owed::Unrecorded
+                | Owed::Poison => Ok(()),
             };
             if let Err(problem) = recorded {
                 tracing::error!(problem = exeat_store::chain(&problem), "could not record an unknown outcome");

@@ -231,7 +231,9 @@ pub(super) enum Owed {
     Close {
         change: Option<ChangeId>,
     },
-    /// Describe, Sync, and the end of COPY data: nothing of them is on record.
+    /// Nothing of it is on record, unless it fails.
+    Sync,
+    /// Describe, and the end of COPY data: nothing of them is on record.
     Unrecorded,
     /// Sent in place of a message that could not be recorded.
     Poison,

@@ -8,6 +8,7 @@ use exeat_enforce::refusal::Refusal;
 use exeat_store::record::{Outcome, OutcomeResult};
 use exeat_wire::{Answer, Request, Step, TransactionStatus, Walked, peek};
 
+use super::super::batch::Ran;
 use super::super::outcome::policy_ref;
 use super::super::session::{Done, SessionEnd};
 use super::PassThrough;
@@ -34,13 +35,35 @@ impl<'a> Ended<'a> {
         let result = if cancelled { OutcomeResult::Cancelled } else { OutcomeResult::Error };
         Self { result, last: true, tag: None, sqlstate }
     }
+
+    /// The error came behind the answer that looked like the end.
+    fn rolled_back(sqlstate: Option<&'a [u8]>) -> Self {
+        Self { result: OutcomeResult::RolledBack, last: true, tag: None, sqlstate }
+    }
+
+    pub(super) fn unknown() -> Self {
+        Self { result: OutcomeResult::OutcomeUnknown, last: true, tag: None, sqlstate: None }
+    }
+
+    /// With its transaction, and what ran in that before.
+    fn took_back(&self) -> bool {
+        match self.result {
+            OutcomeResult::Error | OutcomeResult::Cancelled | OutcomeResult::RolledBack => true,
+            OutcomeResult::Ok
+            | OutcomeResult::Suspended
+            | OutcomeResult::Skipped
+            | OutcomeResult::Refused
+            | OutcomeResult::OutcomeUnknown => false,
+        }
+    }
 }
 
-/// A CommandComplete of a Query: whether it is the last one only the next message tells, and it waits for that. The
-/// server sends the two together, unless what comes between them is long.
+/// A CommandComplete of a Query, or the value of a FunctionCall, which the server says before it commits: whether it is
+/// the last one only the next message tells, and it waits for that. The server sends the two together, unless what
+/// comes between them is long.
 #[derive(Debug)]
 pub(super) struct Pending {
-    tag: Vec<u8>,
+    tag: Option<Vec<u8>>,
 }
 
 impl PassThrough {
@@ -52,7 +75,7 @@ impl PassThrough {
             let start = self.down.walked;
             match self.down.step(&bytes) {
                 Ok(Walked::More) => break,
-                Ok(Walked::Body { .. }) => {}
+                Ok(Walked::Body { .. }) => taken = self.bound_held(),
                 Ok(Walked::Message { tag, frame_bytes, seen }) => match self.reply(tag, frame_bytes, seen) {
                     Ok(Released::AsItIs) => {}
                     Ok(Released::Held) => self.down.clear_before(start),
@@ -111,11 +134,14 @@ impl PassThrough {
             }
             Answer::CommandComplete if self.is_query() => {
                 self.settle_pending(false)?;
-                self.pending = Some(Pending { tag: peek::command_tag(seen).unwrap_or_default().to_vec() });
+                self.pending = Some(Pending { tag: peek::command_tag(seen).map(<[u8]>::to_vec) });
                 return Ok(Released::Held);
             }
             Answer::EmptyQueryResponse if self.is_query() => self.query_ended(Ended::ok(None))?,
-            Answer::FunctionCallResponse => self.query_ended(Ended::ok(None))?,
+            Answer::FunctionCallResponse => {
+                self.pending = Some(Pending { tag: None });
+                return Ok(Released::Held);
+            }
             // The next statement of the Query begins.
             _ => self.settle_pending(false)?,
         }
@@ -130,8 +156,9 @@ impl PassThrough {
     fn settle_pending(&mut self, last: bool) -> Done {
         match self.pending.take() {
             Some(pending) => {
-                self.notes.ended(&pending.tag);
-                self.query_ended(Ended { last, ..Ended::ok(Some(&pending.tag)) })
+                let tag = pending.tag.as_deref();
+                self.notes.ended(tag.unwrap_or_default());
+                self.query_ended(Ended { last, ..Ended::ok(tag) })
             }
             None => Ok(()),
         }
@@ -151,22 +178,21 @@ impl PassThrough {
     fn query_ended(&mut self, ended: Ended<'_>) -> Done {
         self.unended = false;
         let run = match self.pipeline.front_mut() {
-            Some((_, Owed::Query { run, .. })) => std::mem::replace(run, Run { over: ended.last, ..run.next() }),
-            Some((_, Owed::FunctionCall { run })) => *run,
+            Some((_, Owed::Query { run, .. } | Owed::FunctionCall { run })) => {
+                std::mem::replace(run, Run { over: ended.last, ..run.next() })
+            }
             Some(_) | None => return Ok(()),
         };
-        self.record_outcome(run, ended)
+        let tag = ended.tag.unwrap_or_default();
+        self.record_outcome(run, ended)?;
+        self.batch.noted(tag);
+        Ok(())
     }
 
     fn completed(&mut self, answer: Answer, seen: &[u8], owed: Owed) -> Result<Released, SessionEnd> {
         match owed {
             Owed::Query { run, change } => {
-                if let Some(pending) = self.pending.take() {
-                    self.notes.ended(&pending.tag);
-                    self.record_outcome(run, Ended::ok(Some(&pending.tag)))?;
-                } else if std::mem::take(&mut self.unended) {
-                    self.record_outcome(run, Ended::ok(None))?;
-                }
+                self.run_completed(run)?;
                 self.notes.confirm(change);
             }
             Owed::Parse { change } | Owed::Bind { change, .. } => self.notes.confirm(change),
@@ -183,12 +209,26 @@ impl PassThrough {
                 };
                 self.settle(&portal, run, ended)?;
             }
-            Owed::FunctionCall { .. } | Owed::Unrecorded | Owed::Poison => {}
+            Owed::FunctionCall { run } => self.run_completed(run)?,
+            Owed::Sync | Owed::Unrecorded | Owed::Poison => {}
         }
         if answer == Answer::ReadyForQuery {
             self.ready(seen)?;
         }
         Ok(Released::AsItIs)
+    }
+
+    /// ReadyForQuery came: what waited for it was the last.
+    fn run_completed(&mut self, run: Run) -> Done {
+        if let Some(pending) = self.pending.take() {
+            let tag = pending.tag.as_deref();
+            self.notes.ended(tag.unwrap_or_default());
+            self.record_outcome(run, Ended::ok(tag))
+        } else if std::mem::take(&mut self.unended) {
+            self.record_outcome(run, Ended::ok(None))
+        } else {
+            Ok(())
+        }
     }
 
     fn ready(&mut self, seen: &[u8]) -> Done {
@@ -198,6 +238,7 @@ impl PassThrough {
             Some(b'E') => TransactionStatus::Failed,
             Some(_) | None => return Err(SessionEnd::UnexpectedAnswer("ReadyForQuery without a known status")),
         };
+        self.batch.ended(self.status != TransactionStatus::Idle);
         if self.status == TransactionStatus::Idle && !self.batch_open && self.pipeline.due() == 0 {
             self.notes.forget_portals();
         }
@@ -225,7 +266,7 @@ impl PassThrough {
             Owed::Parse { change } => self.notes.discard(change),
             Owed::Close { change } => change.into_iter().for_each(|change| self.notes.discard(change)),
             Owed::Poison => released = Released::Instead(not_recorded()),
-            Owed::Query { .. } | Owed::FunctionCall { .. } | Owed::Unrecorded => {}
+            Owed::Query { .. } | Owed::FunctionCall { .. } | Owed::Sync | Owed::Unrecorded => {}
         }
         skipped.into_iter().try_for_each(|(_, owed)| self.lost(owed, OutcomeResult::Skipped))?;
         Ok(released)
@@ -234,10 +275,13 @@ impl PassThrough {
     /// A Query, FunctionCall or Sync failed; its ReadyForQuery follows.
     fn query_failed(&mut self, sqlstate: Option<&[u8]>) -> Result<Released, SessionEnd> {
         self.settle_pending(false)?;
-        if matches!(self.pipeline.front(), Some((_, Owed::Poison))) {
-            return Ok(Released::Instead(not_recorded()));
+        match self.pipeline.front() {
+            Some((_, Owed::Poison)) => return Ok(Released::Instead(not_recorded())),
+            Some((_, Owed::Sync)) => self.batch_ended(Ended::rolled_back(sqlstate))?,
+            // Its value was told, and then its commit failed.
+            Some((_, Owed::FunctionCall { run })) if run.index > 0 => self.query_ended(Ended::rolled_back(sqlstate))?,
+            Some(_) | None => self.query_ended(Ended::error(sqlstate))?,
         }
-        self.query_ended(Ended::error(sqlstate))?;
         Ok(Released::AsItIs)
     }
 
@@ -251,7 +295,8 @@ impl PassThrough {
         match front {
             Some((portal, run)) => self.settle(&portal, run, Ended::error(sqlstate))?,
             // Behind its own error, which was its end.
-            None if matches!(self.pipeline.front(), Some((_, Owed::Query { run, .. })) if run.over) => {}
+            None if matches!(self.pipeline.front(), Some((_, Owed::Query { run, .. } | Owed::FunctionCall { run })) if run.over) =>
+                {}
             None => self.query_ended(Ended::error(sqlstate))?,
         }
         self.server_left = true;
@@ -267,10 +312,32 @@ impl PassThrough {
         if ended.last {
             portal.settled.store(true, Ordering::Relaxed);
         }
-        self.record_outcome(run, ended)
+        let ran = matches!(ended.result, OutcomeResult::Ok | OutcomeResult::Suspended);
+        let tag = ended.tag.unwrap_or_default();
+        self.record_outcome(run, ended)?;
+        if ran {
+            self.batch.ran(&run.request, tag);
+        }
+        Ok(())
+    }
+
+    /// The batch's implicit transaction ended in another way than its Executes did.
+    pub(super) fn batch_ended(&mut self, ended: Ended<'_>) -> Done {
+        let ran = if ended.took_back() { self.batch.taken_back() } else { self.batch.open() };
+        let Some(Ran { first, last }) = ran.cloned() else { return Ok(()) };
+        self.record_with_batch(Run::of(last), ended, Some(first).filter(|first| *first != last))
     }
 
     pub(super) fn record_outcome(&mut self, run: Run, ended: Ended<'_>) -> Done {
+        let before = self.batch.first().copied().filter(|first| *first != run.request && ended.took_back());
+        self.record_with_batch(run, ended, before)
+    }
+
+    fn record_with_batch(&mut self, run: Run, ended: Ended<'_>, batch_from: Option<u64>) -> Done {
+        let batch_from = batch_from.map(|first| {
+            self.request_ids.name(first);
+            self.request_ids.named().to_owned()
+        });
         let tag = ended.tag.map(String::from_utf8_lossy);
         let sqlstate = ended.sqlstate.map(String::from_utf8_lossy);
         self.request_ids.name(run.request);
@@ -279,6 +346,7 @@ impl PassThrough {
             index: run.index,
             result: ended.result,
             last: ended.last,
+            batch_from: batch_from.as_deref(),
             tag: tag.as_deref(),
             sqlstate: sqlstate.as_deref(),
             rows: run.counted.rows,

@@ -74,7 +74,7 @@ impl PassThrough {
                 self.refusing = false;
                 self.batch_open = false;
                 self.notes.synced();
-                self.sent(Request::Sync, Owed::Unrecorded)
+                self.sent(Request::Sync, Owed::Sync)
             }
             b'F' => self.function_call(),
             b'c' | b'f' => self.sent(Request::CopyEnd, Owed::Unrecorded),
@@ -236,7 +236,7 @@ impl PassThrough {
             Owed::Close { change } | Owed::Execute { change, .. } => {
                 change.into_iter().for_each(|change| self.notes.discard(change));
             }
-            Owed::FunctionCall { .. } | Owed::Unrecorded | Owed::Poison => {}
+            Owed::FunctionCall { .. } | Owed::Sync | Owed::Unrecorded | Owed::Poison => {}
         }
     }
 
@@ -271,7 +271,7 @@ impl PassThrough {
                 change.into_iter().for_each(|change| self.notes.discard(change));
                 Ok(())
             }
-            Owed::Unrecorded | Owed::Poison => Ok(()),
+            Owed::Sync | Owed::Unrecorded | Owed::Poison => Ok(()),
         }
     }
 
