@@ -48,8 +48,10 @@ pub enum IdentityError {
     CertificateMissing,
     #[error("token is bound to another client certificate than the one shown")]
     CertificateMismatch,
-    #[error("the handle of this session expired or was revoked")]
+    #[error("the handle of this session expired")]
     HandleEnded,
+    #[error("the handle of this session was revoked")]
+    HandleRevoked,
     #[error("the signing key of this session's token is no longer published by issuer \"{issuer}\"")]
     KeyRemoved { issuer: String },
     #[error("this session reached its longest allowed duration at {at}")]
@@ -88,8 +90,14 @@ impl IdentityError {
             Self::CertificateMissing | Self::CertificateMismatch => {
                 "connect with the certificate the token was issued to (sslcert, sslkey)"
             }
-            Self::HandleEnded => "make a new handle and connect again",
+            Self::HandleEnded | Self::HandleRevoked => "make a new handle and connect again",
         }
+    }
+
+    /// Whether somebody took the identity back, where other identities end with time: then not even an open
+    /// transaction goes on.
+    pub fn is_withdrawn(&self) -> bool {
+        matches!(self, Self::HandleRevoked | Self::KeyRemoved { .. })
     }
 
     /// What is no token at all is a wrong password, as a server says it; any other problem is one of authorization.
@@ -125,6 +133,7 @@ impl IdentityError {
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateMismatch => "certificate_mismatch",
             Self::HandleEnded => "handle_ended",
+            Self::HandleRevoked => "handle_revoked",
             Self::KeyRemoved { .. } => "key_removed",
             Self::SessionTooLong { .. } => "session_too_long",
         }

@@ -36,8 +36,12 @@ impl Lease {
         self.revoked.store(true, Ordering::Release);
     }
 
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
     pub(crate) fn ended(&self, now: Timestamp) -> bool {
-        now >= self.ends_at || self.revoked.load(Ordering::Acquire)
+        now >= self.ends_at || self.is_revoked()
     }
 
     /// Whether it may be used for this target from this address.
@@ -140,7 +144,9 @@ mod tests {
         assert_eq!(lease.allows("other", address("10.1.0.9")), Err(LeaseError::Target { target: "shop".to_owned() }));
         assert!(!lease.ended(Timestamp::from_second(999).unwrap()));
         assert!(lease.ended(end));
+        assert!(!lease.is_revoked());
         lease.revoke();
+        assert!(lease.is_revoked());
         assert!(lease.ended(Timestamp::from_second(999).unwrap()));
     }
 }

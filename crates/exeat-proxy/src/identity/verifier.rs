@@ -177,6 +177,11 @@ impl Verifier {
     /// May a session with this identity go on? Cheap: no I/O, no waiting. Ask between statements, and whenever
     /// [`Verifier::generation`] has changed.
     pub fn still_valid(&self, verified: &Verified) -> Result<(), IdentityError> {
+        // What was taken back comes first: an identity that also expired would be given time.
+        if verified.lease().is_some_and(Lease::is_revoked) {
+            return Err(IdentityError::HandleRevoked);
+        }
+        verified.issuer.still_trusts(&verified.key)?;
         let now = Timestamp::now();
         if now >= verified.token_ends {
             return Err(IdentityError::Expired { at: verified.token_ends });
@@ -187,7 +192,7 @@ impl Verifier {
         if verified.lease().is_some_and(|lease| lease.ended(now)) {
             return Err(IdentityError::HandleEnded);
         }
-        verified.issuer.still_trusts(&verified.key)
+        Ok(())
     }
 
     /// For clients that ask where tokens come from: the first issuer that can be discovered.

@@ -19,7 +19,11 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 impl Session {
     pub(crate) async fn finish(mut self: Box<Self>, end: SessionEnd) {
         self.cancelling.settle().await;
-        if let SessionEnd::Client(_) | SessionEnd::ClientMessage(_) | SessionEnd::ClientClosed = end {
+        if let SessionEnd::Client(_)
+        | SessionEnd::ClientMessage(_)
+        | SessionEnd::ClientClosed
+        | SessionEnd::Leaving(Ending::IdentityWithdrawn) = end
+        {
             self.cancel_what_runs().await;
         }
         match commit(&self.record).await {
@@ -55,7 +59,7 @@ impl Session {
         }
     }
 
-    /// The client is gone: what it started must not run on for nobody.
+    /// The client is gone, or must not go on: what it started must not run on for nobody.
     async fn cancel_what_runs(&mut self) {
         if !matches!(
             self.pipeline.front(),
@@ -127,6 +131,10 @@ pub(crate) fn last_words(end: &SessionEnd) -> Option<Fields> {
         .with(b'H', "reconnect and send the statement again"),
         SessionEnd::Leaving(Ending::IdentityExpired) => {
             Fields::new("FATAL", "28000", "identity expired, reconnect").with(b'H', "get a new token and connect again")
+        }
+        SessionEnd::Leaving(Ending::IdentityWithdrawn) => {
+            Fields::new("FATAL", "28000", "identity was revoked, reconnect")
+                .with(b'H', "the handle was revoked or the issuer withdrew its key; get a new one and connect again")
         }
         SessionEnd::Leaving(Ending::Idle) => {
             Fields::new("FATAL", "57P05", "the session was idle for longer than the gateway allows")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use exeat_store::record::SessionRecord;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::cancel::CancelKey;
 use super::session::{Client, Done, Ending, GRACE, SessionEnd};
@@ -30,6 +30,40 @@ pub(crate) struct Seat {
     pub(crate) upstream_key: (i32, Bytes),
     pub(crate) tenure: Tenure,
     pub(crate) counted: SessionGuard,
+}
+
+/// How often a session looks whether its identity and policy still hold...
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// ...and after how long it looks before it hears anybody: one whose sockets always have something would never look.
+const LOOK_OVERDUE: Duration = Duration::from_secs(2);
+
+/// When to look at the clock, the identity and the policy although nothing happens.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    ticks: Interval,
+    last: Instant,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ticks, last: Instant::now() }
+    }
+}
+
+impl Looks {
+    /// Until the next look. Cancel safe.
+    pub(crate) async fn due(&mut self) {
+        self.ticks.tick().await;
+        self.last = Instant::now();
+    }
+
+    /// The next look has been put off by what the sockets brought: it comes first now. Reading the clock costs less
+    /// than asking the timer in each turn.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.last.elapsed() >= LOOK_OVERDUE
+    }
 }
 
 /// How long a session may stay: as long as its identity holds, its client says something now and then and the
@@ -63,19 +97,26 @@ impl Tenure {
         if mid_transaction {
             self.heard();
         }
-        if self.leaving.is_some() {
-            return;
-        }
         let now = Instant::now();
-        self.leaving = if *self.shutdown.borrow() {
-            Some((Ending::Shutdown, now + self.drain))
-        } else if verifier.still_valid(identity).is_err() {
-            Some((Ending::IdentityExpired, now + GRACE))
-        } else if self.idle_timeout.is_some_and(|limit| now.duration_since(self.active_at) >= limit) {
-            Some((Ending::Idle, now))
-        } else {
-            None
-        };
+        if *self.shutdown.borrow() {
+            self.leave(Ending::Shutdown, now + self.drain);
+        }
+        match verifier.still_valid(identity) {
+            Ok(()) => {}
+            // Whoever took it back wants the session to stop, and not after one more statement.
+            Err(reason) if reason.is_withdrawn() => self.leave(Ending::IdentityWithdrawn, now),
+            Err(_) => self.leave(Ending::IdentityExpired, now + GRACE),
+        }
+        if self.idle_timeout.is_some_and(|limit| now.duration_since(self.active_at) >= limit) {
+            self.leave(Ending::Idle, now);
+        }
+    }
+
+    /// Of several reasons the one counts that ends the session first; of those that do so together, the first.
+    fn leave(&mut self, ending: Ending, latest: Instant) {
+        if self.leaving.is_none_or(|(_, sooner)| latest < sooner) {
+            self.leaving = Some((ending, latest));
+        }
     }
 
     pub(crate) fn is_leaving(&self) -> bool {

@@ -13,7 +13,6 @@ use exeat_wire::{
     DecodeError, Fields, FrontendMessage, Pipeline, PipelineError, Query, Request, TransactionStatus, frontend,
     split_frontend,
 };
-use tokio::time::{Interval, MissedTickBehavior};
 
 use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
@@ -25,7 +24,7 @@ use super::malformed::Malformed;
 use super::notify::{OwnNotifications, worded};
 use super::outcome::Intent;
 use super::picture::{Picture, Understood};
-use super::seat::{Seat, Tenure};
+use super::seat::{Looks, Seat, Tenure};
 use super::send::{Sender, Unsendable};
 use super::statements::Names;
 use super::stream::ClientStream;
@@ -39,10 +38,8 @@ use crate::upstream::UpstreamStream;
 pub(crate) const WINDOW_REQUESTS_MAX: usize = 1024;
 /// A client that never stops sending cannot put its own cancel off for ever.
 pub(crate) const READS_BEFORE_CANCEL_MAX: usize = 16;
-/// How long a session may finish its transaction after the identity expired.
+/// How long a session may finish its transaction after the identity expired. There is no grace where it was taken back.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
-/// How often an idle session looks whether its identity and policy still hold.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
@@ -80,18 +77,11 @@ pub(crate) struct Session {
     pub(crate) tenure: Tenure,
     pub(crate) next_request: u64,
     pub(crate) upstream_closed: bool,
-    /// When to look at the clock, the identity and the policy although nothing happens.
-    pub(crate) ticks: Interval,
+    pub(crate) looks: Looks,
     pub(crate) _counted: SessionGuard,
 }
 
 pub(crate) type Client = Inbound<ClientStream>;
-
-pub(crate) fn ticks() -> Interval {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
 
 /// Answers to the gateway's own messages on this connection.
 #[derive(Debug, Default)]
@@ -106,6 +96,7 @@ pub(crate) struct Own {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     IdentityExpired,
+    IdentityWithdrawn,
     Idle,
     Shutdown,
     PolicyChanged,
@@ -184,7 +175,7 @@ impl Session {
             tenure: seat.tenure,
             next_request: 0,
             upstream_closed: false,
-            ticks: ticks(),
+            looks: Looks::default(),
             _counted: seat.counted,
         }
     }
@@ -382,7 +373,13 @@ impl Session {
     fn window_open(&self) -> bool {
         !self.copy_in.awaited()
             && self.pipeline.due() < WINDOW_REQUESTS_MAX
-            && (!self.tenure.is_leaving() || self.mid_transaction())
+            && (!self.tenure.is_leaving() || self.inside_transaction())
+    }
+
+    /// Whether the client's next message belongs to what it began before. Statements sent ahead without end are each a
+    /// transaction of its own: a session that must leave takes no more of them.
+    fn inside_transaction(&self) -> bool {
+        self.status != TransactionStatus::Idle || self.batch_open || self.copy_in.running()
     }
 
     /// A server keeps short answers back until it is asked for them: with the window full of such nobody would move.
@@ -416,9 +413,11 @@ impl Session {
         self.io.clear(committed);
         let landed = self.cancelling.landed();
         let takes_cancel = self.cancel_due.is_none() && !self.cancelling.under_way();
+        // Sockets that always have something must not keep a session from hearing of its end.
+        let urgent = self.looks.is_overdue() || (takes_cancel && !self.cancel_key.requests.is_empty());
         let turn = tokio::select! {
             biased;
-            turn = self.io.turn(interest) => turn?,
+            turn = self.io.turn(interest), if !urgent => turn?,
             asked = self.cancel_key.requests.recv(), if takes_cancel => {
                 self.cancel_due = asked;
                 // What the client sent before it asked may be in our socket and not yet announced to us.
@@ -427,7 +426,7 @@ impl Session {
             }
             // The next one may be waiting.
             () = landed.notified() => return Ok(Turn::Flushed),
-            _ = self.ticks.tick() => {
+            () = self.looks.due() => {
                 self.look()?;
                 return Ok(Turn::Flushed);
             }

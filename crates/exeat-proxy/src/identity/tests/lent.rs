@@ -111,7 +111,7 @@ async fn who_made_it_may_take_it_back_and_then_its_sessions_end() {
         }
         assert_eq!(office.issuer.verifier.still_valid(&lent), Ok(()));
         office.handles.revoke(&issued.handle, &owner.principal).unwrap();
-        assert_eq!(office.issuer.verifier.still_valid(&lent), Err(IdentityError::HandleEnded));
+        assert_eq!(office.issuer.verifier.still_valid(&lent), Err(IdentityError::HandleRevoked));
         assert!(office.handles.by_password(issued.password.expose()).is_none());
         assert!(office.handles.revoke(&issued.handle, &owner.principal).is_err());
     }

@@ -29,8 +29,8 @@ use self::replies::{Ended, Pending};
 use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::finish::{LAST_WORDS, last_words, log_end};
-use super::seat::{Seat, Tenure};
-use super::session::{Client, Done, READS_BEFORE_CANCEL_MAX, SessionEnd};
+use super::seat::{Looks, Seat, Tenure};
+use super::session::{Client, Done, Ending, READS_BEFORE_CANCEL_MAX, SessionEnd};
 use super::stream::ClientStream;
 use crate::config::{LoadedPolicy, Target};
 use crate::identity::Verified;
@@ -149,7 +149,7 @@ impl PassThrough {
     }
 
     async fn serve(&mut self) -> Result<Infallible, SessionEnd> {
-        let mut ticks = super::session::ticks();
+        let mut looks = Looks::default();
         // Apart from the session, which reads and writes while it listens for them.
         let mut requests = std::mem::replace(&mut self.cancel_key.requests, mpsc::channel(1).1);
         let landed = self.cancelling.landed();
@@ -164,9 +164,11 @@ impl PassThrough {
                 self.cancel_in_order(asked).await?;
             }
             let takes_cancel = !self.cancelling.under_way();
+            // Sockets that always have something must not keep a session from hearing of its end.
+            let urgent = looks.is_overdue() || (takes_cancel && !requests.is_empty());
             let turn = tokio::select! {
                 biased;
-                turn = poll_fn(|cx| self.poll_turn(cx, true)) => turn,
+                turn = poll_fn(|cx| self.poll_turn(cx, true)), if !urgent => turn,
                 asked = requests.recv(), if takes_cancel => {
                     self.cancel_due = asked;
                     // What the client sent before it asked may be in our socket and not yet announced to us.
@@ -175,7 +177,7 @@ impl PassThrough {
                 }
                 // The next one may be waiting.
                 () = landed.notified() => continue,
-                _ = ticks.tick() => {
+                () = looks.due() => {
                     self.look()?;
                     continue;
                 }
@@ -237,7 +239,7 @@ impl PassThrough {
                 Ok(_) => Turn::Upstream,
             });
         }
-        let listens = !self.client_left && !self.terminated && self.window_open() && self.up.may_read();
+        let listens = !self.client_left && !self.terminated && self.takes_messages() && self.up.may_read();
         if listens && let Poll::Ready(read) = self.up.poll_read(&mut self.client, cx) {
             return Poll::Ready(match read {
                 Ok(0) | Err(_) => Turn::ClientClosed,
@@ -315,6 +317,14 @@ impl PassThrough {
 
     /// What both sides are told, and what the record says.
     async fn finish(mut self: Box<Self>, end: SessionEnd) {
+        if let SessionEnd::Leaving(Ending::IdentityWithdrawn) = end
+            && self.pipeline.due() > 0
+        {
+            // What runs must not run on for somebody who may not be here.
+            self.cancelling.settle().await;
+            self.cancelling.forward(&self.target, &self.upstream_key, None);
+            let _ = timeout(LAST_WORDS, self.cancelling.settle()).await;
+        }
         let words = match &end {
             // The client sees what it would see without a gateway.
             SessionEnd::UpstreamClosed => None,

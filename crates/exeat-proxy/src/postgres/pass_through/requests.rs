@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use exeat_store::StoreError;
 use exeat_store::record::{Decision, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt, Statement};
-use exeat_wire::{Request, Sent, Walked, encode, peek};
+use exeat_wire::{Request, Sent, TransactionStatus, Walked, encode, peek};
 
 use super::super::outcome::policy_ref;
 use super::super::send::{OWN_NAME, POISON_SQL, Unsendable};
@@ -24,7 +24,7 @@ impl PassThrough {
         let mut bytes = std::mem::take(&mut self.up.bytes);
         let mut taken = Ok(());
         self.in_doubt = false;
-        while taken.is_ok() && !self.terminated && (self.up.is_inside_message() || self.window_open()) {
+        while taken.is_ok() && !self.terminated && (self.up.is_inside_message() || self.takes_messages()) {
             let start = self.up.walked;
             match self.up.step(&bytes) {
                 Ok(Walked::More) => break,
@@ -302,6 +302,13 @@ impl PassThrough {
 
     pub(super) fn window_open(&self) -> bool {
         self.pipeline.due() < WINDOW_REQUESTS_MAX && !self.in_doubt
+    }
+
+    /// A session that must leave takes no more than what goes on with what the client began before: statements sent
+    /// ahead without end are each a transaction of its own.
+    pub(super) fn takes_messages(&self) -> bool {
+        let inside = self.status != TransactionStatus::Idle || self.batch_open || self.pipeline.is_copying_in();
+        self.window_open() && (inside || !self.tenure.is_leaving())
     }
 }
 
