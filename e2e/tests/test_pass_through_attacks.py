@@ -86,6 +86,24 @@ def test_a_bind_is_recorded_with_the_text_of_its_parse(gateway, client):
     assert bound["body"]["sql"]["sha256"] == of_type(lines(gateway), "statement.parse")[0]["body"]["sql"]["sha256"]
 
 
+def test_texts_that_differ_in_another_encoding_differ_on_record(gateway, client):
+    client.cycle(wire.query("SET client_encoding = 'LATIN1'"))
+    for last in (b"\xe8", b"\xe9"):
+        assert tags_of(client.cycle(wire.message("Q", b"SELECT 'caf" + last + b"'\0")))[-1] == "Z"
+        name = b"caf" + last + b"\0"
+        client.cycle(wire.message("P", name + b"SELECT '" + last + b"'\0\0\0"), wire.SYNC)
+        client.cycle(wire.message("B", b"\0" + name + b"\0" * 6), wire.execute(), wire.SYNC)
+    client.cycle(wire.query("SET client_encoding = 'UTF8'"))
+    client.cycle(wire.query("SELECT 1"))
+    wait_until("all is on record", lambda: len(of_type(lines(gateway), "statement.intent")) >= 7)
+    told = [e["body"] for e in lines(gateway) if e["type"] in ("statement.intent", "statement.parse")]
+    assert [body.get("encoding") for body in told] == [None, *["LATIN1"] * 7, None]
+    first, second = told[1:4], told[4:7]
+    assert len({body["digest"] for body in first + second}) == 4
+    assert [body["digest"] for body in first[1:]] == [first[1]["digest"]] * 2
+    assert [body.get("name") for body in first + second] == [None, *["caf\\xe8"] * 2, None, *["caf\\xe9"] * 2]
+
+
 def test_what_ran_behind_a_copy_that_failed_is_not_recorded_as_skipped(gateway, client, shop):
     admin(shop, "CREATE TABLE IF NOT EXISTS marks (number integer); TRUNCATE marks")
     client.send(

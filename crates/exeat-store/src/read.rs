@@ -52,6 +52,8 @@ pub struct BlobRef {
     pub bytes: u64,
     /// Of the stored bytes, hex.
     pub sha256: String,
+    /// Of the text inside, as PostgreSQL calls it, where it is not UTF-8.
+    pub encoding: Option<String>,
 }
 
 /// One event of the record.
@@ -104,6 +106,10 @@ impl Event {
             offset: number("offset")?,
             bytes: number("bytes")?,
             sha256: found.get("sha256")?.as_str()?.to_owned(),
+            encoding: match kind {
+                BlobKind::Sql => self.body("encoding").and_then(Value::as_str).map(str::to_owned),
+                BlobKind::Parameters | BlobKind::Lists => None,
+            },
         })
     }
 
@@ -134,8 +140,14 @@ impl Log {
         Ok(Events { paths: paths.into_iter(), current: None })
     }
 
-    /// The text of a blob that an event of this session names.
+    /// The text of a blob that an event of this session names, as [`shown`].
     pub fn unseal(&mut self, session: &str, blob: &BlobRef, keys: &KeySet) -> Result<String, StoreError> {
+        let plain = self.unseal_bytes(session, blob, keys)?;
+        Ok(shown(plain, blob.encoding.as_deref()))
+    }
+
+    /// The same, byte for byte as it was sealed.
+    pub fn unseal_bytes(&mut self, session: &str, blob: &BlobRef, keys: &KeySet) -> Result<Vec<u8>, StoreError> {
         let refused = || StoreError::Unsealing { what: blob.kind.as_str(), session: session.to_owned() };
         if !self.keys.contains_key(session) {
             let key = self.find_key(session, keys)?;
@@ -147,8 +159,7 @@ impl Log {
         if hex::text(digest(&SHA256, &sealed).as_ref()) != blob.sha256 {
             return Err(refused());
         }
-        let plain = key.open(blob.kind.aad(), &sealed).ok_or_else(refused)?;
-        String::from_utf8(plain).map_err(|_| refused())
+        key.open(blob.kind.aad(), &sealed).ok_or_else(refused)
     }
 
     fn find_key(&self, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {
@@ -237,6 +248,34 @@ impl Iterator for Events {
             }
         }
     }
+}
+
+/// A client's bytes as text: decoded where the encoding is one we read, else with every byte that is not ASCII as
+/// `\xNN`, and a backslash as two. For people: [`Log::unseal_bytes`] has it as it came.
+pub fn shown(bytes: Vec<u8>, encoding: Option<&str>) -> String {
+    let bytes = match encoding {
+        // Every byte is the code point of its character.
+        Some("LATIN1") => return bytes.into_iter().map(char::from).collect(),
+        None | Some("UTF8" | "SQL_ASCII") => match String::from_utf8(bytes) {
+            Ok(text) => return text,
+            Err(problem) => problem.into_bytes(),
+        },
+        Some(_) => bytes,
+    };
+    if bytes.is_ascii() { bytes.into_iter().map(char::from).collect() } else { escaped(&bytes) }
+}
+
+/// Bytes that are no text: what is not ASCII as `\xNN`, and a backslash as two.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'\\' => text.push_str("\\\\"),
+            0..=0x7f => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    text
 }
 
 /// The event as one line for people: when, what, who, and what came of it. Shows nothing that is sealed.

@@ -68,6 +68,13 @@ pub fn named(frame: &[u8]) -> Option<(u8, &[u8])> {
     rest.is_empty().then_some((*kind, name))
 }
 
+/// The setting that a ParameterStatus names, and its value.
+pub fn parameter_status(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, rest) = c_str(frame.get(HEADER_BYTES..)?)?;
+    let (value, rest) = c_str(rest)?;
+    rest.is_empty().then_some((name, value))
+}
+
 /// The tag of a CommandComplete.
 pub fn command_tag(frame: &[u8]) -> Option<&[u8]> {
     query(frame)
@@ -167,6 +174,14 @@ mod tests {
         assert_eq!(query(&out), Some(&b"SELECT 1"[..]));
         out.extend_from_slice(b"more");
         assert_eq!(query(&out), None);
+    }
+
+    #[test]
+    fn a_parameter_status_shows_its_setting() {
+        let mut out = BytesMut::new();
+        encode::parameter_status(&mut out, "client_encoding", "LATIN1").unwrap();
+        assert_eq!(parameter_status(&out), Some((&b"client_encoding"[..], &b"LATIN1"[..])));
+        assert_eq!(parameter_status(&out[..out.len() - 1]), None);
     }
 
     #[test]

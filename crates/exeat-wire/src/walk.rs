@@ -93,12 +93,12 @@ fn kept(peer: Peer, tag: u8) -> Option<Kept> {
         // The server takes COPY data in messages of any size it can allocate.
         (Peer::Client, b'd') => Kept { limit_bytes: BACKEND_FRAME_BYTES_MAX, whole_bytes: 0 },
         (Peer::Server, b'E' | b'N') => Kept { limit_bytes: BACKEND_FRAME_BYTES_MAX, whole_bytes: ERROR_HEAD_BYTES },
-        (Peer::Server, b'C' | b'Z') => whole(BACKEND_SHORT_FRAME_BYTES_MAX),
+        (Peer::Server, b'C' | b'Z' | b'S') => whole(BACKEND_SHORT_FRAME_BYTES_MAX),
         (Peer::Server, b'D' | b'd' | b'V') => Kept { limit_bytes: BACKEND_FRAME_BYTES_MAX, whole_bytes: 0 },
         (
             Peer::Server,
-            b'R' | b'K' | b'S' | b'T' | b'I' | b'A' | b'1' | b'2' | b'3' | b'n' | b't' | b's' | b'G' | b'H' | b'W'
-            | b'c' | b'v',
+            b'R' | b'K' | b'T' | b'I' | b'A' | b'1' | b'2' | b'3' | b'n' | b't' | b's' | b'G' | b'H' | b'W' | b'c'
+            | b'v',
         ) => Kept { limit_bytes: BACKEND_SHORT_FRAME_BYTES_MAX, whole_bytes: 0 },
         (Peer::Client | Peer::Server, _) => return None,
     })

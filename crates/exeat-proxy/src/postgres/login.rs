@@ -343,7 +343,7 @@ async fn open(
     };
     let welcome = welcome(&seat.cancel_key, &connected.parameters);
     if granted.policy.policy.unrestricted(&principal, &granted.target.name) {
-        return Ok(Road::PassThrough(Box::new(PassThrough::new(seat, &welcome))));
+        return Ok(Road::PassThrough(Box::new(PassThrough::new(seat, &welcome, &connected.parameters))));
     }
     let role = granted.login.role.clone().unwrap_or_else(|| granted.login.user.clone());
     let picture = Picture::new(principal, &granted.target.name, granted.policy, role);

@@ -125,8 +125,10 @@ pub struct Statement<'a> {
     pub name: Option<&'a str>,
     /// Portal's name, where the client gave one.
     pub portal: Option<&'a str>,
-    /// Sealed.
-    pub sql: &'a str,
+    /// Sealed, byte for byte as it came.
+    pub sql: &'a [u8],
+    /// The client's encoding, where it is another than UTF-8.
+    pub encoding: Option<&'a str>,
     /// Sealed.
     pub parameters: &'a [Parameter<'a>],
     pub fingerprint: Option<&'a str>,
@@ -144,13 +146,19 @@ pub struct Statement<'a> {
 
 impl<'a> Statement<'a> {
     /// A statement about which nothing is known but its text; the rest is filled in by struct update.
-    pub fn new(request_id: &'a str, sql: &'a str, decision: Decision, policy: PolicyRef<'a>) -> Self {
+    pub fn new(
+        request_id: &'a str,
+        sql: &'a (impl AsRef<[u8]> + ?Sized),
+        decision: Decision,
+        policy: PolicyRef<'a>,
+    ) -> Self {
         Self {
             request_id,
             protocol: Protocol::Simple,
             name: None,
             portal: None,
-            sql,
+            sql: sql.as_ref(),
+            encoding: None,
             parameters: &[],
             fingerprint: None,
             kinds: &[],

@@ -311,7 +311,7 @@ impl SessionRecord {
         self.entry.opens = opens;
         let forgotten = if opens && self.open.len() >= OPEN_INTENTS_MAX { self.open.front() } else { None };
         self.entry.closes.extend(forgotten.map(|(_, seq)| *seq));
-        let (text, fresh) = self.seal_text(statement.sql.as_bytes())?;
+        let (text, fresh) = self.seal_text(statement.sql)?;
         let parameters = if statement.parameters.is_empty() {
             None
         } else {
@@ -327,7 +327,7 @@ impl SessionRecord {
         let appended = self.finish(Some(statement.policy))?;
         if fresh {
             let stored = text.stored.appended(appended);
-            self.sealed.insert(statement.sql.as_bytes(), SealedText { stored, ..text });
+            self.sealed.insert(statement.sql, SealedText { stored, ..text });
         }
         Ok(RecordReceipt { seq: appended.seq })
     }
@@ -449,6 +449,7 @@ fn render_statement(entry: &mut Entry, statement: &Statement<'_>, blobs: &Blobs)
                 },
             );
             push_hex(body.key("digest"), &blobs.text.digest);
+            body.optional("encoding", statement.encoding);
             body.optional("fingerprint", statement.fingerprint);
             if lists {
                 body.texts("kinds", statement.kinds.iter().copied());

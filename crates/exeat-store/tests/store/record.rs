@@ -409,3 +409,35 @@ fn sixteen_threads_write_one_order() {
         }
     }
 }
+
+#[test]
+fn a_text_in_another_encoding_is_kept_byte_for_byte_and_shown_as_well_as_it_can_be() {
+    let place = Place::new();
+    let recorder = place.open();
+    let principal = principal();
+    let mut session = recorder.start_session(&start("s1", &principal)).unwrap();
+    let texts: [(&[u8], Option<&str>, &str); 5] = [
+        (b"select 'caf\xe9'", Some("LATIN1"), "select 'caf\u{e9}'"),
+        (b"select 'caf\xe8'", Some("LATIN1"), "select 'caf\u{e8}'"),
+        (b"select '\x83\x5c'", Some("SJIS"), "select '\\x83\\\\'"),
+        (b"select 'caf\xe9'", None, "select 'caf\\xe9'"),
+        ("select 'caf\u{e9}'".as_bytes(), None, "select 'caf\u{e9}'"),
+    ];
+    for (number, (sql, encoding, _)) in texts.iter().enumerate() {
+        let request = number.to_string();
+        let statement = exeat_store::record::Statement { sql, encoding: *encoding, ..allowed(&request, "") };
+        let _ = session.intent(&statement).unwrap();
+    }
+    let _ = session.commit().unwrap();
+    let mut log = open_log(&place.data()).unwrap();
+    let events = place.of_kind("statement.intent");
+    for (event, (sql, encoding, shown)) in events.iter().zip(texts) {
+        let blob = event.blob(BlobKind::Sql).unwrap();
+        assert_eq!(event.body("encoding").and_then(Value::as_str), encoding);
+        assert_eq!(log.unseal_bytes("s1", &blob, &place.keys()).unwrap(), sql);
+        assert_eq!(log.unseal("s1", &blob, &place.keys()).unwrap(), shown);
+    }
+    let digest = |index: usize| events[index].body("digest").cloned().unwrap();
+    assert_ne!(digest(0), digest(1));
+    assert_eq!(digest(0), digest(3), "of the bytes");
+}

@@ -58,7 +58,9 @@ pub(crate) struct PassThrough {
     record: SessionRecord,
     request_ids: RequestIds,
     requests: u64,
-    no_text: Arc<str>,
+    no_text: Arc<[u8]>,
+    /// As the server last announced it, where it is not UTF-8.
+    encoding: Option<String>,
     /// A statement of the Query in front that has ended, and waits to be known as the last.
     pending: Option<Pending>,
     /// The Query in front has had an outcome that was not its last, and nothing has come of it since.
@@ -100,7 +102,7 @@ enum Turn {
 }
 
 impl PassThrough {
-    pub(crate) fn new(seat: Seat, welcome: &[u8]) -> Self {
+    pub(crate) fn new(seat: Seat, welcome: &[u8], parameters: &[(String, String)]) -> Self {
         let Client { stream: client, buffer: client_bytes, .. } = seat.client;
         let mut down = Duct::new(Peer::Server, BytesMut::new());
         down.close_with(welcome);
@@ -119,7 +121,8 @@ impl PassThrough {
             notes: Notes::default(),
             record: seat.record,
             requests: 0,
-            no_text: Arc::from(""),
+            no_text: Arc::from(&b""[..]),
+            encoding: parameters.iter().find_map(|(name, value)| replies::encoding(name, value.as_bytes())?),
             pending: None,
             unended: false,
             status: TransactionStatus::Idle,

@@ -18,7 +18,7 @@ const TEXT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The text of a prepared statement, while it is remembered.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    pub(super) sql: Arc<str>,
+    pub(super) sql: Arc<[u8]>,
     pub(super) forgets: Option<Forgets>,
     texts: Arc<AtomicU64>,
 }
@@ -77,7 +77,7 @@ impl Notes {
         self.names.synced();
     }
 
-    pub(super) fn parsed(&mut self, name: &[u8], sql: &str) -> ChangeId {
+    pub(super) fn parsed(&mut self, name: &[u8], sql: &[u8]) -> ChangeId {
         let name = kept(name);
         let bytes = self.texts.load(Ordering::Relaxed).saturating_add(wide(sql.len()));
         if bytes > TEXT_BYTES_MAX || !self.names.has_room() {
@@ -102,7 +102,7 @@ impl Notes {
     }
 
     /// A simple Query drops the unnamed statement and portal, and what its text takes away.
-    pub(super) fn queried(&mut self, sql: &str) -> ChangeId {
+    pub(super) fn queried(&mut self, sql: &[u8]) -> ChangeId {
         self.names.query(forgets(sql).into_iter().collect())
     }
 
@@ -140,15 +140,14 @@ fn kept(name: &[u8]) -> String {
 /// The prepared statements that this text may take away. It is not parsed: wherever it speaks of such a thing and does
 /// nothing but name one of them, nothing is known of any of them afterwards. A text that puts the word together while
 /// it runs is not recognised.
-fn forgets(sql: &str) -> Option<Forgets> {
-    let bytes = sql.as_bytes();
+fn forgets(bytes: &[u8]) -> Option<Forgets> {
     let begins = |at: usize, word: &[u8]| {
         let here = bytes.get(at..at.saturating_add(word.len()));
         here.is_some_and(|here| here.eq_ignore_ascii_case(word))
     };
     let mut starts = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b'd' | b'D'));
     let speaks = starts.any(|(at, _)| begins(at, b"deallocate") || begins(at, b"discard"));
-    speaks.then(|| only_deallocates(sql).map_or(Forgets::All, Forgets::One))
+    speaks.then(|| std::str::from_utf8(bytes).ok().and_then(only_deallocates).map_or(Forgets::All, Forgets::One))
 }
 
 /// The name in a text that is `DEALLOCATE [PREPARE] name [;]` and nothing else.
@@ -251,13 +250,13 @@ mod tests {
     fn names_are_one_where_the_server_takes_them_for_one() {
         let long = "n".repeat(NAME_BYTES_MAX);
         let mut notes = Notes::default();
-        let first = notes.parsed(format!("{long}x").as_bytes(), "SELECT 1");
+        let first = notes.parsed(format!("{long}x").as_bytes(), b"SELECT 1");
         notes.confirm(first);
         let closed = notes.closed(b'S', format!("{long}y").as_bytes());
         notes.confirm(closed);
         assert!(notes.statement(format!("{long}x").as_bytes()).is_none());
         let [one, other] = [&b"caf\xe8"[..], b"caf\xe9"];
-        let change = notes.parsed(one, "SELECT 1");
+        let change = notes.parsed(one, b"SELECT 1");
         notes.confirm(change);
         assert!(notes.statement(one).is_some() && notes.statement(other).is_none());
     }
@@ -265,9 +264,9 @@ mod tests {
     #[test]
     fn what_a_text_deallocates_is_forgotten() {
         let one = |name: &str| Some(Forgets::One(name.to_owned()));
-        assert_eq!(forgets("DEALLOCATE _pg3_0"), one("_pg3_0"));
-        assert_eq!(forgets(" deallocate PREPARE S1 ;"), one("s1"));
-        assert_eq!(forgets("DEALLOCATE \"S1\""), one("S1"));
+        assert_eq!(forgets(b"DEALLOCATE _pg3_0"), one("_pg3_0"));
+        assert_eq!(forgets(b" deallocate PREPARE S1 ;"), one("s1"));
+        assert_eq!(forgets(b"DEALLOCATE \"S1\""), one("S1"));
         for sql in [
             "DEALLOCATE s; PREPARE s AS SELECT 2",
             "DEALLOCATE ALL",
@@ -277,8 +276,9 @@ mod tests {
             "discard all",
             "DO $$ BEGIN EXECUTE 'Deallocate s'; END $$",
         ] {
-            assert_eq!(forgets(sql), Some(Forgets::All), "{sql}");
+            assert_eq!(forgets(sql.as_bytes()), Some(Forgets::All), "{sql}");
         }
-        assert_eq!(forgets("SELECT d, disc, dealloc FROM t"), None);
+        assert_eq!(forgets(b"DEALLOCATE caf\xe9"), Some(Forgets::All), "in another encoding");
+        assert_eq!(forgets(b"SELECT d, disc, dealloc FROM t"), None);
     }
 }

@@ -17,6 +17,9 @@ use super::notes::{Bound, Owed, Run};
 /// What may wait behind a statement that waits to be known as the last: notices of the next one, say.
 const HELD_BYTES_MAX: usize = 256 * 1024;
 
+/// The name of an encoding stands in every line of the record; the server's longest has 14 bytes.
+const ENCODING_BYTES_MAX: usize = 32;
+
 /// How a statement ended, as the server said it.
 pub(super) struct Ended<'a> {
     pub(super) result: OutcomeResult,
@@ -105,6 +108,12 @@ impl PassThrough {
         }
         match self.pipeline.on_answer(answer)? {
             Step::Asynchronous => {
+                let status = peek::parameter_status(seen).filter(|_| answer == Answer::ParameterStatus);
+                if let Some((name, value)) = status
+                    && let Some(now) = encoding(&String::from_utf8_lossy(name), value)
+                {
+                    self.encoding = now;
+                }
                 self.bound_held()?;
                 Ok(Released::AsItIs)
             }
@@ -366,6 +375,16 @@ enum Released {
     /// It and what follows, until the next message of the same answer has been seen.
     Held,
     Instead(BytesMut),
+}
+
+/// What a setting that the server announces says of the client's encoding: `None` nothing, `Some(None)` that it is
+/// UTF-8.
+pub(super) fn encoding(name: &str, value: &[u8]) -> Option<Option<String>> {
+    if name != "client_encoding" {
+        return None;
+    }
+    let name = value.iter().take(ENCODING_BYTES_MAX).filter(|byte| byte.is_ascii_graphic());
+    Some(Some(name.copied().map(char::from).collect()).filter(|name: &String| name != "UTF8"))
 }
 
 fn not_recorded() -> BytesMut {

@@ -90,10 +90,10 @@ impl PassThrough {
     fn query(&mut self, frame: &[u8]) -> Result<(), Unforwarded> {
         self.check_policy()?;
         let request = self.new_request();
-        let sql = text(peek::query(frame));
-        let change = self.notes.queried(&sql);
+        let sql = peek::query(frame).unwrap_or_default();
+        let change = self.notes.queried(sql);
         let owed = Owed::Query { run: Run::of(request), change };
-        let recorded = self.record_intent(request, Statement { sql: &sql, ..unnamed() });
+        let recorded = self.record_intent(request, Statement { sql, ..unnamed() });
         self.batch_open = false;
         self.forward(recorded, Request::Query, owed)
     }
@@ -102,12 +102,11 @@ impl PassThrough {
         self.check_policy()?;
         let request = self.new_request();
         let view = peek::parse(frame);
-        let (name, sql) = (text(view.map(|view| view.name)), text(view.map(|view| view.sql)));
-        let change = self.notes.parsed(name.as_bytes(), &sql);
-        let recorded = self.record_parse(
-            request,
-            Statement { protocol: Protocol::Extended, name: Some(&name), sql: &sql, ..unnamed() },
-        );
+        let (name, sql) = view.map(|view| (view.name, view.sql)).unwrap_or_default();
+        let change = self.notes.parsed(name, sql);
+        let name = named(name);
+        let recorded =
+            self.record_parse(request, Statement { protocol: Protocol::Extended, name: Some(&name), sql, ..unnamed() });
         self.batch_open = true;
         self.forward(recorded, Request::Parse, Owed::Parse { change })
     }
@@ -122,7 +121,7 @@ impl PassThrough {
         };
         let known = self.notes.statement(statement).map(|known| (Arc::clone(&known.sql), known.forgets.clone()));
         let (sql, forgets) = known.unwrap_or_else(|| (Arc::clone(&self.no_text), None));
-        let (portal_name, statement_name) = (String::from_utf8_lossy(portal), String::from_utf8_lossy(statement));
+        let (portal_name, statement_name) = (named(portal), named(statement));
         let values = view.as_ref().map_or(&[][..], |view| view.parameters.as_slice());
         let parameters: Vec<Parameter<'_>> =
             values.iter().map(|(value, binary)| Parameter { value: *value, binary: *binary }).collect();
@@ -149,7 +148,7 @@ impl PassThrough {
             Some(portal) => (portal, Ok(None)),
             None => {
                 let request = self.new_request();
-                let name = String::from_utf8_lossy(name);
+                let name = named(name);
                 let intent = Statement { protocol: Protocol::Extended, portal: Some(&name), ..unnamed() };
                 (Bound::new(request, None), self.record_intent(request, intent).map(Some))
             }
@@ -291,13 +290,15 @@ impl PassThrough {
     fn record_intent(&mut self, request: u64, statement: Statement<'_>) -> Result<RecordReceipt, StoreError> {
         self.request_ids.name(request);
         let request_id = self.request_ids.named();
-        self.record.intent(&Statement { request_id, policy: policy_ref(&self.policy), ..statement })
+        let encoding = self.encoding.as_deref();
+        self.record.intent(&Statement { request_id, encoding, policy: policy_ref(&self.policy), ..statement })
     }
 
     fn record_parse(&mut self, request: u64, statement: Statement<'_>) -> Result<RecordReceipt, StoreError> {
         self.request_ids.name(request);
         let request_id = self.request_ids.named();
-        self.record.parse(&Statement { request_id, policy: policy_ref(&self.policy), ..statement })
+        let encoding = self.encoding.as_deref();
+        self.record.parse(&Statement { request_id, encoding, policy: policy_ref(&self.policy), ..statement })
     }
 
     pub(super) fn window_open(&self) -> bool {
@@ -326,7 +327,10 @@ fn unnamed() -> Statement<'static> {
     Statement::new("", "", Decision::Allow, PolicyRef { version: 0, sha256: "" })
 }
 
-/// What a malformed message does not have stays empty: the server answers it with an error.
-fn text(bytes: Option<&[u8]>) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes.unwrap_or_default())
+/// A name as a line of the record shows it, in whatever encoding it is. Names that differ never look the same.
+fn named(name: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(name) {
+        Ok(text) if !name.contains(&b'\\') => Cow::Borrowed(text),
+        Ok(_) | Err(_) => Cow::Owned(exeat_store::read::escaped(name)),
+    }
 }
