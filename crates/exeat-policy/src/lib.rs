@@ -1,6 +1,7 @@
 //! Who may do what under which obligations: labels, rules, decision.
 //! Pure. Never sees SQL text, wire bytes or a clock.
 
+pub mod baseline;
 mod check;
 pub mod decision;
 pub mod document;

@@ -48,6 +48,7 @@ pub enum KeySource {
 pub struct KeySet {
     wrap: LessSafeKey,
     digest: hmac::Key,
+    probes: hmac::Key,
     check: [u8; KEY_BYTES],
 }
 
@@ -85,13 +86,19 @@ impl KeySet {
         let root = Salt::new(HKDF_SHA256, b"exeat master v1").extract(master.as_slice());
         let wrap = aead_key(expand(&root, b"wrap session keys v1")?.as_slice())?;
         let digest = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest statements v1")?.as_slice());
+        let probes = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest probed values v1")?.as_slice());
         let check = *expand(&root, b"recognise the master v1")?;
-        Ok(Self { wrap, digest, check })
+        Ok(Self { wrap, digest, probes, check })
     }
 
     /// A digest that only holders of the master can compute: a plain hash of a short literal could be guessed.
     pub(crate) fn digest(&self, text: &[u8]) -> hmac::Tag {
         hmac::sign(&self.digest, text)
+    }
+
+    /// The key under which probed values are told apart; the values themselves are kept nowhere.
+    pub(crate) fn probes(&self) -> &hmac::Key {
+        &self.probes
     }
 
     /// Compares the master with the one the data was sealed with; writes the check at first start. `fresh` says

@@ -1,4 +1,5 @@
-//! Durable state: the audit record, the keys that seal it, and the secrets of the configuration.
+//! Durable state: the audit record, the keys that seal it, what else must outlive the gateway, and the secrets of the
+//! configuration.
 //! Everything a caller gets back from here is proof of a finished write. Never sees a protocol, and never an
 //! unmasked row; SQL and parameters reach a file only sealed.
 
@@ -8,5 +9,6 @@ pub mod keys;
 pub mod read;
 pub mod record;
 pub mod secret;
+pub mod state;
 
 pub use error::{StoreError, chain};

@@ -70,12 +70,18 @@ const BANNED: [(&str, &str); 12] = [
 ];
 
 /// More than one version in the graph, and who brings the other.
-const DUPLICATES: [(&str, &str); 10] = [
+const DUPLICATES: [(&str, &str); 16] = [
     ("base64", "postgres-protocol still uses 0.22"),
+    ("block-buffer", "as digest"),
+    ("cpufeatures", "as digest"),
+    ("crypto-common", "as digest"),
+    ("digest", "sqlx still uses 0.10, postgres-protocol a later one"),
     ("getrandom", "ring uses 0.2, tempfile and uuid a later one"),
+    ("hashbrown", "sqlx and indexmap disagree"),
     ("itertools", "bindgen and prost-build disagree; build time only"),
     ("linux-raw-sys", "as rustix"),
     ("rustix", "the grammar's build script uses 0.38; build time only"),
+    ("sha2", "as digest"),
     ("shlex", "bindgen and cc disagree; build time only"),
     ("syn", "derive macros on their way from 2 to 3; build time only"),
     ("synstructure", "as syn"),

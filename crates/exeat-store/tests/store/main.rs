@@ -6,3 +6,5 @@ mod common;
 mod failure;
 #[cfg(test)]
 mod record;
+#[cfg(test)]
+mod state;
