@@ -15,7 +15,10 @@ export PATH := $(shell .ci/path)
 SECONDS ?= 30
 FUZZ := wire_decode wire_session
 
-.PHONY: help demo test check deps fuzz e2e e2e-tools peers peers-quick bench full clean
+# The corpus is no part of the repository.
+CORPUS ?= ../shared/redteam
+
+.PHONY: help demo test check deps fuzz e2e e2e-tools peers peers-quick redteam bench full clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +73,12 @@ peers: ## real clients' own suites, direct and through the gateway, test by test
 peers-quick: ## a part of them in at most five minutes; those that are not installed are left out by name
 	@cargo build --quiet --locked -p exeat
 	@$(PYTHON) e2e/peers/run --quick $(PEERS)
+
+redteam: ## attacks that must get nothing, and work that must go on (CORPUS=folder, REDTEAM='--only setop' to choose)
+	cargo build --locked -p exeat
+	@failed=0; for role in superuser rt_agent; do \
+	    $(STAGE) redteam-$$role $(PYTHON) e2e/redteam --corpus $(CORPUS) --role $$role $(REDTEAM) || failed=1; \
+	done; exit $$failed
 
 bench: ## what it costs: queries, bulk, connections, memory; direct, pgbouncer and Exeat in one run (BENCH="--only points" to choose)
 	@.ci/deps bench

@@ -24,7 +24,7 @@ class Dsn:
     host: str
     port: int
     user: str
-    password: str
+    password: str | None
     dbname: str
     sslmode: str = "disable"
     sslrootcert: str | None = None
@@ -36,7 +36,7 @@ class Dsn:
         ]
         if self.sslrootcert:
             parts.append(("sslrootcert", self.sslrootcert))
-        return " ".join(f"{name}={_quoted(value)}" for name, value in parts)
+        return " ".join(f"{name}={_quoted(value)}" for name, value in parts if value is not None)
 
     def shell_line(self, name):
         return f"{name}={shlex.quote(self.text())}"

