@@ -1,16 +1,33 @@
 //! Masks: what stands in a sealed cell instead of its value, valid in the column's type and in the cell's format.
-//! Pure. A type that a mask cannot be written in becomes NULL, and NULL stays NULL. What does not decode as UTF-8
-//! is replaced whole. No mask ever depends on more of the value than it shows.
+//! Pure. A type that a mask cannot be written in becomes NULL, and NULL stays NULL unless policy hides it. What does
+//! not decode as UTF-8 is replaced whole. No mask ever depends on more of the value than it shows.
 
-use exeat_policy::Mask;
+mod bytea;
+mod date;
+pub mod keyed;
+mod kin;
+mod network;
+mod number;
+mod partial;
+
+use std::sync::Arc;
+
+use exeat_policy::{Generalize, Mask, Nulls};
 use exeat_wire::{CellAction, Format};
+
+pub use self::keyed::{LabelKeys, MaskKeys};
+pub use self::kin::TypeKin;
+
+use self::date::DateKin;
+use self::keyed::Input;
+use self::number::NumberKin;
 
 /// What a client sees instead of a text.
 pub const REDACTED: &str = "[redacted by exeat]";
 
-/// Longest value a partial mask shows the ends of. What identifies somebody by its ends is short; a longer text is
-/// redacted, so that masking never holds more of a row than this.
-pub const PARTIAL_BYTES_MAX: usize = 64 * 1024;
+/// Longest value a mask looks at. What identifies somebody is short; of a longer value nothing is told, so that
+/// masking never holds more of a row than this.
+pub const SEEN_BYTES_MAX: usize = 64 * 1024;
 
 /// The same as a JSON string.
 const REDACTED_JSON: &str = "\"[redacted by exeat]\"";
@@ -18,52 +35,14 @@ const REDACTED_JSON: &str = "\"[redacted by exeat]\"";
 /// jsonb in binary format is a version byte and the text.
 const JSONB_VERSION: u8 = 1;
 
-/// Types by what can be written into them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TypeKin {
-    /// text, varchar, name, citext.
-    Text,
-    /// bpchar: blanks at the end are padding, not value.
-    PaddedText,
-    Json,
-    Jsonb,
-    Bytea,
-    /// Everything else, arrays of the above included: only NULL is surely valid.
-    Other,
-}
-
-/// OIDs of built-in types are fixed in the server's sources.
-const BYTEA: u32 = 17;
-const NAME: u32 = 19;
-const TEXT: u32 = 25;
-const JSON: u32 = 114;
-const BPCHAR: u32 = 1042;
-const VARCHAR: u32 = 1043;
-const JSONB: u32 = 3802;
-
-impl TypeKin {
-    /// By OID; `name` is the catalog's name of the type, for those that extensions bring. A type of that name that
-    /// is not the extension's own gets a mask its input may not accept, but never its value.
-    pub fn of(oid: u32, name: Option<&str>) -> Self {
-        match oid {
-            TEXT | VARCHAR | NAME => Self::Text,
-            BPCHAR => Self::PaddedText,
-            JSON => Self::Json,
-            JSONB => Self::Jsonb,
-            BYTEA => Self::Bytea,
-            _ if name == Some("citext") => Self::Text,
-            _ => Self::Other,
-        }
-    }
-}
-
 /// How the cells of one column are replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MaskEncoder {
     action: Action,
+    nulls: Nulls,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Action {
     Null,
     /// The same bytes whatever the value.
@@ -73,36 +52,95 @@ enum Action {
         last: usize,
         padded: bool,
     },
+    Hash(Keyed),
+    Token(Keyed),
+    Date {
+        how: Generalize,
+        kin: DateKin,
+        format: Format,
+    },
+    Number {
+        bucket: u64,
+        kin: NumberKin,
+        format: Format,
+    },
+    Network {
+        how: Generalize,
+        format: Format,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Keyed {
+    keys: Arc<LabelKeys>,
+    kin: TypeKin,
+    format: Format,
+    /// For what is not digested or encrypted; `None` is NULL.
+    redacted: Option<Box<[u8]>>,
 }
 
 impl MaskEncoder {
-    /// `Mask::Refuse` never gets here: its statements are refused. Should one, its cells are NULL.
-    pub fn plan(mask: Mask, kin: TypeKin, format: Format) -> Self {
+    /// `Mask::Refuse` never gets here: its statements are refused. Should one, its cells are NULL. Digests and tokens
+    /// for which there are no keys are redacted.
+    pub fn plan(mask: Mask, kin: TypeKin, format: Format, keys: Option<Arc<LabelKeys>>) -> Self {
+        let redacted = redacted(kin, format);
+        let constant = |redacted: Option<Box<[u8]>>| redacted.map_or(Action::Null, Action::Constant);
         let action = match mask {
             Mask::Nullify | Mask::Refuse => Action::Null,
-            Mask::Redact => redact(kin, format),
-            Mask::Partial { first, last } => match kin {
-                TypeKin::Text => Action::Partial { first: first.into(), last: last.into(), padded: false },
-                TypeKin::PaddedText => Action::Partial { first: first.into(), last: last.into(), padded: true },
-                TypeKin::Json | TypeKin::Jsonb | TypeKin::Bytea | TypeKin::Other => Action::Null,
+            Mask::Redact => constant(redacted),
+            Mask::Partial { first, last } if kin.is_text() => {
+                let padded = kin == TypeKin::PaddedText;
+                Action::Partial { first: first.into(), last: last.into(), padded }
+            }
+            Mask::Partial { .. } => Action::Null,
+            Mask::Generalize(how) => generalize(how, kin, format),
+            Mask::Hash if !keyed::hashes(kin) => Action::Null,
+            Mask::Token if !keyed::tokens(kin) => Action::Null,
+            Mask::Hash | Mask::Token => match keys {
+                Some(keys) => {
+                    let keyed = Keyed { keys, kin, format, redacted };
+                    if mask == Mask::Hash { Action::Hash(keyed) } else { Action::Token(keyed) }
+                }
+                None => constant(redacted),
             },
         };
-        Self { action }
+        Self { action, nulls: Nulls::Keep }
+    }
+
+    #[must_use]
+    pub fn with_nulls(self, nulls: Nulls) -> Self {
+        Self { nulls, ..self }
     }
 
     /// Whether the replacement of a value of so many bytes depends on the value.
     pub fn looks_at(&self, bytes: usize) -> bool {
+        !self.is_constant() && bytes <= SEEN_BYTES_MAX
+    }
+
+    /// Whether every value gets the same replacement.
+    pub fn is_constant(&self) -> bool {
         match self.action {
-            Action::Null | Action::Constant(_) => false,
-            Action::Partial { .. } => bytes <= PARTIAL_BYTES_MAX,
+            Action::Null | Action::Constant(_) => true,
+            Action::Partial { .. }
+            | Action::Hash(_)
+            | Action::Token(_)
+            | Action::Date { .. }
+            | Action::Number { .. }
+            | Action::Network { .. } => false,
         }
     }
 
     /// The replacement of a value that was not looked at and is not NULL.
     pub fn apply_unseen(&self, out: &mut Vec<u8>) -> CellAction {
         let bytes = match &self.action {
-            Action::Null => return CellAction::Null,
-            Action::Constant(bytes) => bytes,
+            Action::Null | Action::Date { .. } | Action::Number { .. } | Action::Network { .. } => {
+                return CellAction::Null;
+            }
+            Action::Constant(bytes) => bytes.as_ref(),
+            Action::Hash(keyed) | Action::Token(keyed) => match &keyed.redacted {
+                Some(bytes) => bytes,
+                None => return CellAction::Null,
+            },
             Action::Partial { .. } => REDACTED.as_bytes(),
         };
         out.extend_from_slice(bytes);
@@ -111,90 +149,200 @@ impl MaskEncoder {
 
     /// Writes the replacement into `out`, which the caller hands over empty, unless the cell becomes NULL.
     pub fn apply(&self, value: Option<&[u8]>, out: &mut Vec<u8>) -> CellAction {
-        let Some(value) = value else { return CellAction::Null };
-        match &self.action {
-            Action::Null => CellAction::Null,
-            Action::Constant(bytes) => {
-                out.extend_from_slice(bytes);
-                CellAction::Replaced
-            }
-            Action::Partial { .. } if !self.looks_at(value.len()) => self.apply_unseen(out),
+        let Some(value) = value else { return self.apply_null(out) };
+        if !self.looks_at(value.len()) {
+            return self.apply_unseen(out);
+        }
+        let written = match &self.action {
+            Action::Null | Action::Constant(_) => return self.apply_unseen(out),
             Action::Partial { first, last, padded } => {
-                match std::str::from_utf8(value) {
-                    Ok(text) => partial(text, *first, *last, *padded, out),
-                    Err(_) => out.extend_from_slice(REDACTED.as_bytes()),
-                }
-                CellAction::Replaced
+                let Ok(text) = std::str::from_utf8(value) else { return self.apply_unseen(out) };
+                partial::partial(text, *first, *last, *padded, out);
+                Some(())
+            }
+            Action::Hash(keyed) | Action::Token(keyed) => {
+                let mut decoded = Vec::new();
+                let Some(value) = keyed::canonical(keyed.kin, keyed.format, value, &mut decoded) else {
+                    return self.apply_unseen(out);
+                };
+                return self.apply_keyed(Input::Value(value), out);
+            }
+            Action::Date { how, kin, format } => date::generalize(*kin, how.to, *format, value, out),
+            Action::Number { bucket, kin, format } => number::generalize(*kin, *bucket, *format, value, out),
+            Action::Network { how, format } => network::generalize(*how, *format, value, out),
+        };
+        match written {
+            Some(()) => CellAction::Replaced,
+            None => {
+                out.clear();
+                CellAction::Null
             }
         }
     }
+
+    fn apply_null(&self, out: &mut Vec<u8>) -> CellAction {
+        match (self.nulls, &self.action) {
+            (Nulls::Keep, _) => CellAction::Null,
+            (Nulls::Hide, Action::Hash(_) | Action::Token(_)) => self.apply_keyed(Input::Null, out),
+            (
+                Nulls::Hide,
+                Action::Null
+                | Action::Constant(_)
+                | Action::Partial { .. }
+                | Action::Date { .. }
+                | Action::Number { .. }
+                | Action::Network { .. },
+            ) => self.apply_unseen(out),
+        }
+    }
+
+    fn apply_keyed(&self, input: Input<'_>, out: &mut Vec<u8>) -> CellAction {
+        match &self.action {
+            Action::Hash(keyed) => keyed::write_digest(&keyed.keys, keyed.kin, keyed.format, input, out),
+            Action::Token(keyed) => {
+                if !keyed::write_token(&keyed.keys, keyed.kin, keyed.format, input, out) {
+                    return self.apply_unseen(out);
+                }
+            }
+            Action::Null
+            | Action::Constant(_)
+            | Action::Partial { .. }
+            | Action::Date { .. }
+            | Action::Number { .. }
+            | Action::Network { .. } => return self.apply_unseen(out),
+        }
+        CellAction::Replaced
+    }
 }
 
-fn redact(kin: TypeKin, format: Format) -> Action {
+/// What this gateway put in the place of a value, on its way back to be written or compared: the value it stood for
+/// would be lost. A hash looks like any other text.
+pub fn stands_for_a_value(text: &str) -> bool {
+    text == REDACTED || text == REDACTED_JSON || keyed::is_token(text)
+}
+
+/// `None`: the type has no place for the constant.
+fn redacted(kin: TypeKin, format: Format) -> Option<Box<[u8]>> {
     let bytes = match (kin, format) {
-        (TypeKin::Other, _) => return Action::Null,
         // Text and json are the same bytes in both formats.
-        (TypeKin::Text | TypeKin::PaddedText, _) => REDACTED.as_bytes().to_vec(),
+        (TypeKin::Text | TypeKin::Name | TypeKin::PaddedText, _) | (TypeKin::Bytea, Format::Binary) => {
+            REDACTED.as_bytes().to_vec()
+        }
         (TypeKin::Json, _) | (TypeKin::Jsonb, Format::Text) => REDACTED_JSON.as_bytes().to_vec(),
         (TypeKin::Jsonb, Format::Binary) => [&[JSONB_VERSION], REDACTED_JSON.as_bytes()].concat(),
-        (TypeKin::Bytea, Format::Binary) => REDACTED.as_bytes().to_vec(),
-        // Every server and driver reads the hex form, whatever bytea_output says.
         (TypeKin::Bytea, Format::Text) => {
-            let digits: String = REDACTED.bytes().map(|byte| format!("{byte:02x}")).collect();
-            format!("\\x{digits}").into_bytes()
+            let mut text = Vec::new();
+            bytea::write(REDACTED.as_bytes(), &mut text);
+            text
         }
+        (
+            TypeKin::Uuid
+            | TypeKin::Date
+            | TypeKin::Timestamp
+            | TypeKin::Timestamptz
+            | TypeKin::Int2
+            | TypeKin::Int4
+            | TypeKin::Int8
+            | TypeKin::Float4
+            | TypeKin::Float8
+            | TypeKin::Numeric
+            | TypeKin::Inet
+            | TypeKin::Cidr
+            | TypeKin::Other,
+            _,
+        ) => return None,
     };
-    Action::Constant(bytes.into_boxed_slice())
+    Some(bytes.into_boxed_slice())
 }
 
-/// First and last characters, one `*` for each between. Where a value is too short to show them and still hide
-/// half of itself, both ends give way in proportion.
-fn partial(text: &str, first: usize, last: usize, padded: bool, out: &mut Vec<u8>) {
-    let value = if padded { text.trim_end_matches(' ') } else { text };
-    let padding = text.strip_prefix(value).unwrap_or_default();
-    let length = value.chars().count();
-    let (first, last) = shown(length, first, last);
-    let hidden = length.saturating_sub(first).saturating_sub(last);
-    let mut rest = value.chars();
-    let mut buffer = [0; 4];
-    for character in rest.by_ref().take(first) {
-        out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+fn generalize(how: Generalize, kin: TypeKin, format: Format) -> Action {
+    let date = |kin| Action::Date { how, kin, format };
+    let number = |kin| how.bucket.map_or(Action::Null, |bucket| Action::Number { bucket, kin, format });
+    match kin {
+        TypeKin::Date => date(DateKin::Date),
+        TypeKin::Timestamp => date(DateKin::Timestamp),
+        TypeKin::Timestamptz => date(DateKin::Timestamptz),
+        TypeKin::Int2 => number(NumberKin::Int2),
+        TypeKin::Int4 => number(NumberKin::Int4),
+        TypeKin::Int8 => number(NumberKin::Int8),
+        TypeKin::Float4 => number(NumberKin::Float4),
+        TypeKin::Float8 => number(NumberKin::Float8),
+        TypeKin::Numeric => number(NumberKin::Numeric),
+        TypeKin::Inet | TypeKin::Cidr => Action::Network { how, format },
+        TypeKin::Text
+        | TypeKin::Name
+        | TypeKin::PaddedText
+        | TypeKin::Json
+        | TypeKin::Jsonb
+        | TypeKin::Bytea
+        | TypeKin::Uuid
+        | TypeKin::Other => Action::Null,
     }
-    out.extend(std::iter::repeat_n(b'*', hidden));
-    for character in rest.skip(hidden) {
-        out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
-    }
-    out.extend_from_slice(padding.as_bytes());
-}
-
-/// How many characters of each end are shown: as asked for, or half of the value in sum, rounded down.
-fn shown(length: usize, first: usize, last: usize) -> (usize, usize) {
-    let half = length / 2;
-    let asked = first.saturating_add(last);
-    if asked <= half {
-        return (first, last);
-    }
-    // `asked` is above 0 here: it is above half.
-    let first = half.saturating_mul(first) / asked;
-    (first, half.saturating_sub(first))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KINS: [TypeKin; 6] =
-        [TypeKin::Text, TypeKin::PaddedText, TypeKin::Json, TypeKin::Jsonb, TypeKin::Bytea, TypeKin::Other];
+    use super::partial::shown;
+    use zeroize::Zeroizing;
+
+    const KINS: [TypeKin; 19] = [
+        TypeKin::Text,
+        TypeKin::Name,
+        TypeKin::PaddedText,
+        TypeKin::Json,
+        TypeKin::Jsonb,
+        TypeKin::Bytea,
+        TypeKin::Uuid,
+        TypeKin::Date,
+        TypeKin::Timestamp,
+        TypeKin::Timestamptz,
+        TypeKin::Int2,
+        TypeKin::Int4,
+        TypeKin::Int8,
+        TypeKin::Float4,
+        TypeKin::Float8,
+        TypeKin::Numeric,
+        TypeKin::Inet,
+        TypeKin::Cidr,
+        TypeKin::Other,
+    ];
+    const COARSE: Generalize = Generalize { bucket: Some(10), ..Generalize::DEFAULT };
+    const MASKS: [Mask; 7] = [
+        Mask::Redact,
+        Mask::Nullify,
+        Mask::Refuse,
+        Mask::Partial { first: 1, last: 1 },
+        Mask::Hash,
+        Mask::Token,
+        Mask::Generalize(COARSE),
+    ];
     const FORMATS: [Format; 2] = [Format::Text, Format::Binary];
 
+    fn keys() -> Option<Arc<LabelKeys>> {
+        Some(MaskKeys::new(Zeroizing::new([1; 32])).label("shop", "ssn"))
+    }
+
+    fn encoder(mask: Mask, kin: TypeKin, format: Format) -> MaskEncoder {
+        MaskEncoder::plan(mask, kin, format, keys())
+    }
+
     /// `None` is NULL.
-    fn mask(mask: Mask, kin: TypeKin, format: Format, value: &[u8]) -> Option<Vec<u8>> {
+    fn apply(encoder: &MaskEncoder, value: Option<&[u8]>) -> Option<Vec<u8>> {
         let mut out = Vec::new();
-        match MaskEncoder::plan(mask, kin, format).apply(Some(value), &mut out) {
-            CellAction::Null => None,
+        match encoder.apply(value, &mut out) {
+            CellAction::Null => {
+                assert!(out.is_empty());
+                None
+            }
             CellAction::Replaced => Some(out),
             CellAction::Keep => panic!("a mask never keeps"),
         }
+    }
+
+    fn mask(mask: Mask, kin: TypeKin, format: Format, value: &[u8]) -> Option<Vec<u8>> {
+        apply(&encoder(mask, kin, format), Some(value))
     }
 
     fn partial_text(first: u16, last: u16, value: &str) -> String {
@@ -204,12 +352,31 @@ mod tests {
 
     #[test]
     fn null_stays_null_under_every_mask_type_and_format() {
-        for each in [Mask::Redact, Mask::Nullify, Mask::Refuse, Mask::Partial { first: 1, last: 1 }] {
-            for kin in KINS {
-                for format in FORMATS {
-                    let mut out = Vec::new();
-                    assert!(matches!(MaskEncoder::plan(each, kin, format).apply(None, &mut out), CellAction::Null));
-                    assert!(out.is_empty());
+        for each in MASKS {
+            for (kin, format) in KINS.iter().flat_map(|kin| FORMATS.map(|format| (*kin, format))) {
+                assert_eq!(apply(&encoder(each, kin, format), None), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_hidden_null_comes_out_as_a_value_would() {
+        for (each, kin) in MASKS.iter().flat_map(|each| KINS.map(|kin| (*each, kin))) {
+            for format in FORMATS {
+                let encoder = encoder(each, kin, format).with_nulls(Nulls::Hide);
+                let hidden = apply(&encoder, None);
+                let redacted = mask(Mask::Redact, kin, format, b"x");
+                match each {
+                    Mask::Redact | Mask::Nullify | Mask::Refuse => {
+                        assert_eq!(hidden, mask(each, kin, format, b"x"), "{each:?} {kin:?}")
+                    }
+                    Mask::Partial { .. } => assert_eq!(hidden.is_some(), kin.is_text()),
+                    Mask::Hash => assert_eq!(hidden.is_some(), keyed::hashes(kin)),
+                    Mask::Token => assert_eq!(hidden.is_some(), keyed::tokens(kin)),
+                    Mask::Generalize(_) => assert_eq!(hidden, None),
+                }
+                if matches!(each, Mask::Hash | Mask::Token) && hidden.is_some() {
+                    assert_ne!(hidden, redacted, "it is no other than values are");
                 }
             }
         }
@@ -228,6 +395,9 @@ mod tests {
             (TypeKin::Jsonb, Some(json), Some(binary_jsonb)),
             (TypeKin::Bytea, Some(hex), Some(text)),
             (TypeKin::Other, None, None),
+            (TypeKin::Date, None, None),
+            (TypeKin::Uuid, None, None),
+            (TypeKin::Numeric, None, None),
         ] {
             assert_eq!(mask(Mask::Redact, kin, Format::Text, b"secret"), in_text, "{kin:?} text");
             assert_eq!(mask(Mask::Redact, kin, Format::Binary, b"secret"), in_binary, "{kin:?} binary");
@@ -262,7 +432,7 @@ mod tests {
         ] {
             assert_eq!(partial_text(first, last, value), expected, "{value} {first}/{last}");
         }
-        for kin in [TypeKin::Json, TypeKin::Jsonb, TypeKin::Bytea, TypeKin::Other] {
+        for kin in KINS.into_iter().filter(|kin| !kin.is_text()) {
             for format in FORMATS {
                 assert_eq!(mask(Mask::Partial { first: 1, last: 1 }, kin, format, b"\"abcdef\""), None);
             }
@@ -287,11 +457,84 @@ mod tests {
     }
 
     #[test]
+    fn hash_and_token_are_equal_where_values_are_in_every_format() {
+        let uuid = "3d813cbb-47fb-42ba-91df-831e1593ac29";
+        let bits: Vec<u8> = uuid.replace('-', "").as_bytes().chunks(2).map(|pair| bytea::pair(pair).unwrap()).collect();
+        for (each, kin, text, binary) in [
+            (Mask::Hash, TypeKin::Bytea, &b"\\x00ff"[..], &b"\x00\xff"[..]),
+            (Mask::Token, TypeKin::Bytea, b"\\000\\377", b"\x00\xff"),
+            (Mask::Hash, TypeKin::Jsonb, b"{\"a\": 1}", b"\x01{\"a\": 1}"),
+            (Mask::Hash, TypeKin::Uuid, uuid.as_bytes(), &bits),
+        ] {
+            let in_text = mask(each, kin, Format::Text, text).unwrap();
+            let in_binary = mask(each, kin, Format::Binary, binary).unwrap();
+            let back = match kin {
+                TypeKin::Bytea => bytea::read(&in_text).unwrap(),
+                TypeKin::Jsonb => [&[JSONB_VERSION][..], &in_text].concat(),
+                _ => {
+                    let digits: Vec<u8> = in_text.iter().copied().filter(|byte| *byte != b'-').collect();
+                    digits.chunks(2).map(|pair| bytea::pair(pair).unwrap()).collect()
+                }
+            };
+            assert_eq!(back, in_binary, "{kin:?}");
+        }
+        for each in [Mask::Hash, Mask::Token] {
+            let plain = mask(each, TypeKin::Text, Format::Text, b"abc");
+            assert_eq!(mask(each, TypeKin::PaddedText, Format::Binary, b"abc   "), plain, "padding is not value");
+            assert_eq!(mask(each, TypeKin::Text, Format::Binary, b"abc"), plain);
+            assert_ne!(mask(each, TypeKin::Text, Format::Text, b"abd"), plain);
+            let redacted = Some(REDACTED.as_bytes().to_vec());
+            assert_eq!(mask(each, TypeKin::Text, Format::Text, b"ab\xff"), redacted, "what does not decode");
+            assert_eq!(apply(&MaskEncoder::plan(each, TypeKin::Text, Format::Text, None), Some(b"abc")), redacted);
+            let long = vec![b'x'; SEEN_BYTES_MAX + 1];
+            assert_eq!(mask(each, TypeKin::Text, Format::Text, &long), redacted);
+            assert_ne!(mask(each, TypeKin::Text, Format::Text, &long[1..]), redacted);
+        }
+        let token = mask(Mask::Token, TypeKin::Name, Format::Text, b"abc").unwrap();
+        assert!(token.starts_with(b"ext_") && token.len() < 64);
+        let name = [b'x'; 63];
+        let long = mask(Mask::Token, TypeKin::Name, Format::Text, &name);
+        assert_eq!(long.as_deref(), Some(REDACTED.as_bytes()), "no name is as long as its token");
+    }
+
+    #[test]
+    fn what_stands_for_a_value_is_known_when_it_comes_back() {
+        let token = mask(Mask::Token, TypeKin::Text, Format::Text, b"abc").unwrap();
+        for shown in [REDACTED, "\"[redacted by exeat]\"", std::str::from_utf8(&token).unwrap()] {
+            assert!(stands_for_a_value(shown), "{shown}");
+        }
+        for other in ["", "redacted", "ext_", "external drive", "***-**-6789"] {
+            assert!(!stands_for_a_value(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_made_coarser_is_null() {
+        for (kin, value) in [
+            (TypeKin::Date, &b"infinity"[..]),
+            (TypeKin::Int4, b"x"),
+            (TypeKin::Inet, b"x"),
+            (TypeKin::Numeric, b"NaN"),
+            (TypeKin::Text, b"2024-05-17"),
+        ] {
+            assert_eq!(mask(Mask::Generalize(COARSE), kin, Format::Text, value), None);
+        }
+        let without = Mask::Generalize(Generalize { bucket: None, ..COARSE });
+        assert_eq!(mask(without, TypeKin::Int4, Format::Text, b"25"), None, "no bucket, no number");
+        assert_eq!(mask(Mask::Generalize(COARSE), TypeKin::Int4, Format::Text, b"25"), Some(b"20".to_vec()));
+        // A binary address is written as far as it is understood: nothing of that is left behind.
+        assert_eq!(mask(Mask::Generalize(COARSE), TypeKin::Inet, Format::Binary, &[2, 32, 0, 4, 1]), None);
+    }
+
+    #[test]
     fn kin_follows_the_oid_and_the_name_of_citext() {
         for (oid, name, kin) in [
             (25, None, TypeKin::Text),
             (1043, Some("varchar"), TypeKin::Text),
-            (19, None, TypeKin::Text),
+            (19, None, TypeKin::Name),
+            (1082, None, TypeKin::Date),
+            (1700, None, TypeKin::Numeric),
+            (2950, None, TypeKin::Uuid),
             (1042, None, TypeKin::PaddedText),
             (114, None, TypeKin::Json),
             (3802, None, TypeKin::Jsonb),
@@ -299,8 +542,11 @@ mod tests {
             (16_500, Some("citext"), TypeKin::Text),
             (16_500, Some("mood"), TypeKin::Other),
             (16_500, None, TypeKin::Other),
-            // int4, text[], "char", xml, unknown, cstring
-            (23, Some("int4"), TypeKin::Other),
+            // text[], "char", xml, unknown, cstring
+            (23, Some("int4"), TypeKin::Int4),
+            (1007, Some("_int4"), TypeKin::Other),
+            (790, Some("money"), TypeKin::Other),
+            (3904, Some("int4range"), TypeKin::Other),
             (1009, Some("_text"), TypeKin::Other),
             (18, Some("char"), TypeKin::Other),
             (142, None, TypeKin::Other),

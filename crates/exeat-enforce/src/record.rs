@@ -1,7 +1,7 @@
 //! What the audit record says of a message in clear: kinds, relations, columns, masks, rules, reasons.
 //! Names only, from the catalog; never a value and never the statement's text.
 
-use exeat_policy::{Decision, Effect, Mask, Reason};
+use exeat_policy::{Decision, Effect, Reason};
 use exeat_sql::{Analysis, MessageAnalysis, SessionCommand, Source, StatementKind};
 
 use crate::evaluate::{SessionFacts, relation_name};
@@ -70,7 +70,7 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
         for output in lineage.outputs.iter().flatten() {
             let Source::Column(id) = output.source else { continue };
             let (Some(mask), Some(column)) = (session.seals.column(id), column_name(session, id)) else { continue };
-            let masked = MaskedColumn { column, label: mask.label.clone(), mask: mask_name(mask.mask) };
+            let masked = MaskedColumn { column, label: mask.label.clone(), mask: mask.mask.name() };
             if !facts.masked.contains(&masked) {
                 facts.masked.push(masked);
             }
@@ -89,15 +89,6 @@ fn column_name(session: &SessionFacts, id: exeat_sql::ColumnId) -> Option<String
     let relation = relation_name(&session.snapshot, id.relation)?;
     let column = session.snapshot.column_name(id)?;
     Some(format!("{}.{}.{column}", relation.schema, relation.name))
-}
-
-pub fn mask_name(mask: Mask) -> &'static str {
-    match mask {
-        Mask::Partial { .. } => "partial",
-        Mask::Redact => "redact",
-        Mask::Nullify => "nullify",
-        Mask::Refuse => "refuse",
-    }
 }
 
 pub fn kind_name(kind: &StatementKind) -> &'static str {

@@ -4,7 +4,6 @@
 pub mod stream;
 
 use bytes::{Buf, BytesMut};
-use exeat_policy::Mask;
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
 use exeat_wire::{
     BackendMessage, CellAction, DataRow, DecodeError, Field, Fields, Format, RowDescription, TransactionStatus, encode,
@@ -112,8 +111,8 @@ pub fn bind(
         Outputs::Unchecked => return Ok(BoundMask::UNCHECKED.clone()),
         Outputs::ByOrigin => {
             for (index, field) in fields.iter().enumerate() {
-                let mask = seals.column(origin(field)).map(|sealed| sealed.mask);
-                columns.push(encoder(mask, field, snapshot, formats(index)));
+                let mask = seals.column(origin(field));
+                columns.push(mask.map(|mask| seals.encoder(mask, type_kin(field, snapshot), formats(index))));
             }
         }
         Outputs::Columns(planned) => {
@@ -122,8 +121,8 @@ pub fn bind(
             }
             for (index, (planned, field)) in planned.iter().zip(fields).enumerate() {
                 cross_check(index, planned, field, seals, snapshot)?;
-                let mask = planned.mask.as_ref().map(|sealed| sealed.mask);
-                columns.push(encoder(mask, field, snapshot, formats(index)));
+                let mask = planned.mask.as_ref();
+                columns.push(mask.map(|mask| seals.encoder(mask, type_kin(field, snapshot), formats(index))));
             }
         }
     }
@@ -162,11 +161,8 @@ fn cross_check(
     Ok(())
 }
 
-fn encoder(mask: Option<Mask>, field: &Field, snapshot: &CatalogSnapshot, format: Format) -> Option<MaskEncoder> {
-    mask.map(|mask| MaskEncoder::plan(mask, type_kin(Oid(field.type_oid), snapshot), format))
-}
-
-fn type_kin(oid: Oid, snapshot: &CatalogSnapshot) -> TypeKin {
+fn type_kin(field: &Field, snapshot: &CatalogSnapshot) -> TypeKin {
+    let oid = Oid(field.type_oid);
     TypeKin::of(oid.0, snapshot.type_name(oid))
 }
 

@@ -3,11 +3,15 @@
 //! looks at a name again to decide whether a value is sensitive.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use exeat_policy::{ColumnMask, Mask, Policy, Principal, RelationName};
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid, Relation, RelationKind};
 
+use exeat_wire::Format;
+
 use crate::builtin;
+use crate::mask::{LabelKeys, MaskEncoder, MaskKeys, TypeKin};
 
 /// Label of a generated column that runs a user's code.
 const GENERATED: &str = "generated";
@@ -16,6 +20,14 @@ const GENERATED: &str = "generated";
 #[derive(Debug, Clone, Default)]
 pub struct SealPlan {
     relations: HashMap<Oid, RelationSeal>,
+    /// What makes digests and tokens at this target; without it their columns are redacted.
+    keys: Option<TargetKeys>,
+}
+
+#[derive(Debug, Clone)]
+struct TargetKeys {
+    keys: Arc<MaskKeys>,
+    target: Arc<str>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +56,25 @@ impl SealPlan {
             plan.seal_generated(snapshot);
         }
         plan
+    }
+
+    /// With what digests and tokens are made of.
+    #[must_use]
+    pub fn with_keys(self, keys: &Arc<MaskKeys>, target: &str) -> Self {
+        Self { keys: Some(TargetKeys { keys: Arc::clone(keys), target: Arc::from(target) }), ..self }
+    }
+
+    /// How the cells of a sealed column are replaced.
+    pub fn encoder(&self, mask: &ColumnMask, kin: TypeKin, format: Format) -> MaskEncoder {
+        let keys = match mask.mask {
+            Mask::Hash | Mask::Token => self.label_keys(&mask.label),
+            Mask::Partial { .. } | Mask::Generalize(_) | Mask::Redact | Mask::Nullify | Mask::Refuse => None,
+        };
+        MaskEncoder::plan(mask.mask, kin, format, keys).with_nulls(mask.nulls)
+    }
+
+    fn label_keys(&self, label: &str) -> Option<Arc<LabelKeys>> {
+        self.keys.as_ref().map(|known| known.keys.label(&known.target, label))
     }
 
     /// A generated column tells about the columns it is made from, whatever it is called: it is sealed as they are.
@@ -136,9 +167,7 @@ impl Origin<'_> {
         match strictest {
             Some(source) => Some(ColumnMask { mask: source.mask.max(Mask::Redact), ..source.clone() }),
             // A user's code may read any column of the database, and nothing is looked at here where none is sealed.
-            None if self.user_code => {
-                Some(ColumnMask { label: GENERATED.to_owned(), mask: Mask::Redact, rule: "built-in".to_owned() })
-            }
+            None if self.user_code => Some(ColumnMask::built_in(GENERATED)),
             None => None,
         }
     }
@@ -175,11 +204,7 @@ fn sealed_columns(
         let by_label = if labels.is_empty() { None } else { policy.column_mask(principal, target, name, &labels) };
         // A value-bearing system column is sealed whatever the rules say, as long as anything is sealed at all:
         // statistics and statement texts carry values of the columns that are.
-        let built_in = builtin::label(&name.schema, &name.name, &column.name).map(|label| ColumnMask {
-            label: label.to_owned(),
-            mask: Mask::Redact,
-            rule: "built-in".to_owned(),
-        });
+        let built_in = builtin::label(&name.schema, &name.name, &column.name).map(ColumnMask::built_in);
         let strictest = match (by_label, built_in) {
             (Some(labelled), Some(built_in)) if built_in.mask > labelled.mask => Some(built_in),
             (labelled, built_in) => labelled.or(built_in),

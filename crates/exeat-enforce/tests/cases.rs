@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
 use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, StateEffect, StatementPlan};
-use exeat_enforce::record::{RecordFacts, mask_name};
+use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Object, Refusal};
 use exeat_policy::Policy;
 use exeat_sql::CatalogSnapshot;
@@ -175,7 +175,7 @@ impl Run<'_> {
         });
         write!(out, "  {name} <- {source}").unwrap();
         if let Some(mask) = &column.mask {
-            write!(out, ": {} as {} by {}", mask_name(mask.mask), mask.label, mask.rule).unwrap();
+            write!(out, ": {} as {} by {}", mask.mask.name(), mask.label, mask.rule).unwrap();
         }
         out.push('\n');
     }

@@ -1,7 +1,5 @@
 //! The question put to the policy and its answer.
 
-use std::cmp::{Ordering, Reverse};
-
 use crate::principal::Principal;
 
 /// What a statement needs, by the names of the `allow` list.
@@ -204,52 +202,4 @@ pub enum Reason {
     CapabilityMissing {
         access: Access,
     },
-}
-
-/// How a sealed column's values are replaced. Ordered by strictness, weakest first (`max` is the strictest):
-/// of two partial masks the one that keeps fewer characters is stricter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mask {
-    /// First and last characters kept, never more than half in sum; text kin only.
-    Partial {
-        first: u16,
-        last: u16,
-    },
-    Redact,
-    Nullify,
-    /// The statement is refused.
-    Refuse,
-}
-
-impl Mask {
-    /// Compared in order. `Reverse` makes keeping less the stricter; the last part only breaks ties.
-    fn strictness(self) -> (u8, Reverse<u32>, Reverse<u16>) {
-        match self {
-            Mask::Partial { first, last } => (0, Reverse(u32::from(first) + u32::from(last)), Reverse(first)),
-            Mask::Redact => (1, Reverse(0), Reverse(0)),
-            Mask::Nullify => (2, Reverse(0), Reverse(0)),
-            Mask::Refuse => (3, Reverse(0), Reverse(0)),
-        }
-    }
-}
-
-impl Ord for Mask {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.strictness().cmp(&other.strictness())
-    }
-}
-
-impl PartialOrd for Mask {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// What policy says about one labelled column for one principal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnMask {
-    pub label: String,
-    pub mask: Mask,
-    /// The rule whose mask won.
-    pub rule: String,
 }

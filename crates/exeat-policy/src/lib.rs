@@ -7,6 +7,7 @@ pub mod decision;
 pub mod document;
 pub mod label;
 pub mod load;
+pub mod mask;
 pub mod pattern;
 pub mod policy;
 pub mod principal;
@@ -14,10 +15,9 @@ pub mod rule;
 pub mod selftest;
 mod who;
 
-pub use decision::{
-    Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Mask, Preset, Reach, Reason, RelationName,
-};
+pub use decision::{Access, AccessRequest, Capability, Decision, Effect, Preset, Reach, Reason, RelationName};
 pub use label::Label;
+pub use mask::{ColumnMask, Generalize, Mask, Nulls, Period};
 pub use policy::{Policy, PolicyContext};
 pub use principal::{Principal, PrincipalKind};
 pub use rule::Rule;

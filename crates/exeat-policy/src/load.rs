@@ -2,10 +2,13 @@
 //! at once. What the format will mean in later versions is known by name and refused by name, since an obligation
 //! that is not understood must not load as if it were not there.
 
+mod masks;
+
 use std::collections::BTreeMap;
 
+use self::masks::read_masks;
 use crate::check;
-use crate::decision::{Capability, Mask};
+use crate::decision::Capability;
 use crate::document::{Diagnostics, Document, Entry, MappingReader, Node, Span, Value, closest};
 use crate::label::Label;
 use crate::pattern::{ColumnPattern, PatternError, RelationPattern};
@@ -20,9 +23,6 @@ pub const POLICY_FILES_MAX: usize = 100;
 
 /// Most rules of one policy: each is looked at for every statement.
 pub const POLICY_RULES_MAX: usize = 1000;
-
-/// Most characters a partial mask may keep at either end; more is not a mask.
-pub const PARTIAL_CHARS_MAX: i64 = 64;
 
 /// Longest rule id, label or reason in bytes: they travel in refusals and in every record.
 const NAME_BYTES_MAX: usize = 64;
@@ -44,8 +44,6 @@ const RULE_KEYS_UNSUPPORTED: &[&str] = &[
     "mode",
     "hide",
 ];
-const MASKS_UNSUPPORTED: &[&str] = &["token", "hash", "generalize"];
-const MASK_KEYS_UNSUPPORTED: &[&str] = &["lookup", "nulls", "restore"];
 
 /// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
 /// not kept, but its id and masks are still checked.
@@ -365,64 +363,6 @@ fn refuse_capability(item: &Node, name: &str, names: &[&str], diags: &mut Diagno
         None => format!("one of: {}", names.join(", ")),
     };
     diags.error(&item.span, format!("there is no capability `{name}`")).help(help);
-}
-
-fn read_masks(node: &Node, diags: &mut Diagnostics) -> Option<Vec<LabelMask>> {
-    let entries = node.entries(diags)?;
-    if entries.is_empty() {
-        diags.error(&node.span, "`mask` names no label");
-        return None;
-    }
-    let masks: Vec<Option<LabelMask>> = entries
-        .iter()
-        .map(|entry| {
-            let mask = read_mask(&entry.value, diags)?;
-            Some(LabelMask { label: entry.key.clone(), place: entry.key_span.clone(), mask })
-        })
-        .collect();
-    masks.into_iter().collect()
-}
-
-fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<Mask> {
-    // `None`: partial, which takes parameters.
-    const STRATEGIES: &[(&str, Option<Mask>)] = &[
-        ("redact", Some(Mask::Redact)),
-        ("nullify", Some(Mask::Nullify)),
-        ("partial", None),
-        ("refuse", Some(Mask::Refuse)),
-    ];
-    let mut reader = node.mapping(diags)?;
-    let with = reader.required("with", diags);
-    let ends = [reader.optional_entry("first"), reader.optional_entry("last")];
-    reader.unsupported(MASK_KEYS_UNSUPPORTED, diags);
-    reader.finish(diags);
-    let with = with?;
-    if let Value::String(name) = &with.value
-        && MASKS_UNSUPPORTED.contains(&name.as_str())
-    {
-        diags
-            .error(&with.span, format!("mask `{name}` is not supported by this version"))
-            .help("use redact, nullify, partial or refuse");
-        return None;
-    }
-    let Some(mask) = with.one_of(STRATEGIES, diags)? else { return read_partial(node, ends, diags) };
-    for entry in ends.into_iter().flatten() {
-        diags.error(&entry.key_span, format!("`{}` belongs to `with: partial`", entry.key));
-    }
-    Some(mask)
-}
-
-fn read_partial(node: &Node, ends: [Option<&Entry>; 2], diags: &mut Diagnostics) -> Option<Mask> {
-    let [first, last] = ends.map(|entry| match entry {
-        Some(entry) => u16::try_from(entry.value.as_integer(0..=PARTIAL_CHARS_MAX, diags)?).ok(),
-        None => Some(0),
-    });
-    let (first, last) = (first?, last?);
-    if first == 0 && last == 0 {
-        diags.error(&node.span, "`with: partial` keeps nothing").help("add `first` or `last`, or use `with: redact`");
-        return None;
-    }
-    Some(Mask::Partial { first, last })
 }
 
 fn read_who(node: &Node, diags: &mut Diagnostics) -> Option<Who> {

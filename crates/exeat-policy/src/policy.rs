@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decision::{Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Reason, RelationName};
+use crate::decision::{Access, AccessRequest, Capability, Decision, Effect, Reason, RelationName};
 use crate::document::Diagnostics;
 use crate::label::Label;
+use crate::mask::ColumnMask;
 use crate::principal::Principal;
 use crate::rule::Rule;
 use crate::selftest::PolicyTest;
@@ -81,12 +82,17 @@ impl Policy {
     ) -> Option<ColumnMask> {
         let mut strictest: Option<ColumnMask> = None;
         for rule in self.rules.iter().filter(|rule| rule.covers_relation(relation)) {
-            for entry in rule.masks(principal, target, &self.default_issuer) {
-                let stricter = strictest.as_ref().is_none_or(|found| entry.mask > found.mask);
-                if stricter && labels.contains(&entry.label) {
-                    strictest =
-                        Some(ColumnMask { label: entry.label.clone(), mask: entry.mask, rule: rule.id.clone() });
-                }
+            let masks = rule.masks(principal, target, &self.default_issuer);
+            for entry in masks.iter().filter(|entry| labels.contains(&entry.label)) {
+                let found = strictest.take();
+                let stricter = found.as_ref().is_none_or(|found| entry.mask > found.mask);
+                let (mask, nulls) = found.as_ref().map_or((entry.mask, entry.nulls), |found| {
+                    (entry.mask.and(found.mask), entry.nulls.max(found.nulls))
+                });
+                let named = found.filter(|_| !stricter);
+                let (label, rule) =
+                    named.map_or_else(|| (entry.label.clone(), rule.id.clone()), |found| (found.label, found.rule));
+                strictest = Some(ColumnMask { label, mask, nulls, rule });
             }
         }
         strictest

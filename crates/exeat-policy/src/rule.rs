@@ -1,7 +1,8 @@
 //! One rule as loaded, and whether it speaks of a request. Deciding between rules is the policy's.
 
-use crate::decision::{Access, Capability, Mask, Reach, RelationName};
+use crate::decision::{Access, Capability, Reach, RelationName};
 use crate::document::Span;
+use crate::mask::{Mask, Nulls};
 use crate::pattern::RelationPattern;
 use crate::principal::Principal;
 use crate::who::{self, Who};
@@ -32,6 +33,7 @@ pub(crate) struct LabelMask {
     pub(crate) label: String,
     pub(crate) place: Span,
     pub(crate) mask: Mask,
+    pub(crate) nulls: Nulls,
 }
 
 impl Rule {

@@ -12,7 +12,8 @@
 use std::path::{Path, PathBuf};
 
 use exeat_policy::{
-    Access, AccessRequest, Capability, Effect, Mask, Policy, PolicyContext, Preset, Principal, Reason, RelationName,
+    Access, AccessRequest, Capability, Effect, Mask, Nulls, Policy, PolicyContext, Preset, Principal, Reason,
+    RelationName,
 };
 
 const ISSUER: &str = "https://idp.example.com";
@@ -148,7 +149,10 @@ fn ask(policy: &Policy, principal: &Principal, request: &str) -> String {
             let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
             match policy.column_mask(principal, target, &relation_name(relation), &labels) {
                 None => "clear".to_owned(),
-                Some(mask) => format!("{} as {} by {}", describe_mask(mask.mask), mask.label, mask.rule),
+                Some(mask) => {
+                    let nulls = if mask.nulls == Nulls::Hide { " nulls hidden" } else { "" };
+                    format!("{}{nulls} as {} by {}", describe_mask(mask.mask), mask.label, mask.rule)
+                }
             }
         }
         _ => describe_decision(policy, principal, target, what),
@@ -169,9 +173,8 @@ fn facts(policy: &Policy, principal: &Principal, target: &str) -> String {
 fn describe_mask(mask: Mask) -> String {
     match mask {
         Mask::Partial { first, last } => format!("partial {first}/{last}"),
-        Mask::Redact => "redact".to_owned(),
-        Mask::Nullify => "nullify".to_owned(),
-        Mask::Refuse => "refuse".to_owned(),
+        Mask::Generalize(how) => format!("generalize {:?} {:?} {}/{}", how.to, how.bucket, how.ipv4, how.ipv6),
+        Mask::Token | Mask::Hash | Mask::Redact | Mask::Nullify | Mask::Refuse => mask.name().to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use exeat_enforce::mask::MaskKeys;
 use exeat_policy::Policy;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
 use exeat_store::record::Recorder;
@@ -146,6 +147,8 @@ pub struct Dependencies {
     pub verifier: Arc<Verifier>,
     pub threads: SessionThreads,
     pub handles: Arc<Handles>,
+    /// What digests and tokens are made with.
+    pub mask_keys: Arc<MaskKeys>,
     /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
     pub shutdown: watch::Receiver<bool>,
 }

@@ -49,6 +49,7 @@ pub struct KeySet {
     wrap: LessSafeKey,
     digest: hmac::Key,
     probes: hmac::Key,
+    masks: Master,
     check: [u8; KEY_BYTES],
 }
 
@@ -88,7 +89,13 @@ impl KeySet {
         let digest = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest statements v1")?.as_slice());
         let probes = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest probed values v1")?.as_slice());
         let check = *expand(&root, b"recognise the master v1")?;
-        Ok(Self { wrap, digest, probes, check })
+        let masks = expand(&root, b"mask values v1")?;
+        Ok(Self { wrap, digest, probes, masks, check })
+    }
+
+    /// What the keys of masks are derived from: the same values get the same tokens for as long as the master lives.
+    pub fn mask_root(&self) -> Zeroizing<[u8; KEY_BYTES]> {
+        self.masks.clone()
     }
 
     /// A digest that only holders of the master can compute: a plain hash of a short literal could be guessed.

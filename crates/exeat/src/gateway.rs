@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use exeat_console::{ConsoleError, StatusFn};
+use exeat_enforce::mask::MaskKeys;
 use exeat_proxy::auth::{Handles, IssueError};
 use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
@@ -78,6 +79,7 @@ impl Gateway {
         let analyser = pool::start()?;
         let loaded = load_policy(&config, &analyser).await?;
         let keys = KeySet::open(&config.keys, &config.data_dir)?;
+        let mask_keys = Arc::new(MaskKeys::new(keys.mask_root()));
         let recorder_config = RecorderConfig {
             data_dir: config.data_dir.clone(),
             gateway: config.name.clone(),
@@ -99,6 +101,7 @@ impl Gateway {
             verifier: Arc::clone(&verifier),
             threads: pool::session_threads(config.proxy.listen.threads),
             handles: Arc::clone(&handles),
+            mask_keys,
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);

@@ -280,7 +280,7 @@ impl CopyPieces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::{PARTIAL_BYTES_MAX, TypeKin};
+    use crate::mask::{SEEN_BYTES_MAX, TypeKin};
     use crate::release::release_row;
     use exeat_policy::Mask;
     use exeat_wire::{BackendMessage, DataRow, Format, backend, encode, split_backend};
@@ -290,7 +290,7 @@ mod tests {
     const CELLS: [Option<&[u8]>; 4] = [None, Some(b""), Some(b"1"), Some(b"secret text")];
 
     fn bound(masks: &[Option<Mask>]) -> BoundMask {
-        let plan = |mask: &Option<Mask>| mask.map(|mask| MaskEncoder::plan(mask, TypeKin::Text, Format::Text));
+        let plan = |mask: &Option<Mask>| mask.map(|mask| MaskEncoder::plan(mask, TypeKin::Text, Format::Text, None));
         let columns: Vec<_> = masks.iter().map(plan).collect();
         let masks_any = columns.iter().any(Option::is_some);
         BoundMask { columns: Some(columns), masks_any }
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn long_values_of_every_mask_are_hidden() {
-        let long = vec![b'x'; PARTIAL_BYTES_MAX + 1];
+        let long = vec![b'x'; SEEN_BYTES_MAX + 1];
         for mask in MASKS.into_iter().flatten() {
             let bound = bound(&[None, Some(mask), None]);
             let bytes = row(&[Some(b"a"), Some(&long), Some(b"b")]);

@@ -346,7 +346,7 @@ async fn open(
         return Ok(Road::PassThrough(Box::new(PassThrough::new(seat, &welcome, &connected.parameters))));
     }
     let role = granted.login.role.clone().unwrap_or_else(|| granted.login.user.clone());
-    let picture = Picture::new(principal, &granted.target.name, granted.policy, role);
+    let picture = Picture::new(principal, &granted.target.name, granted.policy, role, &shared.dependencies.mask_keys);
     let mut session = Session::new(seat, picture);
     if let Err(problem) = session.first_picture(&granted.login).await {
         let problem = LoginError::State { target: granted.target.name.clone(), problem };

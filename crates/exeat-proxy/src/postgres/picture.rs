@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
+use exeat_enforce::mask::MaskKeys;
 use exeat_enforce::plan::StateEffect;
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::Refusal;
@@ -37,6 +38,7 @@ pub(crate) struct Picture {
     pub(crate) scope: Arc<Scope>,
     /// Whom the statements must run as: the login's role, or its user.
     pub(crate) role: String,
+    mask_keys: Arc<MaskKeys>,
     /// The session's state must be read again before the next analysis.
     pub(crate) stale: bool,
     /// A setting the state depends on was changed in the open transaction: its end may take it back.
@@ -79,7 +81,13 @@ impl Understood {
 }
 
 impl Picture {
-    pub(crate) fn new(principal: Arc<Principal>, target: &str, policy: Arc<LoadedPolicy>, role: String) -> Self {
+    pub(crate) fn new(
+        principal: Arc<Principal>,
+        target: &str,
+        policy: Arc<LoadedPolicy>,
+        role: String,
+        mask_keys: &Arc<MaskKeys>,
+    ) -> Self {
         let facts = SessionFacts {
             principal,
             target: target.to_owned(),
@@ -92,6 +100,7 @@ impl Picture {
             database: None,
             scope: Arc::new(Scope { search_path: Vec::new() }),
             role,
+            mask_keys: Arc::clone(mask_keys),
             stale: true,
             moved: false,
             catalog_changed: false,
@@ -103,7 +112,7 @@ impl Picture {
     fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>) {
         let seals = SealPlan::compute(&policy.policy, &self.facts.principal, &self.facts.target, &snapshot);
         self.facts.snapshot = snapshot;
-        self.facts.seals = Arc::new(seals);
+        self.facts.seals = Arc::new(seals.with_keys(&self.mask_keys, &self.facts.target));
         self.policy = policy;
         self.evaluated.clear();
     }
