@@ -13,6 +13,8 @@ use exeat_enforce::mask::MaskKeys;
 use exeat_policy::Policy;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
 use exeat_store::record::Recorder;
+/// The least that `large_messages_bytes` may be: room for one message.
+pub use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX as LARGE_MESSAGES_BYTES_MIN;
 use tokio::sync::{oneshot, watch};
 
 use crate::auth::Handles;
@@ -73,6 +75,10 @@ pub struct ConnectionLimits {
     pub per_principal: usize,
     pub per_source: usize,
     pub failed_logins_per_minute: u32,
+    /// Memory for large messages of clients, all sessions together.
+    pub large_messages_bytes: usize,
+    /// How long a client may take over each MiB of one.
+    pub large_message_timeout: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -83,6 +89,8 @@ impl Default for ConnectionLimits {
             per_principal: 100,
             per_source: 500,
             failed_logins_per_minute: 20,
+            large_messages_bytes: 256 * 1024 * 1024,
+            large_message_timeout: Duration::from_secs(60),
         }
     }
 }

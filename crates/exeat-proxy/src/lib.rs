@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 pub mod identity;
 mod keepalive;
+mod large_messages;
 mod limits;
 mod postgres;
 pub mod server;

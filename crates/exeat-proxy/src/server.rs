@@ -14,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::config::{Config, Dependencies, ListenTls, Target};
+use crate::large_messages::LargeMessages;
 use crate::limits::{Failures, Lobby, LobbyPlace, Sessions};
 use crate::postgres::cancel::CancelKeys;
 use crate::postgres::catalog::Catalogs;
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) cancel_keys: Arc<CancelKeys>,
     pub(crate) failures: Failures,
     pub(crate) sessions: Sessions,
+    pub(crate) large_messages: Arc<LargeMessages>,
     lobby: Lobby,
 }
 
@@ -87,6 +89,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
     let shared = Arc::new(Shared {
         failures: Failures::new(config.listen.limits.failed_logins_per_minute),
         sessions: Sessions::new(config.listen.limits),
+        large_messages: Arc::new(LargeMessages::new(config.listen.limits)),
         lobby: Lobby::new(config.listen.limits.unauthenticated),
         config,
         targets,

@@ -12,6 +12,10 @@ use crate::error::{DecodeError, Peer, Tag};
 /// Bind. Statements have their own, smaller limit where they are parsed; COPY data comes in small frames.
 pub const FRONTEND_FRAME_BYTES_MAX: usize = 65 * 1024 * 1024;
 
+/// From this size on a message of a client's that is kept whole is large: whoever reads it should know that there is
+/// room for it.
+pub const LARGE_MESSAGE_BYTES_MIN: usize = 1024 * 1024;
+
 /// Largest frame read from a client that has not proved who it is. A token has at most 16 KiB; the server's own
 /// limit for authentication messages is 64 KiB.
 pub const LOGIN_FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -106,6 +110,17 @@ pub(crate) fn take_large_header(buf: &mut BytesMut, least_bytes: usize) -> Resul
         }
         Some(_) | None => Ok(None),
     }
+}
+
+/// The size of the client's message that `buf` begins with, where it is a large one that is kept whole. What may not be
+/// is for `split_frontend` to refuse.
+pub fn large_message_bytes(buf: &[u8]) -> Option<usize> {
+    let tag = *buf.first()?;
+    if !matches!(tag, b'Q' | b'P' | b'B' | b'F') {
+        return None;
+    }
+    let frame_bytes = frame_bytes(buf, tag, Peer::Client, FRONTEND_FRAME_BYTES_MAX).ok()??;
+    Some(frame_bytes).filter(|bytes| *bytes >= LARGE_MESSAGE_BYTES_MIN)
 }
 
 /// Takes the next server message out of `buf`, or nothing when it is not whole yet.

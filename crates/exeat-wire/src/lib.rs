@@ -22,7 +22,7 @@ pub mod walk;
 pub use backend::{Authentication, BackendMessage, CopyResponse, TransactionStatus};
 pub use error::{DecodeError, Peer, Tag};
 pub use fields::Fields;
-pub use frame::{Frame, split_backend, split_copy_data, split_frontend};
+pub use frame::{Frame, LARGE_MESSAGE_BYTES_MIN, large_message_bytes, split_backend, split_copy_data, split_frontend};
 pub use frontend::{Bind, Close, Describe, Execute, FrontendMessage, FunctionCall, Parse, Query, Target};
 pub use large::{Arrival, LARGE_FRAME_BYTES_MIN, Large, LargeKind, split_arrival};
 pub use pipeline::{Answer, Pipeline, PipelineError, Request, Sent, Step};

@@ -45,6 +45,11 @@ impl CopyIn {
         matches!(self.phase, Phase::Running(_))
     }
 
+    /// Whether the client's next bytes belong to a CopyData that was begun.
+    pub(crate) fn inside_frame(&self) -> bool {
+        self.frame_left > 0
+    }
+
     /// A statement was sent that may ask for data.
     pub(crate) fn sent(&mut self, permit: &Permit) {
         if permit.plans.iter().any(|plan| plan.copy == CopyStream::In) {

@@ -22,6 +22,7 @@ impl Session {
         if let SessionEnd::Client(_)
         | SessionEnd::ClientMessage(_)
         | SessionEnd::ClientClosed
+        | SessionEnd::Stalled(_)
         | SessionEnd::Leaving(Ending::IdentityWithdrawn) = end
         {
             self.cancel_what_runs().await;
@@ -129,6 +130,8 @@ pub(crate) fn last_words(end: &SessionEnd) -> Option<Fields> {
             "the server answered with other columns than the catalog promised; nothing of it was released",
         )
         .with(b'H', "reconnect and send the statement again"),
+        SessionEnd::Stalled(stalled) => Fields::new("FATAL", "57P05", &stalled.to_string())
+            .with(b'H', "send large messages without a break; the operator may raise limits.large_message_timeout"),
         SessionEnd::Leaving(Ending::IdentityExpired) => {
             Fields::new("FATAL", "28000", "identity expired, reconnect").with(b'H', "get a new token and connect again")
         }
@@ -168,6 +171,7 @@ pub(crate) fn log_end(end: &SessionEnd, target: &str) {
         }
         SessionEnd::Client(_)
         | SessionEnd::ClientMessage(_)
+        | SessionEnd::Stalled(_)
         | SessionEnd::UpstreamFatal
         | SessionEnd::UpstreamClosed => {
             tracing::info!(target_name = %target, reason = %end, "session ended");

@@ -1,9 +1,11 @@
 //! One client session on one upstream connection, from the first statement to the last byte. One task owns it all.
 //! `run_exchange` is the life of one query, top to bottom; each step lives in the module its name says.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use exeat_enforce::admit::{Verdict, admit_query};
 use exeat_enforce::scrub::Taint;
 use exeat_sql::catalog::SessionState;
@@ -18,7 +20,7 @@ use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::copy::CopyIn;
 use super::due::{Due, QueryDue};
-use super::io::{Inbound, Interest, Io, Turn};
+use super::io::{Inbound, Interest, Io, Turn, UPSTREAM_BYTES_HIGH};
 use super::large::Passing;
 use super::malformed::Malformed;
 use super::notify::{OwnNotifications, worded};
@@ -30,6 +32,7 @@ use super::statements::Names;
 use super::stream::ClientStream;
 use crate::config::Target;
 use crate::identity::Verified;
+use crate::large_messages::{Front, Settled, Share, Stalled};
 use crate::limits::SessionGuard;
 use crate::server::Shared;
 use crate::upstream::UpstreamStream;
@@ -75,6 +78,7 @@ pub(crate) struct Session {
     cancel_due: Option<Asked>,
     pub(crate) cancelling: Cancelling,
     pub(crate) tenure: Tenure,
+    large: Share,
     pub(crate) next_request: u64,
     pub(crate) upstream_closed: bool,
     pub(crate) looks: Looks,
@@ -139,6 +143,8 @@ pub(crate) enum SessionEnd {
     CatalogMoved,
     #[error("server sent {0} where it does not belong")]
     UnexpectedAnswer(&'static str),
+    #[error(transparent)]
+    Stalled(#[from] Stalled),
     #[error("{0:?}")]
     Leaving(Ending),
     #[error("i/o failed")]
@@ -150,6 +156,7 @@ pub(crate) type Done = Result<(), SessionEnd>;
 impl Session {
     pub(crate) fn new(seat: Seat, picture: Picture) -> Self {
         Self {
+            large: seat.shared.large_messages.share(),
             shared: seat.shared,
             target: seat.target,
             identity: seat.identity,
@@ -395,8 +402,24 @@ impl Session {
         self.status != TransactionStatus::Idle || self.pipeline.due() > 0 || self.batch_open
     }
 
+    /// Whether there is room for the client's next message.
+    fn has_room(&mut self, interest: Interest) -> bool {
+        let front = if self.copy_in.inside_frame() { None } else { Front::of(&self.io.client.buffer) };
+        let kept = self.io.client.buffer.len() + self.io.outgoing.len();
+        let reads = interest.client && self.io.outgoing.len() < UPSTREAM_BYTES_HIGH;
+        if self.large.settle(front, kept, reads) == Settled::Released {
+            // The buffer has the size of the message that has gone.
+            self.io.client.buffer = BytesMut::from(self.io.client.buffer.as_ref());
+        }
+        !self.large.keeps_from_reading(front)
+    }
+
     /// Once a second: do identity and gateway still hold? If not, the session ends between transactions.
     fn look(&mut self) -> Done {
+        self.large.look()?;
+        if self.large.is_waiting() {
+            self.tenure.heard();
+        }
         let mid_transaction = self.mid_transaction();
         self.tenure.look(&self.shared.dependencies.verifier, &self.identity, mid_transaction);
         self.leave_if_due()
@@ -411,12 +434,14 @@ impl Session {
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
         let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
         self.io.clear(committed);
+        let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };
         let landed = self.cancelling.landed();
         let takes_cancel = self.cancel_due.is_none() && !self.cancelling.under_way();
         // Sockets that always have something must not keep a session from hearing of its end.
         let urgent = self.looks.is_overdue() || (takes_cancel && !self.cancel_key.requests.is_empty());
         let turn = tokio::select! {
             biased;
+            () = poll_fn(|cx| self.large.poll_granted(cx)), if self.large.is_waiting() => return Ok(Turn::Flushed),
             turn = self.io.turn(interest), if !urgent => turn?,
             asked = self.cancel_key.requests.recv(), if takes_cancel => {
                 self.cancel_due = asked;
@@ -455,6 +480,7 @@ impl Session {
             let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
             self.io.clear(committed);
             let interest = Interest { client: self.window_open(), upstream: false };
+            let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };
             if self.io.turn_now(interest).await? != Some(Turn::Client) {
                 break;
             }

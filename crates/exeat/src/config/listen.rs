@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use exeat_policy::document::{MappingReader, Node, Value, closest};
-use exeat_proxy::config::{ConnectionLimits, Listen, ListenAuth, ListenTls, Target};
+use exeat_proxy::config::{ConnectionLimits, LARGE_MESSAGES_BYTES_MIN, Listen, ListenAuth, ListenTls, Target};
 
 use super::Reading;
 use super::identity::optional;
@@ -23,6 +23,9 @@ const FAILED_LOGINS_MAX: u32 = 100_000;
 /// More than any machine has cores to run them on.
 const THREADS_MAX: i64 = 1024;
 const IDLE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+/// More memory than machines have.
+const LARGE_MESSAGES_BYTES_MAX: usize = 1 << 40;
+const LARGE_MESSAGE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 /// Service managers kill what has not ended within some 90 s.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(60);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(1);
@@ -141,6 +144,11 @@ impl Reading<'_> {
             None => Some(default.failed_logins_per_minute),
             Some(node) => self.per_minute(node),
         };
+        let large_messages = match reader.optional("large_messages") {
+            None => Some(default.large_messages_bytes),
+            Some(node) => self.large_messages(node),
+        };
+        let large_message_timeout = self.optional_duration(&mut reader, "large_message_timeout", LARGE_MESSAGE_TIMEOUT);
         reader.finish(&mut self.diags);
         Some(ConnectionLimits {
             connections: connections?,
@@ -148,7 +156,22 @@ impl Reading<'_> {
             per_principal: per_principal?,
             per_source: per_source?,
             failed_logins_per_minute: failed_logins?,
+            large_messages_bytes: large_messages?,
+            large_message_timeout: large_message_timeout?.unwrap_or(default.large_message_timeout),
         })
+    }
+
+    fn large_messages(&mut self, node: &Node) -> Option<usize> {
+        let bytes = node.as_bytes(&mut self.diags)?;
+        match usize::try_from(bytes) {
+            Ok(bytes) if (LARGE_MESSAGES_BYTES_MIN..=LARGE_MESSAGES_BYTES_MAX).contains(&bytes) => Some(bytes),
+            Ok(_) | Err(_) => {
+                self.diags
+                    .error(&node.span, format!("{} is {bytes} bytes, it must be from 65MiB to 1024GiB", node.subject()))
+                    .help("the largest message of a client has 65 MiB");
+                None
+            }
+        }
     }
 
     fn count(&mut self, reader: &mut MappingReader<'_>, key: &'static str, default: usize) -> Option<usize> {

@@ -59,6 +59,8 @@ fn show_listen(listen: &Listen) -> Value {
             "per_principal": limits.per_principal,
             "per_source": limits.per_source,
             "failed_logins": format!("{}/min", limits.failed_logins_per_minute),
+            "large_messages": limits.large_messages_bytes,
+            "large_message_timeout": seconds(limits.large_message_timeout),
         },
         "keepalive": keepalive(listen.keepalive),
         "idle_timeout": listen.idle_timeout.map(seconds),

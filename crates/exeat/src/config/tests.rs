@@ -178,6 +178,7 @@ fn a_target_may_stand_for_every_database_of_its_server() {
 fn numbers_have_limits_and_the_message_says_them() {
     refused("tls: off}", "tls: off, limits: {connections: 0}}", "from 1 to 100000");
     refused("tls: off}", "tls: off, limits: {failed_logins: 20}}", "such as 20/min");
+    refused("tls: off}", "tls: off, limits: {large_messages: 64MiB}}", "from 65MiB");
     refused("      host: localhost\n", "      host: localhost\n      port: 70000\n", "from 1 to 65535");
     refused("      tls: off\n", "      tls: off\n      catalog: {bounded: 2h}\n", "it must be from 100ms to 60s");
     refused("tls: off}", "tls: off, keepalive: {idle: 10ms}}", "from 1s to 7200s");
@@ -186,7 +187,10 @@ fn numbers_have_limits_and_the_message_says_them() {
     refused("tls: off}", "tls: off, threads: 0}", "from 1 to 1024");
     refused("tls: off}", "tls: off, idle_timeout: 1ms}", "from 1s to 86400s");
     refused("      tls: off\n", "      tls: off\n      connect_timeout: 5m\n", "from 100ms to 60s");
-    let config = changed("tls: off}", "tls: off, limits: {per_source: 7, failed_logins: 3/min}}").unwrap();
+    let config =
+        changed("tls: off}", "tls: off, limits: {per_source: 7, failed_logins: 3/min, large_messages: 65MiB}}")
+            .unwrap();
+    assert_eq!(config.proxy.listen.limits.large_messages_bytes, 65 << 20);
     assert_eq!(config.proxy.listen.limits.per_source, 7);
     assert_eq!(config.proxy.listen.limits.failed_logins_per_minute, 3);
 }

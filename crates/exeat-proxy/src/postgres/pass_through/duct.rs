@@ -13,6 +13,8 @@ use exeat_store::record::Committed;
 use exeat_wire::{DecodeError, Peer, Walk, Walked};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use crate::large_messages::Front;
+
 /// Above this many cleared bytes waiting for the client, the server is not read...
 const WAITING_FOR_CLIENT_HIGH: usize = 256 * 1024;
 /// ...and above this many waiting for the server, the client is not. Less: what a client can pour in before it hears of
@@ -145,6 +147,16 @@ impl Duct {
 
     pub(super) fn may_read(&self) -> bool {
         self.cleared < self.waiting_high
+    }
+
+    /// The large message that comes next and is not whole yet.
+    pub(super) fn large_front(&self) -> Option<Front> {
+        if self.walk.is_inside() { None } else { Front::of(self.bytes.get(self.walked..).unwrap_or_default()) }
+    }
+
+    /// Gives back the room of a large message that has gone.
+    pub(super) fn shrink(&mut self) {
+        self.bytes = BytesMut::from(self.bytes.as_ref());
     }
 
     /// Gives back the memory of a duct that has been empty for a while.

@@ -34,6 +34,7 @@ use super::session::{Client, Done, Ending, READS_BEFORE_CANCEL_MAX, SessionEnd};
 use super::stream::ClientStream;
 use crate::config::{LoadedPolicy, Target};
 use crate::identity::Verified;
+use crate::large_messages::{Settled, Share};
 use crate::limits::SessionGuard;
 use crate::server::Shared;
 use crate::upstream::UpstreamStream;
@@ -89,6 +90,7 @@ pub(crate) struct PassThrough {
     cancel_due: Option<Asked>,
     cancelling: Cancelling,
     tenure: Tenure,
+    large: Share,
     _counted: SessionGuard,
 }
 
@@ -108,6 +110,7 @@ impl PassThrough {
         down.close_with(welcome);
         down.bytes.extend_from_slice(&seat.upstream_bytes);
         Self {
+            large: seat.shared.large_messages.share(),
             request_ids: RequestIds::new(seat.record.session()),
             shared: seat.shared,
             target: seat.target,
@@ -162,6 +165,7 @@ impl PassThrough {
             self.keep_window_moving();
             self.tenure.leave_if_due(self.mid_transaction())?;
             self.commit().await?;
+            self.make_room();
             // Who was told that it is settled may have sent the next statement since.
             if let Some(asked) = self.cancel_due.take().filter(|asked| !asked.is_closed()) {
                 self.cancel_in_order(asked).await?;
@@ -221,6 +225,8 @@ impl PassThrough {
     }
 
     fn poll_turn(&mut self, cx: &mut Context<'_>, hears_server: bool) -> Poll<Turn> {
+        // Once there is room the client is read on, below.
+        let _ = self.large.poll_granted(cx);
         if let Poll::Ready(Err(_)) = self.up.poll_write(&mut self.upstream, cx) {
             // What the server said before it closed is still to be read (a 57P01, say); only then is it gone.
             self.up.shut();
@@ -242,7 +248,8 @@ impl PassThrough {
                 Ok(_) => Turn::Upstream,
             });
         }
-        let listens = !self.client_left && !self.terminated && self.takes_messages() && self.up.may_read();
+        let listens =
+            self.hears_client() && self.up.may_read() && !self.large.keeps_from_reading(self.up.large_front());
         if listens && let Poll::Ready(read) = self.up.poll_read(&mut self.client, cx) {
             return Poll::Ready(match read {
                 Ok(0) | Err(_) => Turn::ClientClosed,
@@ -250,6 +257,18 @@ impl PassThrough {
             });
         }
         Poll::Pending
+    }
+
+    fn hears_client(&self) -> bool {
+        !self.client_left && !self.terminated && self.takes_messages()
+    }
+
+    /// For the client's next message, where it is a large one.
+    fn make_room(&mut self) {
+        let reads = self.hears_client() && self.up.may_read();
+        if self.large.settle(self.up.large_front(), self.up.bytes.len(), reads) == Settled::Released {
+            self.up.shrink();
+        }
     }
 
     /// A server keeps short answers back until it is asked for them: with the window full of such nobody would move.
@@ -273,6 +292,10 @@ impl PassThrough {
     fn look(&mut self) -> Done {
         self.up.rest();
         self.down.rest();
+        self.large.look()?;
+        if self.large.is_waiting() {
+            self.tenure.heard();
+        }
         if self.client_left || self.terminated {
             self.abandon()?;
         }
