@@ -12,7 +12,7 @@ SYNC = wire.SYNC
 LONG = "n" * 63  # the server keeps this much of a statement's or portal's name
 CLEAR = "SELECT city FROM attack.people ORDER BY id"
 SEALED = "SELECT ssn FROM attack.people ORDER BY id"
-COMPUTED = "SELECT 'x' || ssn FROM people ORDER BY id"
+COMPUTED = "SELECT repeat(ssn, 1) FROM people ORDER BY id"
 FAILS = "SELECT 1/0"
 ON_TWIN = "SET search_path = attack_twin, attack"
 
@@ -96,7 +96,7 @@ CONVERSATIONS = {
     ],
     "a search path that a refusal takes back": [
         [wire.query("SET search_path = attack")],
-        [run(ON_TWIN), run("SELECT 1"), run("SELECT lower(ssn) FROM attack.people"), SYNC, wire.query(COMPUTED)],
+        [run(ON_TWIN), run("SELECT 1"), run("SELECT substr(ssn, 1, 3) FROM attack.people"), SYNC, wire.query(COMPUTED)],
     ],
     "a search path forgotten at the end of an earlier exchange": [
         [wire.query("SET search_path = attack")],
@@ -112,7 +112,7 @@ CONVERSATIONS = {
     "a Sync that commits behind another Sync": [[run("SELECT 1"), SYNC, run(TICKET), SYNC]],
     "a search path that a refused Query takes back": [
         [wire.query("SET search_path = attack")],
-        [run(ON_TWIN), wire.query("SELECT lower(ssn) FROM attack.people"), wire.query(COMPUTED)],
+        [run(ON_TWIN), wire.query("SELECT substr(ssn, 1, 3) FROM attack.people"), wire.query(COMPUTED)],
     ],
     "a search path that a refused FunctionCall takes back": [
         [wire.query("SET search_path = attack")],

@@ -32,7 +32,7 @@ GOOD = [
     "SELECT * FROM pg_prepared_statements",
 ]
 BAD = [
-    "SELECT lower(email) FROM customers",
+    "SELECT substr(email, 1, 3) FROM customers",
     "SELECT id FROM customers ORDER BY ssn",
     "SELECT ssn::integer FROM customers",
     "SELECT birth_date::integer FROM customers",

@@ -10,7 +10,7 @@ import pytest
 
 from lib import wire
 
-LEAK = "SELECT upper(ssn) FROM customers"
+LEAK = "SELECT substr(ssn, 1, 3) FROM customers"
 TO_MIRROR = "SET LOCAL search_path = mirror"
 
 

@@ -8,12 +8,12 @@ use exeat_policy::{
     Access, AccessRequest, Capability, Decision, Effect, Mask, Policy, Preset, Principal, Reason, RelationName,
 };
 use exeat_sql::{
-    Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Relation,
-    SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Origin, Output,
+    Relation, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 
 use crate::copy;
-use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, StateEffect, StatementPlan};
+use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use crate::record::{self, RecordFacts};
 use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
@@ -424,21 +424,23 @@ fn settings_refusal(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineag
     problem.map(|refused| refused.into_refusal().object(Object::at(&facts.target, None)))
 }
 
-/// Section 3 for this version: a sealed column may be projected bare; every other use of it is refused, and so is
-/// whatever reaches or writes its relation in another way.
+/// A sealed column may flow into outputs, which are then masked; every other use of it is refused.
 fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
     if facts.seals.is_empty() {
         return None;
     }
-    if lineage.reaches.iter().any(|oid| facts.seals.relation(*oid).is_some()) {
+    if lineage.changes.iter().any(|oid| facts.seals.relation(*oid).is_some()) {
         return Some(
             Refusal::new(
                 RefusalCode::OpaqueStatement,
-                "this statement reaches a relation with sealed columns through a view, partition, parent or foreign key",
+                "a foreign key's action would change a relation with columns sealed for you",
             )
             .object(Object::at(&facts.target, None))
-            .suggestion("select from the base table by name"),
+            .suggestion("write to a relation that no such key references"),
         );
+    }
+    if let Some(refusal) = telling_view(facts, lineage) {
+        return Some(refusal);
     }
     if lineage.relation_sizes {
         return Some(
@@ -450,8 +452,10 @@ fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
             .suggestion("leave the size out of the statement"),
         );
     }
-    let touched = lineage.writes.iter().chain(lineage.reads.iter().filter(|_| lineage.locks_rows));
-    if let Some(seal) = touched.filter_map(|oid| facts.seals.relation(*oid)).next() {
+    // Rows of a child are written through its parent, and rules and checks of the child look at all of them.
+    let family = |oid: &Oid| std::iter::once(*oid).chain(facts.snapshot.family(*oid)).collect::<Vec<_>>();
+    let touched = lineage.writes.iter().chain(lineage.reads.iter().filter(|_| lineage.locks_rows)).flat_map(family);
+    if let Some(seal) = touched.filter_map(|oid| facts.seals.relation(oid)).next() {
         return Some(
             Refusal::new(
                 RefusalCode::MaskedColumnInWrite,
@@ -462,6 +466,24 @@ fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
         );
     }
     lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used))
+}
+
+/// A view that a sealed column chooses the rows of. Names the view only if the statement does.
+fn telling_view(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
+    let telling = |oid: &&Oid| facts.seals.tells(**oid);
+    let named = lineage.reads.iter().find(telling);
+    if named.is_none() && !lineage.reaches.iter().any(|oid| facts.seals.tells(*oid)) {
+        return None;
+    }
+    let name = named.and_then(|oid| relation_name(&facts.snapshot, *oid));
+    Some(
+        Refusal::new(
+            RefusalCode::OpaqueStatement,
+            "this view compares, sorts, groups or computes with columns that are sealed for you",
+        )
+        .object(Object::relation(&facts.target, name.as_ref()))
+        .suggestion("select from the tables it stands on, or ask the policy's owner whether the view is to be trusted"),
+    )
 }
 
 fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Option<Refusal> {
@@ -476,7 +498,7 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
         return Some(
             Refusal::new(
                 RefusalCode::OpaqueStatement,
-                "system columns and whole rows of a relation with sealed columns are not available",
+                "system columns of a relation with sealed columns are not available",
             )
             .object(object())
             .suggestion("name the columns you need"),
@@ -486,8 +508,8 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
     let shown = column.unwrap_or("column");
     let refused = mask.mask == Mask::Refuse;
     let (code, may_not) = match used.how {
-        Use::Projected if refused => (RefusalCode::Denied, "selected"),
-        Use::Projected => return None,
+        Use::Projected | Use::Derived if refused => (RefusalCode::Denied, "selected"),
+        Use::Projected | Use::Derived => return None,
         Use::Expression => (RefusalCode::MaskedColumnInExpression, "computed with"),
         Use::Predicate => (RefusalCode::MaskedColumnInPredicate, "compared"),
         Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
@@ -514,17 +536,16 @@ fn looked_up(facts: &SessionFacts, rule: &str) -> Refusal {
 
 fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
     let Some(outputs) = &lineage.outputs else { return Outputs::None };
-    Outputs::Columns(
-        outputs
-            .iter()
-            .map(|output| match output.source {
-                Source::Column(id) => {
-                    PlannedColumn { origin: Some(id), name: output.name.clone(), mask: facts.seals.column(id).cloned() }
-                }
-                Source::Computed => PlannedColumn { origin: None, name: output.name.clone(), mask: None },
-            })
-            .collect(),
-    )
+    Outputs::Columns(outputs.iter().map(|output| planned(facts, output)).collect())
+}
+
+fn planned(facts: &SessionFacts, output: &Output) -> PlannedColumn {
+    let origin = match output.origin {
+        Origin::Column(id) => PlannedOrigin::Column(id),
+        Origin::None => PlannedOrigin::None,
+        Origin::Unknown => PlannedOrigin::OneOf(output.flows.keys().copied().collect()),
+    };
+    PlannedColumn { origin, name: output.name.clone(), mask: facts.seals.mask_of(&output.flows) }
 }
 
 fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Taint {

@@ -99,10 +99,18 @@ pub enum Outputs {
     Unchecked,
 }
 
+/// What the server must announce a column as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlannedOrigin {
+    Column(ColumnId),
+    None,
+    /// No origin, or one of these columns.
+    OneOf(Vec<ColumnId>),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedColumn {
-    /// The (table, attribute) the server must announce; `None` must be announced as no origin.
-    pub origin: Option<ColumnId>,
+    pub origin: PlannedOrigin,
     pub name: Option<String>,
     pub mask: Option<ColumnMask>,
 }

@@ -2,7 +2,7 @@
 //! Names only, from the catalog; never a value and never the statement's text.
 
 use exeat_policy::{Decision, Effect, Reason};
-use exeat_sql::{Analysis, MessageAnalysis, SessionCommand, Source, StatementKind};
+use exeat_sql::{Analysis, MessageAnalysis, SessionCommand, StatementKind};
 
 use crate::evaluate::{SessionFacts, relation_name};
 
@@ -68,18 +68,19 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
             }
         }
         for output in lineage.outputs.iter().flatten() {
-            let Source::Column(id) = output.source else { continue };
-            let (Some(mask), Some(column)) = (session.seals.column(id), column_name(session, id)) else { continue };
-            let masked = MaskedColumn { column, label: mask.label.clone(), mask: mask.mask.name() };
-            if !facts.masked.contains(&masked) {
-                facts.masked.push(masked);
+            let Some(made) = session.seals.mask_of(&output.flows) else { continue };
+            for id in output.flows.keys() {
+                let (Some(mask), Some(column)) = (session.seals.column(*id), column_name(session, *id)) else {
+                    continue;
+                };
+                push_new(&mut facts.masked, MaskedColumn { column, label: mask.label.clone(), mask: made.mask.name() });
             }
         }
     }
     facts
 }
 
-fn push_new(list: &mut Vec<String>, item: String) {
+fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     if !list.contains(&item) {
         list.push(item);
     }

@@ -10,7 +10,7 @@ use exeat_wire::{
 };
 
 use crate::mask::{MaskEncoder, TypeKin};
-use crate::plan::{CopyStream, Outputs, PlannedColumn, StatementPlan};
+use crate::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
 use crate::refusal::Refusal;
 use crate::scrub::{self, Taint};
 use crate::seal::SealPlan;
@@ -142,19 +142,23 @@ fn cross_check(
     snapshot: &CatalogSnapshot,
 ) -> Result<(), MaskMismatch> {
     let whole_row = field.attribute == 0;
-    // A whole row is announced as attribute 0 of its table. Analysis counts it as a use of every column, so one of
-    // a relation with sealed columns cannot have been permitted.
-    if whole_row && seals.relation(Oid(field.table_oid)).is_some() {
+    // A whole row is announced as attribute 0 of its table: it holds every sealed column of it.
+    if whole_row && planned.mask.is_none() && seals.relation(Oid(field.table_oid)).is_some() {
         return Err(MaskMismatch::Origin { index });
     }
     let announced = (field.table_oid != 0 && !whole_row).then(|| origin(field));
-    if announced != planned.origin {
-        return Err(MaskMismatch::Origin { index });
-    }
+    let known = match (&planned.origin, announced) {
+        (PlannedOrigin::Column(expected), Some(announced)) if *expected == announced => Some(announced),
+        (PlannedOrigin::None | PlannedOrigin::OneOf(_), None) => None,
+        (PlannedOrigin::OneOf(columns), Some(announced)) if columns.contains(&announced) => Some(announced),
+        (PlannedOrigin::Column(_) | PlannedOrigin::None | PlannedOrigin::OneOf(_), _) => {
+            return Err(MaskMismatch::Origin { index });
+        }
+    };
     if planned.name.as_ref().is_some_and(|name| name.as_bytes() != field.name.as_bytes()) {
         return Err(MaskMismatch::Name { index });
     }
-    let known = planned.origin.and_then(|id| snapshot.column(id));
+    let known = known.and_then(|id| snapshot.column(id));
     if known.is_some_and(|column| snapshot.base_type(column.type_oid) != snapshot.base_type(Oid(field.type_oid))) {
         return Err(MaskMismatch::Type { index });
     }

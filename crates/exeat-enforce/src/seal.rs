@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use exeat_policy::{ColumnMask, Mask, Policy, Principal, RelationName};
-use exeat_sql::{CatalogSnapshot, ColumnId, Oid, Relation, RelationKind};
+use exeat_policy::{ColumnMask, Mask, Nulls, Policy, Principal, RelationName};
+use exeat_sql::{CatalogSnapshot, ColumnId, Flow, Oid, Relation, RelationKind, ViewLineage};
 
 use exeat_wire::Format;
 
@@ -20,6 +20,8 @@ const GENERATED: &str = "generated";
 #[derive(Debug, Clone, Default)]
 pub struct SealPlan {
     relations: HashMap<Oid, RelationSeal>,
+    /// Views whose rows a sealed column chooses: what they show tells about it.
+    telling: HashSet<Oid>,
     /// What makes digests and tokens at this target; without it their columns are redacted.
     keys: Option<TargetKeys>,
 }
@@ -53,7 +55,8 @@ impl SealPlan {
             }
         }
         if !plan.is_empty() {
-            plan.seal_generated(snapshot);
+            plan.seal_families(snapshot);
+            plan.seal_views(snapshot);
         }
         plan
     }
@@ -77,10 +80,11 @@ impl SealPlan {
         self.keys.as_ref().map(|known| known.keys.label(&known.target, label))
     }
 
-    /// A generated column tells about the columns it is made from, whatever it is called: it is sealed as they are.
-    fn seal_generated(&mut self, snapshot: &CatalogSnapshot) {
-        let is_generated = |relation: &&Relation| relation.columns.iter().any(|column| column.generated.is_some());
-        let mut relations: Vec<&Relation> = snapshot.relations().filter(is_generated).collect();
+    /// Rows of a child come out of its parent, and those of both under either's label. A generated column tells
+    /// about the columns it is made from, whatever it is called: it is sealed as they are.
+    fn seal_families(&mut self, snapshot: &CatalogSnapshot) {
+        let is_generated = |relation: &Relation| relation.columns.iter().any(|column| column.generated.is_some());
+        let mut relations: Vec<&Relation> = snapshot.relations().collect();
         relations.sort_by_key(|relation| relation.oid);
         let mut done = HashSet::new();
         for relation in relations {
@@ -90,7 +94,51 @@ impl SealPlan {
             let others = snapshot.family(relation.oid).into_iter().filter_map(|oid| snapshot.relation(oid));
             let family: Vec<&Relation> = std::iter::once(relation).chain(others).collect();
             done.extend(family.iter().map(|member| member.oid));
-            self.seal_family(&family);
+            if family.len() > 1 || is_generated(relation) {
+                self.seal_family(&family);
+            }
+        }
+    }
+
+    /// A column of a view is sealed as what it is made from, views that stand on others after these.
+    fn seal_views(&mut self, snapshot: &CatalogSnapshot) {
+        let is_view = |relation: &&Relation| snapshot.view_lineage(relation.oid).is_some();
+        let mut open: Vec<&Relation> = snapshot.relations().filter(is_view).collect();
+        open.sort_by_key(|relation| relation.oid);
+        let mut done: HashSet<Oid> = HashSet::new();
+        while !open.is_empty() {
+            let waits = |view: &&Relation| match snapshot.view_lineage(view.oid) {
+                Some(Ok(lineage)) => {
+                    let below = |oid: &Oid| snapshot.view_lineage(*oid).is_some() && !done.contains(oid);
+                    lineage.reads.iter().any(below)
+                }
+                Some(Err(_)) | None => false,
+            };
+            let (waiting, ready): (Vec<_>, Vec<_>) = open.into_iter().partition(waits);
+            if ready.is_empty() {
+                // Views in a circle are no work of a server's: nothing of them is shown.
+                self.telling.extend(waiting.iter().map(|view| view.oid));
+                return;
+            }
+            for view in ready {
+                done.insert(view.oid);
+                if let Some(Ok(lineage)) = snapshot.view_lineage(view.oid) {
+                    self.seal_view(view, lineage);
+                }
+            }
+            open = waiting;
+        }
+    }
+
+    fn seal_view(&mut self, view: &Relation, lineage: &ViewLineage) {
+        let tells = lineage.influences.iter().any(|column| self.column(*column).is_some());
+        if tells || lineage.reads.iter().any(|oid| self.telling.contains(oid)) {
+            self.telling.insert(view.oid);
+        }
+        for (attribute, flows) in &lineage.columns {
+            if let Some(made) = self.mask_of(flows) {
+                self.tighten(view, *attribute, &made);
+            }
         }
     }
 
@@ -121,7 +169,7 @@ impl SealPlan {
             }
         }
         for member in family {
-            for column in member.columns.iter().filter(|column| generated.contains_key(column.name.as_str())) {
+            for column in &member.columns {
                 if let Some(mask) = sealed.get(column.name.as_str()) {
                     self.tighten(member, column.attribute, mask);
                 }
@@ -142,6 +190,37 @@ impl SealPlan {
 
     pub fn column(&self, id: ColumnId) -> Option<&ColumnMask> {
         self.relations.get(&id.relation)?.columns.get(&id.attribute)
+    }
+
+    /// Whether a view tells more about sealed columns than its own columns hold.
+    pub fn tells(&self, oid: Oid) -> bool {
+        self.telling.contains(&oid)
+    }
+
+    /// The mask of a value that is made from these columns: whole, and never less than redacted unless it is one
+    /// column's own value or one of several that are masked alike. A part that one mask leaves may be what another
+    /// hides, and beside a value that the client chose itself a token or hash would tell which one it meets. In a
+    /// value that is made over, NULL may be the answer to a comparison: it is hidden.
+    pub fn mask_of(&self, flows: &BTreeMap<ColumnId, Flow>) -> Option<ColumnMask> {
+        let mut strictest: Option<&ColumnMask> = None;
+        let (mut alike, mut nulls) = (true, Nulls::Keep);
+        for (column, flow) in flows {
+            let Some(mask) = self.column(*column) else {
+                alike = false;
+                continue;
+            };
+            if *flow == Flow::Total || mask.nulls == Nulls::Hide {
+                nulls = Nulls::Hide;
+            }
+            alike &= *flow == Flow::Bare;
+            alike &= strictest.is_none_or(|known| known.mask == mask.mask && known.label == mask.label);
+            if strictest.is_none_or(|known| mask.mask > known.mask) {
+                strictest = Some(mask);
+            }
+        }
+        let strictest = strictest?;
+        let mask = if alike { strictest.mask } else { strictest.mask.max(Mask::Redact) };
+        Some(ColumnMask { mask, nulls, ..strictest.clone() })
     }
 
     pub fn relation(&self, oid: Oid) -> Option<&RelationSeal> {

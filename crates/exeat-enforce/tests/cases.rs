@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
-use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, StateEffect, StatementPlan};
+use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Object, Refusal};
-use exeat_policy::Policy;
-use exeat_sql::CatalogSnapshot;
+use exeat_policy::{Nulls, Policy};
+use exeat_sql::{CatalogSnapshot, ColumnId};
 
 #[test]
 fn every_statement_is_permitted_or_refused_as_written_down() {
@@ -169,13 +169,21 @@ impl Run<'_> {
 
     fn column(&self, out: &mut String, column: &PlannedColumn) {
         let name = column.name.as_deref().unwrap_or("?");
-        let source = column.origin.map_or("computed".to_owned(), |id| {
+        let of = |id: &ColumnId| {
             let relation = self.snapshot.relation(id.relation).unwrap();
-            format!("{}.{}", relation.name, self.snapshot.column_name(id).unwrap())
-        });
+            format!("{}.{}", relation.name, self.snapshot.column_name(*id).unwrap())
+        };
+        let source = match &column.origin {
+            PlannedOrigin::Column(id) => of(id),
+            PlannedOrigin::None => "computed".to_owned(),
+            PlannedOrigin::OneOf(ids) => format!("computed or {}", ids.iter().map(of).collect::<Vec<_>>().join(" or ")),
+        };
         write!(out, "  {name} <- {source}").unwrap();
         if let Some(mask) = &column.mask {
             write!(out, ": {} as {} by {}", mask.mask.name(), mask.label, mask.rule).unwrap();
+            if mask.nulls == Nulls::Hide {
+                out.push_str(", NULL too");
+            }
         }
         out.push('\n');
     }

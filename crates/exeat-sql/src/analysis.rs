@@ -1,7 +1,7 @@
 //! What analysis says about a statement. Flat, owned, principal-free: one `MessageAnalysis` is shared by
 //! every session that sends the same text under the same search path and catalog version.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::catalog::{ColumnId, Oid};
@@ -166,14 +166,16 @@ pub struct Lineage {
     /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets).
     pub writes: BTreeSet<Oid>,
     /// Relations reached without being named: behind views and materialized views (transitively), inheritance
-    /// or partition parents and children, relations a foreign key's ON UPDATE/DELETE action would change. If any
-    /// of them has a sealed column the statement is treated as opaque. A foreign key that only checks stands in
-    /// `uses` instead: its columns at the other side are `Key`.
+    /// or partition parents and children, relations a foreign key's ON UPDATE/DELETE action would change. What a
+    /// `deny` says of them holds for the statement. A foreign key that only checks stands in `uses` instead: its
+    /// columns at the other side are `Key`.
     pub reaches: BTreeSet<Oid>,
+    /// Those of `reaches` that a foreign key's action would change.
+    pub changes: BTreeSet<Oid>,
     /// Output columns in order: of a SELECT, or of RETURNING. `None` for statements that return no rows.
     pub outputs: Option<Vec<Output>>,
-    /// Every column the statement touches, and how. A bare top-level projection is `Use::Projected`;
-    /// anything else is one of the others. Whole-row references are every column as `Use::Expression`.
+    /// Every column the statement touches, and how. What is in an output is `Use::Projected` or `Use::Derived`;
+    /// anything else is one of the others.
     pub uses: BTreeSet<ColumnUse>,
     /// A trigger, rule, row-security policy, view body, user-typed default or the like may run: errors and
     /// notices are then tainted, and an SQLSTATE may be one of user code.
@@ -213,19 +215,39 @@ pub enum NotifyText {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    pub source: Source,
+    /// What RowDescription must announce.
+    pub origin: Origin,
+    /// Every stored column whose value is in it. What is compared, or goes through something that may fail, is in
+    /// `uses` and not here.
+    pub flows: BTreeMap<ColumnId, Flow>,
     /// The result-column name the server will announce, where the statement or the catalog fixes it.
     pub name: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// Exactly one column's value, unchanged: RowDescription must announce this origin.
+impl Output {
+    /// A value that holds nothing of a stored column.
+    pub fn computed(name: Option<&str>) -> Self {
+        Self { origin: Origin::None, flows: BTreeMap::new(), name: name.map(str::to_owned) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Exactly one column's value, unchanged.
     Column(ColumnId),
-    /// Computed, a constant, a set-operation column...: RowDescription must announce no origin, and by
-    /// construction no sealed column may flow into it (its columns are in `uses` as something else than
-    /// `Projected`).
-    Computed,
+    /// Computed, a constant, a set operation's column...
+    None,
+    /// Versions differ, or the type that decides is not known: none, or one of the columns that flow into it.
+    Unknown,
+}
+
+/// How a stored column's value is in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flow {
+    /// Unchanged: the whole value is this column's, or that of another `Bare` one beside it.
+    Bare,
+    /// Through functions, operators and casts that cannot fail, or together with something else.
+    Total,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -240,7 +262,9 @@ pub struct ColumnUse {
 pub enum Use {
     /// A bare output column of the statement.
     Projected,
-    /// An argument of a function, operator, cast, constructor: part of a computed value.
+    /// Part of an output column, through nothing that can fail.
+    Derived,
+    /// An argument of a function, operator or cast that may fail, or says more than its value.
     Expression,
     /// WHERE, ON, HAVING, FILTER, CASE condition, LIMIT: decides which rows or values come out.
     Predicate,

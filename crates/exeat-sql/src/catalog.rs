@@ -9,6 +9,8 @@ mod types;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::walk::view::ViewLineage;
+
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
 pub(crate) use types::{Operands, Type, UserCast, UserFunction, UserOperator};
@@ -134,6 +136,7 @@ pub struct CatalogSnapshot {
     /// Columns whose default, or that of their domain, calls a user's code: what it gives could come from anywhere.
     code_defaults: HashSet<ColumnId>,
     views: HashMap<Oid, String>,
+    view_lineages: HashMap<Oid, Result<ViewLineage, String>>,
     versions: Arc<Versions>,
     relatives: HashMap<Oid, Vec<Oid>>,
     foreign_keys: Vec<ForeignKey>,
@@ -231,6 +234,10 @@ impl CatalogSnapshot {
     /// The query behind a user's view or materialized view.
     pub fn view_definition(&self, oid: Oid) -> Option<&str> {
         self.views.get(&oid).map(String::as_str)
+    }
+    /// What that query does, or why we cannot tell.
+    pub fn view_lineage(&self, oid: Oid) -> Option<&Result<ViewLineage, String>> {
+        self.view_lineages.get(&oid)
     }
     pub(crate) fn facts(&self, oid: Oid) -> RelationFacts {
         self.facts.get(&oid).copied().unwrap_or_default()

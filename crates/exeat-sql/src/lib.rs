@@ -12,14 +12,15 @@ mod statement;
 mod walk;
 
 pub use analysis::{
-    Analysis, ColumnUse, Lineage, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Output,
-    ParseFailure, SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Analysis, ColumnUse, Flow, Lineage, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin,
+    Output, ParseFailure, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,
     QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
 pub use parse::parse_and_analyse;
+pub use walk::view::ViewLineage;
 
 /// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;

@@ -10,13 +10,12 @@ use pg_query::protobuf::{ParseResult, RawStmt};
 use crate::catalog::{CatalogSnapshot, Oid};
 use crate::position::Positions;
 use crate::statement;
-use crate::walk::scope::Value;
 use crate::walk::select::Target;
 use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
 use crate::{
     Analysis, ColumnUse, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure, Scope,
-    SessionCommand, Source, StatementAnalysis, StatementKind, TransactionCommand, Use,
+    SessionCommand, StatementAnalysis, StatementKind, TransactionCommand,
 };
 
 /// What earlier statements of the message leave uncertain for later ones.
@@ -137,9 +136,9 @@ fn names_changed(command: &SessionCommand) -> Option<&'static str> {
 fn session_lineage(command: &SessionCommand) -> Lineage {
     let outputs = match command {
         SessionCommand::Show { setting } if setting == "all" => {
-            Some(["name", "setting", "description"].map(|name| computed(Some(name))).to_vec())
+            Some(["name", "setting", "description"].map(|name| Output::computed(Some(name))).to_vec())
         }
-        SessionCommand::Show { .. } => Some(vec![computed(None)]),
+        SessionCommand::Show { .. } => Some(vec![Output::computed(None)]),
         SessionCommand::Transaction(_)
         | SessionCommand::Set { .. }
         | SessionCommand::Reset { .. }
@@ -162,10 +161,6 @@ fn session_lineage(command: &SessionCommand) -> Lineage {
     Lineage { outputs, notifies, metadata_only: true, ..Lineage::default() }
 }
 
-fn computed(name: Option<&str>) -> Output {
-    Output { source: Source::Computed, name: name.map(str::to_owned) }
-}
-
 fn lineage(
     node: &NodeEnum,
     kind: &StatementKind,
@@ -175,7 +170,7 @@ fn lineage(
 ) -> Walk<Lineage> {
     let mut walker = Walker::new(snapshot, &scope.search_path)?;
     let targets = match node {
-        NodeEnum::SelectStmt(select) => Some(walker.select(select, Use::Expression)?),
+        NodeEnum::SelectStmt(select) => Some(walker.select(select)?),
         NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
         NodeEnum::UpdateStmt(update) => walker.update(update)?,
         NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
@@ -191,24 +186,12 @@ fn lineage(
     finish(facts, outputs, snapshot, positions)
 }
 
-/// What reaches the client: bare columns, and values computed from columns that are already noted.
-fn outputs(walker: &mut Walker<'_>, targets: &[Target<'_>]) -> Walk<Vec<Output>> {
+/// What reaches the client.
+fn outputs(walker: &mut Walker<'_>, targets: &[Target]) -> Walk<Vec<Output>> {
     let mut outputs = Vec::with_capacity(targets.len());
     for target in targets {
-        let source = match &target.value {
-            Value::Column(column) => {
-                walker.record(*column, Use::Projected, target.at)?;
-                Source::Column(*column)
-            }
-            Value::Computed(_) => {
-                walker.consume(&target.value, Use::Expression, target.at)?;
-                Source::Computed
-            }
-            Value::Unpredictable(_) => {
-                return construct("an output column merged or cast from another without a clear origin", target.at);
-            }
-        };
-        outputs.push(Output { source, name: Some(target.name.to_string()) });
+        walker.projected(target)?;
+        outputs.push(target.output());
     }
     Ok(outputs)
 }
@@ -220,6 +203,7 @@ fn finish(
     positions: &Positions<'_>,
 ) -> Walk<Lineage> {
     let is_metadata = |oid: &Oid| snapshot.relation(*oid).is_some_and(|relation| relation.is_metadata());
+    let behind = facts.reaches.union(&facts.changes);
     let metadata_only = facts.writes.is_empty() && facts.reaches.is_empty() && facts.reads.iter().all(is_metadata);
     if let Some((name, at)) = facts.session_effect
         && !metadata_only
@@ -230,7 +214,8 @@ fn finish(
         |((column, how), at): (&(_, _), &i32)| ColumnUse { column: *column, how: *how, at: positions.character(*at) };
     let named: BTreeSet<Oid> = facts.reads.union(&facts.writes).copied().collect();
     Ok(Lineage {
-        reaches: facts.reaches.difference(&named).copied().collect(),
+        reaches: behind.copied().filter(|oid| !named.contains(oid)).collect(),
+        changes: facts.changes.difference(&named).copied().collect(),
         uses: facts.uses.iter().map(use_of).collect(),
         reads: facts.reads,
         writes: facts.writes,

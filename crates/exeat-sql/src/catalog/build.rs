@@ -18,7 +18,8 @@ const CODE: &str = "code";
 type Rows = [Vec<Option<String>>];
 
 impl CatalogSnapshot {
-    /// `results[i]` holds the rows of `QUERIES[i]` as flat rows of text cells.
+    /// `results[i]` holds the rows of `QUERIES[i]` as flat rows of text cells. Parses what stands behind views: call it
+    /// on a thread with [`crate::PARSER_STACK_BYTES`] of stack.
     pub fn build(version: u64, results: &[Vec<Vec<Option<String>>>]) -> Result<Self, CatalogError> {
         if results.len() != QUERIES.len() {
             return Err(CatalogError::Results { got: results.len(), expected: QUERIES.len() });
@@ -32,6 +33,7 @@ impl CatalogSnapshot {
             rows.iter().try_for_each(|cells| snapshot.load_code(&Row { query: query.name, cells }))?;
         }
         snapshot.check_complete()?;
+        snapshot.view_lineages = crate::walk::view::lineages(&snapshot);
         Ok(snapshot)
     }
 

@@ -6,7 +6,6 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{AArrayExpr, AConst, FuncCall, Node, TypeCast};
 
 use super::column::Resolved;
-use super::scope::Value;
 use super::{Walk, Walker, inner, strings};
 use crate::catalog::Oid;
 
@@ -23,13 +22,8 @@ impl Walker<'_> {
                 None => Ok(false),
             },
             NodeEnum::ColumnRef(reference) => match walker.resolve(reference)? {
-                Resolved::Column(Value::Column(id)) => {
-                    let column = walker.snapshot.column(id);
-                    Ok(column.is_some_and(|column| walker.snapshot.is_scalar_array(column.type_oid)))
-                }
-                Resolved::Column(Value::Computed(_) | Value::Unpredictable(_))
-                | Resolved::Row(_)
-                | Resolved::Everything => Ok(false),
+                Resolved::Column(value) => Ok(value.of.is_some_and(|oid| walker.snapshot.is_scalar_array(oid))),
+                Resolved::Row(_) | Resolved::Everything => Ok(false),
             },
             NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => {
                 for element in elements {
@@ -53,13 +47,8 @@ impl Walker<'_> {
                 Some((_, true)) | None => Ok(false),
             },
             NodeEnum::ColumnRef(reference) => match self.resolve(reference)? {
-                Resolved::Column(Value::Column(id)) => {
-                    let column = self.snapshot.column(id);
-                    Ok(column.is_some_and(|column| self.snapshot.is_scalar(column.type_oid)))
-                }
-                Resolved::Column(Value::Computed(_) | Value::Unpredictable(_))
-                | Resolved::Row(_)
-                | Resolved::Everything => Ok(false),
+                Resolved::Column(value) => Ok(value.of.is_some_and(|oid| self.snapshot.is_scalar(oid))),
+                Resolved::Row(_) | Resolved::Everything => Ok(false),
             },
             _ => Ok(false),
         }

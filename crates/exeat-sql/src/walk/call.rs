@@ -5,31 +5,13 @@ use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const
 
 use super::expr::is_open;
 use super::scope::Value;
-use super::{Stop, Walk, Walker, construct, inner, named_construct, strings, unresolved};
+use super::{Stop, Walk, Walker, construct, inner, named_construct, strings, total, unresolved};
 use crate::catalog::PG_CATALOG;
 use crate::functions::{self, Review};
-use crate::{Notification, NotifyText, OpaqueReason, Use};
+use crate::{Notification, NotifyText, OpaqueReason, Origin, Use};
 
 impl Walker<'_> {
-    /// A call whose value is passed on. `date(x)` of a date is no call to the server but x itself.
-    pub(crate) fn call_value(&mut self, call: &FuncCall, how: Use) -> Walk<Value> {
-        let [argument] = call.args.as_slice() else {
-            return self.call(call, how).map(|()| Value::computed());
-        };
-        let is_type = strings(&call.funcname)
-            .and_then(|names| names.last().copied())
-            .is_some_and(|name| self.snapshot.type_in(PG_CATALOG, name).is_some());
-        self.call(call, how)?;
-        if !is_type {
-            return Ok(Value::computed());
-        }
-        match self.value(argument, how)? {
-            Value::Column(column) => Ok(Value::Unpredictable(std::rc::Rc::from([column]))),
-            other => Ok(other),
-        }
-    }
-
-    pub(crate) fn call(&mut self, call: &FuncCall, how: Use) -> Walk<()> {
+    pub(crate) fn call(&mut self, call: &FuncCall) -> Walk<Value> {
         let FuncCall {
             funcname,
             args,
@@ -51,30 +33,56 @@ impl Walker<'_> {
         let open = if named { vec![true; open.len()] } else { open };
         let review = self.review(&names, &open, at)?;
         self.check_review(review, &names.join("."), args, at)?;
-        self.arguments(args, how)?;
+        let values = self.arguments(args)?;
         if *agg_distinct {
             self.check_sorting(at)?;
-            self.arguments(args, Use::Key)?;
+            values.iter().try_for_each(|value| self.consume(value, Use::Key, at))?;
         }
         if !agg_order.is_empty() {
             self.check_sorting(at)?;
         }
         self.plain_order(agg_order)?;
         self.optional(agg_filter, Use::Predicate)?;
-        over.as_deref().map_or(Ok(()), |window| self.window(window))
+        over.as_deref().map_or(Ok(()), |window| self.window(window))?;
+        let name = names.last().copied().unwrap_or_default();
+        if let [argument] = values.as_slice()
+            && self.snapshot.type_in(PG_CATALOG, name).is_some()
+        {
+            return self.called_as_type(argument, at);
+        }
+        let mut whole = Value { parts: 0, ..Value::computed() };
+        for value in &values {
+            whole = self.with(&whole, value)?;
+        }
+        self.result(whole, review == Review::Free && total::function(name), at)
     }
 
-    fn arguments(&mut self, args: &[Node], how: Use) -> Walk<()> {
-        for arg in args {
-            match inner(arg)? {
-                NodeEnum::NamedArgExpr(named) => {
-                    let NamedArgExpr { xpr: _, arg, name: _, argnumber: _, location: _ } = named.as_ref();
-                    self.optional(arg, how)?;
-                }
-                _ => self.expr(arg, how)?,
+    /// `date(x)` of a date is no call to the server but x itself.
+    fn called_as_type(&mut self, argument: &Value, at: i32) -> Walk<Value> {
+        match argument.origin {
+            Origin::Column(_) | Origin::Unknown => {
+                self.consume(argument, self.place, at)?;
+                Ok(Value { origin: Origin::Unknown, ..argument.clone() })
+            }
+            Origin::None => {
+                self.consume(argument, self.place, at)?;
+                Ok(Value::computed())
             }
         }
-        Ok(())
+    }
+
+    fn arguments(&mut self, args: &[Node]) -> Walk<Vec<Value>> {
+        let mut values = Vec::with_capacity(args.len());
+        for arg in args {
+            values.push(match inner(arg)? {
+                NodeEnum::NamedArgExpr(named) => {
+                    let NamedArgExpr { xpr: _, arg, name: _, argnumber: _, location: _ } = named.as_ref();
+                    self.optional_value(arg)?
+                }
+                _ => self.value(arg)?,
+            });
+        }
+        Ok(values)
     }
 
     /// The review of what this name resolves to, whatever its arguments turn out to be.

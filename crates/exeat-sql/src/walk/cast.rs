@@ -1,17 +1,42 @@
 //! Casts and type names: which type a name means on the search path, and whether casting to it runs a user's code.
 
-use std::rc::Rc;
-
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AConst, Node, TypeCast, TypeName, a_const};
 
 use super::scope::Value;
 use super::{Stop, Walk, Walker, construct, strings, unresolved};
 use crate::catalog::{ColumnId, Oid};
-use crate::{OpaqueReason, Use};
+use crate::{OpaqueReason, Origin};
 
 /// PostgreSQL 14 gained and lost, in minor releases, the rule by which `varchar(80)::varchar` keeps its origin.
 const FIRST_SETTLED_VERSION: u32 = 150_000;
+
+/// text, varchar and bpchar: an explicit cast cuts what is too long.
+const STRINGS: [Oid; 3] = [Oid(25), Oid(1043), Oid(1042)];
+
+/// Source and target, by their fixed numbers: smallint 21, integer 23, bigint 20, real 700, double 701, numeric 1700,
+/// boolean 16, date 1082, time 1083, timestamp 1114, timestamptz 1184, json 114, jsonb 3802, name 19.
+const WIDENING: [(u32, u32); 19] = [
+    (21, 23),
+    (21, 20),
+    (21, 1700),
+    (21, 700),
+    (21, 701),
+    (23, 20),
+    (23, 1700),
+    (23, 700),
+    (23, 701),
+    (23, 16),
+    (20, 1700),
+    (20, 700),
+    (20, 701),
+    (700, 701),
+    (16, 23),
+    (1114, 1082),
+    (1184, 1082),
+    (1114, 1083),
+    (3802, 114),
+];
 
 /// What a cast of a column to its own type leaves of it.
 enum SameType {
@@ -21,44 +46,61 @@ enum SameType {
 }
 
 impl Walker<'_> {
-    pub(crate) fn cast(&mut self, cast: &TypeCast, how: Use) -> Walk<()> {
-        let TypeCast { arg, type_name, location } = cast;
-        let Some(of) = type_name else { return construct("a cast of this form", *location) };
-        self.cast_target(of)?;
-        self.optional(arg, how)
-    }
-
-    /// A cast whose value is passed on: one to the column's own type is no cast at all, and keeps the origin.
-    pub(crate) fn cast_value(&mut self, cast: &TypeCast, how: Use) -> Walk<Value> {
+    /// A cast to the column's own type is no cast at all, and keeps the origin.
+    pub(crate) fn cast(&mut self, cast: &TypeCast) -> Walk<Value> {
         let TypeCast { arg: Some(arg), type_name: Some(of), location } = cast else {
             return construct("a cast of this form", cast.location);
         };
         let target = self.cast_target(of)?;
-        let value = self.value(arg, how)?;
-        let column = match &value {
-            Value::Column(column) => *column,
-            Value::Computed(_) => {
-                self.consume(&value, how, *location)?;
-                return Ok(Value::computed());
-            }
-            Value::Unpredictable(_) => return Ok(value),
+        let value = self.value(arg)?;
+        let is_array = !of.array_bounds.is_empty();
+        let whole = Value { of: (!is_array).then_some(target), null: value.null, ..value.total() };
+        let column = match value.origin {
+            Origin::Column(column) => column,
+            Origin::Unknown => return Ok(value),
+            Origin::None => return self.cast_whole(&value, whole, is_array, *location),
         };
-        let own_type = self.snapshot.column(column).map(|known| known.type_oid);
-        if !of.array_bounds.is_empty() || own_type.is_none() {
-            return Ok(Value::Unpredictable(Rc::from([column])));
+        if is_array || value.of.is_none() {
+            return Ok(Value { origin: Origin::Unknown, of: None, ..value });
         }
-        if own_type != Some(target) {
-            self.consume(&value, how, *location)?;
-            return Ok(Value::computed());
+        if value.of != Some(target) {
+            return self.cast_whole(&value, whole, is_array, *location);
         }
         match self.same_type_cast(column, of) {
             SameType::Column => Ok(value),
-            SameType::Computed => {
-                self.consume(&value, how, *location)?;
-                Ok(Value::computed())
+            SameType::Computed if STRINGS.contains(&target) => {
+                self.operand(&value)?;
+                Ok(whole)
             }
-            SameType::Unknown => Ok(Value::Unpredictable(Rc::from([column]))),
+            SameType::Computed => {
+                self.consume(&value, self.place, *location)?;
+                Ok(Value { of: Some(target), ..Value::computed() })
+            }
+            SameType::Unknown => Ok(Value { origin: Origin::Unknown, ..value }),
         }
+    }
+
+    /// A cast that changes the value, or may.
+    fn cast_whole(&mut self, value: &Value, whole: Value, is_array: bool, at: i32) -> Walk<Value> {
+        if value.flows.is_empty() {
+            return Ok(Value { parts: value.parts, ..whole });
+        }
+        self.operand(value)?;
+        if !is_array && whole.of.is_some_and(|target| self.cast_is_total(value.of, target)) {
+            return Ok(whole);
+        }
+        self.consume(value, self.place, at)?;
+        Ok(Value { of: whole.of, ..Value::computed() })
+    }
+
+    /// Casts that cannot fail: to text from anything that comes with the server, to a wider number, to less of a
+    /// time, from a domain to what it is made of.
+    fn cast_is_total(&self, source: Option<Oid>, target: Oid) -> bool {
+        if STRINGS.contains(&target) {
+            return true;
+        }
+        let Some(source) = source.map(|oid| self.snapshot.base_type(oid)) else { return false };
+        source == target || WIDENING.contains(&(source.0, target.0))
     }
 
     fn same_type_cast(&self, column: ColumnId, of: &TypeName) -> SameType {

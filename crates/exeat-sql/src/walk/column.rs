@@ -6,7 +6,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{AIndirection, ColumnRef, Node};
 
 use super::scope::{Columns, Found, Item, Value};
-use super::{Walk, Walker, construct, inner, string, unresolved};
+use super::{NOWHERE, Walk, Walker, construct, inner, string, unresolved};
 use crate::catalog::{ColumnId, Oid, system_column};
 
 /// What a reference stands for.
@@ -169,7 +169,9 @@ fn column_of(item: &Item, name: &str) -> Found<Value> {
         Found::One(value) => Found::One(value.clone()),
         Found::Many => Found::Many,
         Found::None => match (item.stored, system_column(name)) {
-            (Some(relation), Some(attribute)) => Found::One(Value::Column(ColumnId { relation, attribute })),
+            (Some(relation), Some(attribute)) => {
+                Found::One(Value::column(ColumnId { relation, attribute }, None, NOWHERE))
+            }
             _ => Found::None,
         },
     }

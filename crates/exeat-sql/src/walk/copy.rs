@@ -5,7 +5,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{CopyStmt, DefElem, Node, RangeVar};
 
 use super::dml::Write;
-use super::scope::{Level, Value};
+use super::scope::Level;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, string, unresolved};
 use crate::Use;
 use crate::catalog::{ColumnId, Relation};
@@ -110,11 +110,8 @@ impl Walker<'_> {
         let NodeEnum::SelectStmt(select) = inner(query)? else {
             return construct("COPY of a query that changes data", NOWHERE);
         };
-        for target in self.select(select, Use::Expression)? {
-            match &target.value {
-                Value::Column(column) => self.record(*column, Use::Projected, target.at)?,
-                other => self.consume(other, Use::Expression, target.at)?,
-            }
+        for target in self.select(select)? {
+            self.projected(&target)?;
         }
         Ok(())
     }

@@ -6,9 +6,11 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{CommonTableExpr, Node, SelectStmt, SetOperation, WithClause};
 
 use super::scope::{Columns, Cte, Value};
-use super::select::{Target, branch_use, columns_of};
+use super::select::{Target, columns_of, compares};
 use super::{NOWHERE, Walk, Walker, construct, inner, strings, unresolved};
-use crate::Use;
+
+/// Rounds in which the columns of a recursive query get their values from one another. Two are usual.
+const ROUNDS_MAX: usize = 20;
 
 impl Walker<'_> {
     pub(crate) fn with_clause(&mut self, with: &WithClause) -> Walk<()> {
@@ -50,7 +52,7 @@ impl Walker<'_> {
 
     fn with_query(&mut self, cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
         let (query, names) = taken_apart(cte)?;
-        let outputs = self.select(query, Use::Expression)?;
+        let outputs = self.apart(|walker| walker.select(query))?;
         alias(&outputs, &names, cte)
     }
 
@@ -69,12 +71,21 @@ impl Walker<'_> {
         if !plain_union {
             return self.with_query(cte);
         }
-        let how = branch_use(query, Use::Expression);
-        let outputs = self.branch(left, how)?;
-        let columns = alias(&outputs, &names, cte)?;
-        self.rebind(&cte.ctename, &columns);
-        self.branch(right, how)?;
-        Ok(columns)
+        let compares = compares(query);
+        let first = self.apart(|walker| walker.branch(left, compares))?;
+        let mut columns = alias(&first, &names, cte)?;
+        // What the second branch adds to a column, it may read from it in the next round.
+        for _ in 0..ROUNDS_MAX {
+            self.rebind(&cte.ctename, &columns);
+            let second = self.apart(|walker| walker.branch(right, compares))?;
+            let both = alias(&self.united_outputs(&first, &second)?, &names, cte)?;
+            let settled = columns.same_flows(&both);
+            columns = both;
+            if settled {
+                return Ok(columns);
+            }
+        }
+        construct("a WITH RECURSIVE query that moves values between its columns this often", cte.location)
     }
 
     /// The WITH query a bare table name stands for, if one is in sight.
@@ -117,7 +128,7 @@ fn column_names(nodes: &[Node], at: i32) -> Walk<Vec<&str>> {
     strings(nodes).map_or_else(|| construct("a column list of this form", at), Ok)
 }
 
-fn alias(outputs: &[Target<'_>], names: &[&str], cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
+fn alias(outputs: &[Target], names: &[&str], cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
     match columns_of(outputs).renamed(names) {
         Some(columns) => Ok(columns),
         None => unresolved(&cte.ctename, cte.location),

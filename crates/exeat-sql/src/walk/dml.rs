@@ -23,10 +23,10 @@ pub(crate) enum Write {
     Delete,
 }
 
-type Returned<'s> = Option<Vec<Target<'s>>>;
+type Returned = Option<Vec<Target>>;
 
 impl<'a> Walker<'a> {
-    pub(crate) fn insert<'s>(&mut self, stmt: &'s InsertStmt) -> Walk<Returned<'s>> {
+    pub(crate) fn insert(&mut self, stmt: &InsertStmt) -> Walk<Returned> {
         let InsertStmt {
             relation: Some(table),
             cols,
@@ -93,7 +93,9 @@ impl<'a> Walker<'a> {
                 return self.value_rows(&source.values_lists);
             }
         }
-        let outputs = self.select(source, Use::Written)?;
+        let outside = std::mem::replace(&mut self.place, Use::Written);
+        let outputs = self.select(source)?;
+        self.place = outside;
         outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Written, target.at))
     }
 
@@ -164,7 +166,7 @@ impl<'a> Walker<'a> {
         self.spend(1)
     }
 
-    pub(crate) fn update<'s>(&mut self, stmt: &'s UpdateStmt) -> Walk<Returned<'s>> {
+    pub(crate) fn update(&mut self, stmt: &UpdateStmt) -> Walk<Returned> {
         let UpdateStmt { relation: Some(table), target_list, where_clause, from_clause, returning_clause, with_clause } =
             stmt
         else {
@@ -191,7 +193,7 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    pub(crate) fn delete<'s>(&mut self, stmt: &'s DeleteStmt) -> Walk<Returned<'s>> {
+    pub(crate) fn delete(&mut self, stmt: &DeleteStmt) -> Walk<Returned> {
         let DeleteStmt { relation: Some(table), using_clause, where_clause, returning_clause, with_clause } = stmt
         else {
             return construct("DELETE of this form", NOWHERE);
@@ -274,8 +276,8 @@ impl<'a> Walker<'a> {
                 self.looked_up(key.relation, &key.columns)?;
                 if acts(key) && changed.insert(key.relation) {
                     // Its own triggers, rules and keys come into play as well.
-                    self.facts.reaches.insert(key.relation);
-                    self.facts.reaches.extend(snapshot.family(key.relation));
+                    self.facts.changes.insert(key.relation);
+                    self.facts.changes.extend(snapshot.family(key.relation));
                     self.facts.user_code = true;
                     open.push(key.relation);
                 }
@@ -345,12 +347,12 @@ impl<'a> Walker<'a> {
     }
 
     /// `left_out`: the columns that the statement leaves to their defaults, beside those it says DEFAULT for.
-    fn returning<'s>(
+    fn returning(
         &mut self,
         target: &Relation,
         left_out: &BTreeSet<i16>,
-        clause: &'s Option<ReturningClause>,
-    ) -> Walk<Returned<'s>> {
+        clause: &Option<ReturningClause>,
+    ) -> Walk<Returned> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(None) };
         if !options.is_empty() {
             return construct("RETURNING WITH", NOWHERE);
@@ -369,7 +371,7 @@ impl<'a> Walker<'a> {
         if filled.filter(|at| self.facts.says_default || left_out.contains(at)).any(runs_code) {
             return relation_property(target, "has a default that calls code which is not analysed", NOWHERE);
         }
-        let targets = self.target_list(exprs, Use::Expression)?;
+        let targets = self.target_list(exprs)?;
         self.facts.reads.insert(target.oid);
         Ok(Some(targets))
     }

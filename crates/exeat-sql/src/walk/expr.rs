@@ -8,93 +8,93 @@ use pg_query::protobuf::{
 };
 
 use super::column::Resolved;
-use super::scope::Value;
-use super::{NOWHERE, Stop, Walk, Walker, construct, inner, named_construct, strings, unresolved};
+use super::scope::{Columns, PARTS_MAX, Value};
+use super::{NOWHERE, Stop, Walk, Walker, construct, inner, named_construct, strings, total, unresolved};
 use crate::catalog::{Oid, Operands, PG_CATALOG};
-use crate::{OpaqueReason, Use, operators};
+use crate::{OpaqueReason, Origin, Use, operators};
 
 impl Walker<'_> {
-    /// A node in a place whose value is passed on: a bare column stays bare, all else is an expression.
-    pub(crate) fn value(&mut self, node: &Node, how: Use) -> Walk<Value> {
-        self.deeper(|walker| match inner(node)? {
-            NodeEnum::ColumnRef(reference) => match walker.resolve(reference)? {
-                Resolved::Column(value) => Ok(value),
-                Resolved::Row(_) | Resolved::Everything => walker.expr(node, how).map(|()| Value::computed()),
-            },
-            NodeEnum::AIndirection(indirection) => match walker.row_field(indirection)? {
-                Some((value, _)) => Ok(value),
-                None => walker.expr(node, how).map(|()| Value::computed()),
-            },
-            // A cast may leave the column as it is, and then the server announces it.
-            NodeEnum::TypeCast(cast) => walker.cast_value(cast, how),
-            NodeEnum::FuncCall(call) => walker.call_value(call, how),
-            _ => walker.expr(node, how).map(|()| Value::computed()),
-        })
-    }
-
+    /// The value of an expression whose columns all are used as `how`.
     pub(crate) fn expr(&mut self, node: &Node, how: Use) -> Walk<()> {
-        self.deeper(|walker| walker.expression(inner(node)?, how))
+        let outside = std::mem::replace(&mut self.place, how);
+        let value = self.value(node)?;
+        self.place = outside;
+        self.consume(&value, how, NOWHERE)
     }
 
-    pub(crate) fn exprs(&mut self, nodes: &[Node], how: Use) -> Walk<()> {
-        nodes.iter().try_for_each(|node| self.expr(node, how))
+    /// What an expression passes on: a bare column stays bare.
+    pub(crate) fn value(&mut self, node: &Node) -> Walk<Value> {
+        self.deeper(|walker| walker.expression(inner(node)?))
     }
 
-    fn expression(&mut self, node: &NodeEnum, how: Use) -> Walk<()> {
+    fn expression(&mut self, node: &NodeEnum) -> Walk<Value> {
         match node {
-            NodeEnum::AConst(AConst { isnull: _, location: _, val: _ }) | NodeEnum::ParamRef(_) => Ok(()),
+            NodeEnum::AConst(AConst { isnull, location: _, val }) => Ok(constant(*isnull, val.as_ref())),
+            NodeEnum::ParamRef(_) => Ok(Value::computed()),
             NodeEnum::ColumnRef(reference) => match self.resolve(reference)? {
-                Resolved::Column(value) => self.consume(&value, how, reference.location),
-                Resolved::Row(columns) => {
-                    let values = columns.list().iter();
-                    values.map(|(_, value)| value).try_for_each(|value| self.consume(value, how, reference.location))
-                }
+                Resolved::Column(value) => Ok(value.named_at(reference.location)),
+                Resolved::Row(columns) => self.row(&columns, reference.location),
                 Resolved::Everything => construct("a star in an expression", reference.location),
             },
-            NodeEnum::AExpr(expr) => self.operation(expr, how),
-            NodeEnum::BoolExpr(expr) => self.boolean(expr, how),
-            NodeEnum::FuncCall(call) => self.call(call, how),
-            NodeEnum::TypeCast(cast) => self.cast(cast, how),
-            NodeEnum::SubLink(link) => self.sub_link(link, how),
-            NodeEnum::CaseExpr(case) => self.case(case, how),
-            NodeEnum::AIndirection(indirection) => self.indirection(indirection, how),
+            NodeEnum::AExpr(expr) => self.operation(expr),
+            NodeEnum::BoolExpr(expr) => self.boolean(expr),
+            NodeEnum::FuncCall(call) => self.call(call),
+            NodeEnum::TypeCast(cast) => self.cast(cast),
+            NodeEnum::SubLink(link) => self.sub_link(link),
+            NodeEnum::CaseExpr(case) => self.case(case),
+            NodeEnum::AIndirection(indirection) => self.indirection(indirection),
             NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => {
-                self.exprs(elements, how)
+                self.total_of(elements)
             }
-            NodeEnum::List(list) => self.exprs(&list.items, how),
+            NodeEnum::List(list) => self.total_of(&list.items),
             NodeEnum::CollateClause(collate) => {
                 let CollateClause { arg, collname: _, location: _ } = collate.as_ref();
-                self.optional(arg, how)
+                let value = self.optional_value(arg)?;
+                Ok(Value { origin: Origin::None, ..value })
             }
-            NodeEnum::NullTest(test) => self.null_test(test, how),
-            NodeEnum::BooleanTest(test) => self.boolean_test(test, how),
-            _ => self.constructor(node, how),
+            NodeEnum::NullTest(test) => self.null_test(test),
+            NodeEnum::BooleanTest(test) => self.boolean_test(test),
+            _ => self.constructor(node),
         }
     }
 
+    /// A whole row: every column of it.
+    pub(crate) fn row(&mut self, columns: &Columns, at: i32) -> Walk<Value> {
+        let mut whole = Value::computed();
+        for (_, value) in columns.list() {
+            whole = self.with(&whole, &value.named_at(at))?;
+        }
+        Ok(whole)
+    }
+
+    pub(crate) fn optional_value(&mut self, node: &Option<Box<Node>>) -> Walk<Value> {
+        node.as_deref().map_or_else(|| Ok(Value::computed()), |node| self.value(node))
+    }
+
     /// COALESCE, GREATEST, ROW, GROUPING and the value functions: no operand decides what code runs by its name.
-    fn constructor(&mut self, node: &NodeEnum, how: Use) -> Walk<()> {
+    fn constructor(&mut self, node: &NodeEnum) -> Walk<Value> {
         match node {
             NodeEnum::CoalesceExpr(expr) => {
                 let CoalesceExpr { xpr: _, coalescetype: _, coalescecollid: _, args, location: _ } = expr.as_ref();
-                self.exprs(args, how)
+                let values = args.iter().map(|arg| self.value(arg)).collect::<Walk<Vec<_>>>()?;
+                self.alternatives(&values)
             }
             NodeEnum::RowExpr(expr) => {
                 let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = expr.as_ref();
-                self.exprs(args, how)
+                self.total_of(args)
             }
             NodeEnum::GroupingFunc(expr) => {
                 let GroupingFunc { xpr: _, args, refs: _, agglevelsup: _, location: _ } = expr.as_ref();
-                self.exprs(args, how)
+                self.partial_of(args)
             }
-            NodeEnum::MinMaxExpr(expr) => self.extreme(expr, how),
+            NodeEnum::MinMaxExpr(expr) => self.extreme(expr),
             NodeEnum::SqlvalueFunction(function) => {
                 let SqlValueFunction { xpr: _, op, r#type: _, typmod: _, location } = function.as_ref();
                 match SqlValueFunctionOp::try_from(*op) {
                     Ok(SqlValueFunctionOp::SqlvalueFunctionOpUndefined) | Err(_) => {
                         construct("a value function of this kind", *location)
                     }
-                    Ok(_) => Ok(()),
+                    Ok(_) => Ok(Value::computed()),
                 }
             }
             NodeEnum::XmlExpr(xml) => construct("an XML expression", xml.location),
@@ -106,47 +106,52 @@ impl Walker<'_> {
         }
     }
 
-    fn boolean(&mut self, expr: &BoolExpr, how: Use) -> Walk<()> {
+    fn boolean(&mut self, expr: &BoolExpr) -> Walk<Value> {
         let BoolExpr { xpr: _, boolop, args, location } = expr;
         match BoolExprType::try_from(*boolop) {
-            Ok(BoolExprType::AndExpr | BoolExprType::OrExpr | BoolExprType::NotExpr) => self.exprs(args, how),
+            Ok(BoolExprType::AndExpr | BoolExprType::OrExpr | BoolExprType::NotExpr) => self.total_of(args),
             Ok(BoolExprType::Undefined) | Err(_) => construct("a Boolean operator of this kind", *location),
         }
     }
 
-    fn null_test(&mut self, test: &NullTest, how: Use) -> Walk<()> {
+    fn null_test(&mut self, test: &NullTest) -> Walk<Value> {
         let NullTest { xpr: _, arg, nulltesttype, argisrow: _, location } = test;
         match NullTestType::try_from(*nulltesttype) {
-            Ok(NullTestType::IsNull | NullTestType::IsNotNull) => self.optional(arg, how),
+            Ok(NullTestType::IsNull | NullTestType::IsNotNull) => self.total_of(arg.as_deref()),
             Ok(NullTestType::Undefined) | Err(_) => construct("a null test of this kind", *location),
         }
     }
 
-    fn boolean_test(&mut self, test: &BooleanTest, how: Use) -> Walk<()> {
+    fn boolean_test(&mut self, test: &BooleanTest) -> Walk<Value> {
         let BooleanTest { xpr: _, arg, booltesttype, location } = test;
         match BoolTestType::try_from(*booltesttype) {
             Ok(BoolTestType::Undefined) | Err(_) => construct("a Boolean test of this kind", *location),
-            Ok(_) => self.optional(arg, how),
+            Ok(_) => self.total_of(arg.as_deref()),
         }
     }
 
-    fn extreme(&mut self, expr: &MinMaxExpr, how: Use) -> Walk<()> {
+    fn extreme(&mut self, expr: &MinMaxExpr) -> Walk<Value> {
         let MinMaxExpr { xpr: _, minmaxtype: _, minmaxcollid: _, inputcollid: _, op, args, location } = expr;
         match MinMaxOp::try_from(*op) {
             Ok(MinMaxOp::IsGreatest | MinMaxOp::IsLeast) => {
                 self.check_sorting(*location)?;
-                self.exprs(args, how)
+                let values = args.iter().map(|arg| self.value(arg)).collect::<Walk<Vec<_>>>()?;
+                let either = self.alternatives(&values)?;
+                self.operand(&either)?;
+                Ok(either.total())
             }
             Ok(MinMaxOp::Undefined) | Err(_) => construct("a comparison of this kind", *location),
         }
     }
 
-    fn operation(&mut self, expr: &AExpr, how: Use) -> Walk<()> {
+    fn operation(&mut self, expr: &AExpr) -> Walk<Value> {
         let AExpr { kind, name, lexpr, rexpr, rexpr_list_start: _, rexpr_list_end: _, location } = expr;
         let at = *location;
         let Some(names) = strings(name) else { return construct("an operator of this form", at) };
         let open = |operand: &Option<Box<Node>>| operand.as_deref().is_some_and(is_open);
         let operands = Operands { left_open: open(lexpr), right_open: open(rexpr) };
+        let both = || lexpr.iter().chain(rexpr).map(Box::as_ref);
+        let is_total = names.last().is_some_and(|name| total::operator(name));
         match AExprKind::try_from(*kind) {
             Ok(
                 AExprKind::AexprOp
@@ -154,23 +159,34 @@ impl Walker<'_> {
                 | AExprKind::AexprOpAll
                 | AExprKind::AexprDistinct
                 | AExprKind::AexprNotDistinct
-                | AExprKind::AexprNullif
-                | AExprKind::AexprIn
-                | AExprKind::AexprLike
-                | AExprKind::AexprIlike
-                | AExprKind::AexprSimilar,
+                | AExprKind::AexprIn,
             ) => self.operator(&names, operands, at)?,
+            Ok(AExprKind::AexprLike | AExprKind::AexprIlike | AExprKind::AexprSimilar) => {
+                self.operator(&names, operands, at)?;
+                return self.partial_of(both());
+            }
+            // Where the two are equal there is NULL instead of a value: a comparison anyone can see.
+            Ok(AExprKind::AexprNullif) => {
+                self.operator(&names, operands, at)?;
+                let left = self.optional_value(lexpr)?;
+                self.optional(rexpr, Use::Predicate)?;
+                self.consume(&left, Use::Predicate, at)?;
+                return Ok(left.total());
+            }
             // The server turns these into comparisons with the operators it finds on the path.
             Ok(
                 AExprKind::AexprBetween
                 | AExprKind::AexprNotBetween
                 | AExprKind::AexprBetweenSym
                 | AExprKind::AexprNotBetweenSym,
-            ) => ["<", ">", "<=", ">="].iter().try_for_each(|implied| self.operator(&[implied], operands, at))?,
+            ) => {
+                ["<", ">", "<=", ">="].iter().try_for_each(|implied| self.operator(&[implied], operands, at))?;
+                return self.total_of(both());
+            }
             Ok(AExprKind::Undefined) | Err(_) => return construct("an operator of this kind", at),
         }
-        self.optional(lexpr, how)?;
-        self.optional(rexpr, how)
+        let operands = self.total_of(both())?;
+        self.result(operands, is_total, at)
     }
 
     /// May this operator name stand for code we have not read?
@@ -194,31 +210,35 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn case(&mut self, case: &CaseExpr, how: Use) -> Walk<()> {
+    fn case(&mut self, case: &CaseExpr) -> Walk<Value> {
         let CaseExpr { xpr: _, casetype: _, casecollid: _, arg, args, defresult, location } = case;
         if let Some(arg) = arg {
             let operands = Operands { left_open: is_open(arg), right_open: true };
             self.operator(&["="], operands, *location)?;
         }
         self.optional(arg, Use::Predicate)?;
+        let mut results = Vec::with_capacity(args.len() + 1);
         for when in args {
             let NodeEnum::CaseWhen(when) = inner(when)? else { return construct("CASE of this form", *location) };
             let CaseWhen { xpr: _, expr, result, location: _ } = when.as_ref();
             self.optional(expr, Use::Predicate)?;
-            self.optional(result, how)?;
+            results.push(self.optional_value(result)?);
         }
-        self.optional(defresult, how)
+        if defresult.is_some() {
+            results.push(self.optional_value(defresult)?);
+        }
+        self.alternatives(&results)
     }
 
-    fn sub_link(&mut self, link: &SubLink, how: Use) -> Walk<()> {
+    fn sub_link(&mut self, link: &SubLink) -> Walk<Value> {
         let SubLink { xpr: _, sub_link_type, sub_link_id: _, testexpr, oper_name, subselect, location } = link;
         let at = *location;
         let Some(NodeEnum::SelectStmt(stmt)) = subselect.as_ref().and_then(|node| node.node.as_ref()) else {
             return construct("a sub-select of this form", at);
         };
         match SubLinkType::try_from(*sub_link_type) {
-            // Only whether there is a row counts; bare outputs are never computed.
-            Ok(SubLinkType::ExistsSublink) => return self.select(stmt, Use::Predicate).map(|_| ()),
+            // Only whether there is a row counts.
+            Ok(SubLinkType::ExistsSublink) => self.select(stmt).map(|_| Value::computed()),
             Ok(SubLinkType::AnySublink | SubLinkType::AllSublink | SubLinkType::RowcompareSublink) => {
                 // What a sub-select gives back has a type; what is compared with it may have none.
                 let left_open = testexpr.as_deref().is_some_and(is_open);
@@ -229,37 +249,66 @@ impl Walker<'_> {
                     Some(names) => self.operator(names, operands, at)?,
                     None => return construct("an operator of this form", at),
                 }
+                self.optional(testexpr, Use::Predicate)?;
+                let outputs = self.select(stmt)?;
+                outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Predicate, target.at))?;
+                Ok(Value::computed())
             }
-            Ok(SubLinkType::ExprSublink | SubLinkType::ArraySublink) => {}
+            Ok(SubLinkType::ExprSublink) => {
+                let outputs = self.select(stmt)?;
+                let (first, rest) = match outputs.as_slice() {
+                    [] => return Ok(Value::computed()),
+                    [first, rest @ ..] => (first, rest),
+                };
+                self.link_names.insert(at, first.name.clone());
+                // More than one column is a row, compared with another or assigned to several columns.
+                let first = Value { origin: Origin::None, ..first.value.clone() };
+                rest.iter().try_fold(first, |row, target| self.with(&row.total(), &target.value))
+            }
+            Ok(SubLinkType::ArraySublink) => {
+                let outputs = self.select(stmt)?;
+                outputs
+                    .first()
+                    .map_or_else(|| Ok(Value::computed()), |first| self.with(&Value::computed(), &first.value))
+            }
             Ok(SubLinkType::Undefined | SubLinkType::MultiexprSublink | SubLinkType::CteSublink) | Err(_) => {
-                return construct("a sub-select of this kind", at);
+                construct("a sub-select of this kind", at)
             }
         }
-        self.optional(testexpr, how)?;
-        let outputs = self.select(stmt, how)?;
-        if let Some(first) = outputs.first() {
-            self.link_names.insert(at, first.name.clone());
-        }
-        outputs.iter().try_for_each(|target| self.consume(&target.value, how, target.at))
     }
 
     /// Subscripts, and `(t).column`. Other field selections may be calls: `('/etc/passwd').pg_read_file` is one.
-    fn indirection(&mut self, node: &AIndirection, how: Use) -> Walk<()> {
+    fn indirection(&mut self, node: &AIndirection) -> Walk<Value> {
         if let Some((value, at)) = self.row_field(node)? {
-            return self.consume(&value, how, at);
+            return Ok(value.named_at(at));
         }
         let AIndirection { arg, indirection } = node;
-        self.optional(arg, how)?;
+        let whole = self.optional_value(arg)?;
+        self.operand(&whole)?;
         for step in indirection {
             let NodeEnum::AIndices(indices) = inner(step)? else {
                 return construct("the selection of a field of a composite value", NOWHERE);
             };
             let AIndices { is_slice: _, lidx, uidx } = indices.as_ref();
-            self.optional(lidx, how)?;
-            self.optional(uidx, how)?;
+            // Which element is taken is a choice, and one from afar may fail.
+            self.optional(lidx, self.place)?;
+            self.optional(uidx, self.place)?;
         }
-        Ok(())
+        Ok(whole.total())
     }
+}
+
+/// A literal as long as this counts as that many values of an ordinary one.
+const LITERAL_BYTES: usize = 64 * 1024;
+
+fn constant(isnull: bool, val: Option<&a_const::Val>) -> Value {
+    let bytes = match val {
+        Some(a_const::Val::Sval(text)) => text.sval.len(),
+        Some(a_const::Val::Ival(_) | a_const::Val::Fval(_) | a_const::Val::Boolval(_) | a_const::Val::Bsval(_))
+        | None => 0,
+    };
+    let parts = if bytes > LITERAL_BYTES { PARTS_MAX } else { 1 };
+    Value { null: isnull, parts, ..Value::computed() }
 }
 
 /// An untyped literal, NULL or parameter, or a row or list that holds one: it takes the type the chosen operator or

@@ -111,9 +111,17 @@ impl<'a> Walker<'a> {
         let NodeEnum::SelectStmt(stmt) = inner(subquery)? else {
             return construct("a sub-select of this form", NOWHERE);
         };
-        let outputs = self.laterally(*lateral, |walker| walker.select(stmt, Use::Expression))?;
+        let outputs = self.laterally(*lateral, |walker| walker.apart(|walker| walker.select(stmt)))?;
         let (alias, names) = alias_parts(alias)?;
         renamed(Item::new(alias, columns_of(&outputs)), &names, NOWHERE)
+    }
+
+    /// Reads a query of its own: what goes through something that may fail in it does so for itself.
+    pub(crate) fn apart<T>(&mut self, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
+        let outside = std::mem::replace(&mut self.place, Use::Expression);
+        let outcome = walk(self)?;
+        self.place = outside;
+        Ok(outcome)
     }
 
     /// Runs with this level's earlier items in sight or out of it.

@@ -7,8 +7,8 @@ use pg_query::protobuf::{JoinExpr, JoinType};
 use super::from::{alias_parts, named_part, renamed};
 use super::scope::{Columns, Found, Item, Value};
 use super::{NOWHERE, Walk, Walker, construct, strings, unresolved};
-use crate::Use;
 use crate::catalog::{ColumnId, Oid, Operands};
+use crate::{Origin, Use};
 
 /// The kinds the grammar can produce.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,7 +118,7 @@ impl Walker<'_> {
             };
             self.consume(left, Use::Key, NOWHERE)?;
             self.consume(right, Use::Key, NOWHERE)?;
-            merged.push((name.clone(), self.merged_value(left, right, kind)));
+            merged.push((name.clone(), self.merged_value(left, right, kind)?));
         }
         self.spend((l.list().len() + r.list().len()).saturating_mul(using.len() + 1))?;
         let rest = |columns: &Columns| {
@@ -132,25 +132,24 @@ impl Walker<'_> {
     }
 
     /// What the server makes of a merged column: one of the two sides if that needs no coercion, else a computed
-    /// value; `Unpredictable` where we do not know which type it will choose.
-    fn merged_value(&self, left: &Value, right: &Value, kind: Kind) -> Value {
-        let sources: Rc<[ColumnId]> = left.sources().iter().chain(right.sources()).copied().collect();
+    /// value; of unknown origin where we do not know which type it will choose.
+    fn merged_value(&mut self, left: &Value, right: &Value, kind: Kind) -> Walk<Value> {
+        let either = Value { origin: Origin::Unknown, ..self.alternatives([left, right])? };
+        let computed = Value { origin: Origin::None, ..either.clone() };
         if kind == Kind::Full {
-            return Value::Computed(sources);
+            return Ok(computed);
         }
-        let (l, r) = match (left, right) {
-            (Value::Column(l), Value::Column(r)) => (*l, *r),
-            (Value::Computed(_), Value::Computed(_)) => return Value::Computed(sources),
-            _ => return Value::Unpredictable(sources),
+        let (l, r) = match (left.origin, right.origin) {
+            (Origin::Column(l), Origin::Column(r)) => (l, r),
+            (Origin::None, Origin::None) => return Ok(computed),
+            _ => return Ok(either),
         };
-        match (self.common_type(l, r), kind) {
+        Ok(match (self.common_type(l, r), kind) {
             (Common::Same, Kind::Inner | Kind::Left) | (Common::Left, Kind::Inner | Kind::Left) => left.clone(),
             (Common::Same, Kind::Right) | (Common::Right, Kind::Inner | Kind::Right) => right.clone(),
-            (Common::Neither, _) | (Common::Left, Kind::Right) | (Common::Right, Kind::Left) => {
-                Value::Computed(sources)
-            }
-            (Common::Unknown, _) | (_, Kind::Full) => Value::Unpredictable(sources),
-        }
+            (Common::Neither, _) | (Common::Left, Kind::Right) | (Common::Right, Kind::Left) => computed,
+            (Common::Unknown, _) | (_, Kind::Full) => either,
+        })
     }
 
     /// Which side already is of the type both are brought to.

@@ -21,7 +21,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    pub(crate) fn group_item(&mut self, node: &Node, targets: &[Target<'_>]) -> Walk<()> {
+    pub(crate) fn group_item(&mut self, node: &Node, targets: &[Target]) -> Walk<()> {
         self.deeper(|walker| match inner(node)? {
             NodeEnum::GroupingSet(GroupingSet { kind, content, location }) => match GroupingSetKind::try_from(*kind) {
                 Ok(GroupingSetKind::Undefined) | Err(_) => construct("a grouping set of this kind", *location),
@@ -49,7 +49,7 @@ impl Walker<'_> {
         })
     }
 
-    pub(crate) fn order_by(&mut self, sorts: &[Node], targets: &[Target<'_>]) -> Walk<()> {
+    pub(crate) fn order_by(&mut self, sorts: &[Node], targets: &[Target]) -> Walk<()> {
         for sort in sorts {
             let node = self.sort_key(sort)?;
             self.sort_item(node, targets)?;
@@ -57,7 +57,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn sort_item(&mut self, node: &Node, targets: &[Target<'_>]) -> Walk<()> {
+    fn sort_item(&mut self, node: &Node, targets: &[Target]) -> Walk<()> {
         self.check_sorting(NOWHERE)?;
         if self.ordinal(node, targets)? {
             return Ok(());
@@ -70,8 +70,8 @@ impl Walker<'_> {
         self.expr(node, Use::Key)
     }
 
-    /// Over a set operation only output names and ordinals may stand; its branches are keys already.
-    pub(crate) fn set_order_by(&mut self, sorts: &[Node], targets: &[Target<'_>]) -> Walk<()> {
+    /// Over a set operation only output names and ordinals may stand.
+    pub(crate) fn set_order_by(&mut self, sorts: &[Node], targets: &[Target]) -> Walk<()> {
         for sort in sorts {
             self.check_sorting(NOWHERE)?;
             let node = self.sort_key(sort)?;
@@ -79,8 +79,8 @@ impl Walker<'_> {
                 continue;
             }
             match Self::single_name(node) {
-                Some((name, at)) if !targets.iter().any(|target| *target.name == *name) => return unresolved(name, at),
-                Some(_) => {}
+                Some((name, _)) if self.named_output(name, targets)? => {}
+                Some((name, at)) => return unresolved(name, at),
                 None => return construct("ORDER BY of an expression over a set operation", NOWHERE),
             }
         }
@@ -105,7 +105,7 @@ impl Walker<'_> {
     }
 
     /// ORDER BY 2: true if the node is an ordinal (and its output was used as a key).
-    fn ordinal(&mut self, node: &Node, targets: &[Target<'_>]) -> Walk<bool> {
+    fn ordinal(&mut self, node: &Node, targets: &[Target]) -> Walk<bool> {
         let NodeEnum::AConst(AConst { isnull: _, location, val: Some(a_const::Val::Ival(number)) }) = inner(node)?
         else {
             return Ok(false);
@@ -118,7 +118,7 @@ impl Walker<'_> {
     }
 
     /// True if outputs of this name exist (and were used as keys).
-    fn named_output(&mut self, name: &str, targets: &[Target<'_>]) -> Walk<bool> {
+    fn named_output(&mut self, name: &str, targets: &[Target]) -> Walk<bool> {
         self.spend(targets.len())?;
         let mut found = false;
         for target in targets.iter().filter(|target| *target.name == *name) {
@@ -128,16 +128,13 @@ impl Walker<'_> {
         Ok(found)
     }
 
-    fn key_output(&mut self, target: &Target<'_>) -> Walk<()> {
-        self.consume(&target.value, Use::Key, target.at)?;
-        match target.node {
-            Some(node) => self.expr(node, Use::Key),
-            None => Ok(()),
-        }
+    fn key_output(&mut self, target: &Target) -> Walk<()> {
+        self.spend(1)?;
+        self.consume(&target.value, Use::Key, target.at)
     }
 
     /// DISTINCT compares every output; DISTINCT ON its own list.
-    pub(crate) fn distinct(&mut self, clause: &[Node], targets: &[Target<'_>]) -> Walk<()> {
+    pub(crate) fn distinct(&mut self, clause: &[Node], targets: &[Target]) -> Walk<()> {
         match clause {
             [] => Ok(()),
             // The grammar writes plain DISTINCT as a list of one null.

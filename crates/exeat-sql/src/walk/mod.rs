@@ -7,16 +7,19 @@ pub(crate) mod array;
 pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod column;
+pub(crate) mod combine;
 pub(crate) mod copy;
 pub(crate) mod cte;
 pub(crate) mod dml;
 pub(crate) mod expr;
+pub(crate) mod flows;
 pub(crate) mod from;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod naming;
 pub(crate) mod scope;
 pub(crate) mod select;
+pub(crate) mod total;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,7 +28,7 @@ use std::rc::Rc;
 use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
-use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
+use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
 use crate::{Notification, OpaqueReason, Use};
 
 use scope::{Columns, Level, Value};
@@ -83,6 +86,7 @@ pub(crate) struct Facts {
     pub(crate) reads: BTreeSet<Oid>,
     pub(crate) writes: BTreeSet<Oid>,
     pub(crate) reaches: BTreeSet<Oid>,
+    pub(crate) changes: BTreeSet<Oid>,
     /// Views named so far, in the order met; their definitions are analysed after the statement.
     pub(crate) views: Vec<Oid>,
     pub(crate) uses: BTreeMap<(ColumnId, Use), i32>,
@@ -106,6 +110,8 @@ pub(crate) struct Walker<'a> {
     /// Items outside any query level: no lookup reads them.
     outside: Vec<scope::Item>,
     pub(crate) link_names: naming::SubLinkNames,
+    /// What the expression being read is for: the use made of columns that go through something that may fail.
+    pub(crate) place: Use,
     columns: HashMap<Oid, Rc<Columns>>,
     depth: usize,
     steps: usize,
@@ -127,6 +133,7 @@ impl<'a> Walker<'a> {
             levels: Vec::new(),
             outside: Vec::new(),
             link_names: HashMap::new(),
+            place: Use::Expression,
             columns: HashMap::new(),
             depth: 0,
             steps: 0,
@@ -153,8 +160,11 @@ impl<'a> Walker<'a> {
     /// Notes the use of a column's value. Anything but passing it through unchanged runs code of its type.
     pub(crate) fn record(&mut self, column: ColumnId, how: Use, at: i32) -> Walk<()> {
         self.facts.reads.insert(column.relation);
-        self.facts.uses.entry((column, how)).or_insert(at);
-        if how == Use::Projected {
+        let first = self.facts.uses.entry((column, how)).or_insert(at);
+        if *first < 0 || (0..*first).contains(&at) {
+            *first = at;
+        }
+        if matches!(how, Use::Projected | Use::Derived) {
             return Ok(());
         }
         match self.snapshot.column(column) {
@@ -168,15 +178,13 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Notes the use of whatever a value is made of.
+    /// Notes the use of whatever a value is made of. `at` is for columns without a place of their own.
     pub(crate) fn consume(&mut self, value: &Value, how: Use, at: i32) -> Walk<()> {
-        match value {
-            Value::Column(column) => self.record(*column, how, at),
-            Value::Computed(from) | Value::Unpredictable(from) => {
-                self.spend(from.len())?;
-                from.iter().try_for_each(|column| self.record(*column, how, at))
-            }
-        }
+        let streams = value.flows.list();
+        self.spend(streams.len())?;
+        streams
+            .iter()
+            .try_for_each(|stream| self.record(stream.column, how, if stream.at < 0 { at } else { stream.at }))
     }
 
     /// A relation stands in the statement as something to read from.
@@ -218,8 +226,11 @@ impl<'a> Walker<'a> {
     /// Columns of a stored relation, under their own names.
     pub(crate) fn relation_columns(&mut self, relation: &Relation) -> Rc<Columns> {
         let build = || {
-            let bare = |attribute| Value::Column(ColumnId { relation: relation.oid, attribute });
-            let columns = relation.columns.iter().map(|column| (Rc::from(&*column.name), bare(column.attribute)));
+            let bare = |column: &Column| {
+                let id = ColumnId { relation: relation.oid, attribute: column.attribute };
+                Value::column(id, Some(column.type_oid), NOWHERE)
+            };
+            let columns = relation.columns.iter().map(|column| (Rc::from(&*column.name), bare(column)));
             Rc::new(Columns::new(columns.collect()))
         };
         self.columns.entry(relation.oid).or_insert_with(build).clone()

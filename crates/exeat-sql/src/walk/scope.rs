@@ -4,30 +4,47 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::flows::{Flows, Stream};
+use crate::Origin;
 use crate::catalog::{ColumnId, Oid};
 
-/// Where a column in scope gets its value.
+/// What is known of a value on its way through a statement.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
-    /// Exactly this stored column, unchanged: the server announces it as the origin.
-    Column(ColumnId),
-    /// Computed; the server announces no origin. What it was computed from is already noted where it happened,
-    /// except for the columns named here, which count when the value is used.
-    Computed(Rc<[ColumnId]>),
-    /// One of these columns, but we cannot tell which origin the server will announce, if any.
-    Unpredictable(Rc<[ColumnId]>),
+pub(crate) struct Value {
+    /// What the server will announce it as.
+    pub(crate) origin: Origin,
+    /// The stored columns it is made from. What of them was compared, or went through something that may fail, is
+    /// noted where it happened.
+    pub(crate) flows: Flows,
+    /// Its type, where the catalog or a cast fixes it.
+    pub(crate) of: Option<Oid>,
+    /// The literal NULL, which is no alternative to anything.
+    pub(crate) null: bool,
+    /// How many values its size may be the sum of: builders of builders could outgrow the server's limit.
+    pub(crate) parts: u32,
 }
 
+/// Parts a built value may have before its size could make a statement fail.
+pub(crate) const PARTS_MAX: u32 = 1_000;
+
 impl Value {
-    pub(crate) fn computed() -> Self {
-        Value::Computed(Rc::from([]))
+    pub(crate) fn column(id: ColumnId, of: Option<Oid>, at: i32) -> Self {
+        Self { origin: Origin::Column(id), flows: Flows::column(id, at), of, null: false, parts: 1 }
     }
 
-    pub(crate) fn sources(&self) -> &[ColumnId] {
-        match self {
-            Value::Column(column) => std::slice::from_ref(column),
-            Value::Computed(from) | Value::Unpredictable(from) => from,
-        }
+    /// A constant, or what holds nothing of a stored column.
+    pub(crate) fn computed() -> Self {
+        Self { origin: Origin::None, flows: Flows::default(), of: None, null: false, parts: 1 }
+    }
+
+    /// The same value under a name of its own: `at` is the place of that name.
+    pub(crate) fn named_at(&self, at: i32) -> Self {
+        Self { flows: self.flows.named_at(at), ..self.clone() }
+    }
+
+    /// Made over by what cannot fail.
+    pub(crate) fn total(&self) -> Self {
+        Self { origin: Origin::None, flows: self.flows.total(), of: None, null: false, parts: self.parts }
     }
 }
 
@@ -65,6 +82,15 @@ impl Columns {
             Some(None) => Found::Many,
             Some(Some(place)) => self.list.get(*place).map_or(Found::None, |(_, value)| Found::One(value)),
         }
+    }
+
+    /// Whether every column is made from the same stored ones.
+    pub(crate) fn same_flows(&self, other: &Self) -> bool {
+        let how = |stream: &Stream| (stream.column, stream.how);
+        let flows = |columns: &Self| -> Vec<Vec<_>> {
+            columns.list.iter().map(|(_, value)| value.flows.list().iter().map(how).collect()).collect()
+        };
+        flows(self) == flows(other)
     }
 
     /// The first columns take the names of an alias list; more names than columns is the server's error.

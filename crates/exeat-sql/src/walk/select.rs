@@ -10,41 +10,43 @@ use pg_query::protobuf::{
 use super::column::Resolved;
 use super::scope::{Columns, Level, Value};
 use super::{COLUMNS_MAX, NOWHERE, Walk, Walker, construct, inner, naming};
-use crate::Use;
+use crate::{Origin, Output, Use};
 
 /// One output column.
 #[derive(Debug, Clone)]
-pub(crate) struct Target<'s> {
+pub(crate) struct Target {
     pub(crate) name: Rc<str>,
     pub(crate) value: Value,
-    /// Its expression, where it has one of its own; a column that came out of `*` has none.
-    pub(crate) node: Option<&'s Node>,
     pub(crate) at: i32,
 }
 
-impl<'s> Target<'s> {
-    pub(crate) fn computed(name: &str) -> Self {
-        Self { name: Rc::from(name), value: Value::computed(), node: None, at: NOWHERE }
+impl Target {
+    pub(crate) fn output(&self) -> Output {
+        Output {
+            origin: self.value.origin,
+            flows: self.value.flows.list().iter().map(|stream| (stream.column, stream.how)).collect(),
+            name: Some(self.name.to_string()),
+        }
     }
 }
 
 /// Outputs as the columns of a sub-select.
-pub(crate) fn columns_of(targets: &[Target<'_>]) -> Rc<Columns> {
+pub(crate) fn columns_of(targets: &[Target]) -> Rc<Columns> {
     Rc::new(Columns::new(targets.iter().map(|target| (target.name.clone(), target.value.clone())).collect()))
 }
 
 impl Walker<'_> {
-    /// `how`: the use made of columns inside computed outputs. Bare outputs are left to the caller.
-    pub(crate) fn select<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
+    /// Reads a query; what its outputs are used for is the caller's to say.
+    pub(crate) fn select(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
         self.deeper(|walker| {
             walker.levels.push(Level::default());
-            let targets = walker.select_body(stmt, how)?;
+            let targets = walker.select_body(stmt)?;
             walker.levels.pop();
             Ok(targets)
         })
     }
 
-    fn select_body<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
+    fn select_body(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
         if stmt.into_clause.is_some() {
             return construct("SELECT INTO", NOWHERE);
         }
@@ -52,10 +54,10 @@ impl Walker<'_> {
             self.with_clause(with)?;
         }
         let targets = match SetOperation::try_from(stmt.op) {
-            Ok(SetOperation::SetopNone) if stmt.values_lists.is_empty() => self.plain(stmt, how)?,
-            Ok(SetOperation::SetopNone) => self.values(stmt, how)?,
+            Ok(SetOperation::SetopNone) if stmt.values_lists.is_empty() => self.plain(stmt)?,
+            Ok(SetOperation::SetopNone) => self.values(stmt)?,
             Ok(SetOperation::SetopUnion | SetOperation::SetopIntersect | SetOperation::SetopExcept) => {
-                self.set_operation(stmt, how)?
+                self.set_operation(stmt)?
             }
             Ok(SetOperation::Undefined) | Err(_) => return construct("a set operation of this kind", NOWHERE),
         };
@@ -65,7 +67,7 @@ impl Walker<'_> {
         Ok(targets)
     }
 
-    fn plain<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
+    fn plain(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
         let SelectStmt {
             distinct_clause,
             into_clause: _,
@@ -92,7 +94,7 @@ impl Walker<'_> {
             return construct("a set operation of this form", NOWHERE);
         };
         self.read_from(from_clause)?;
-        let targets = self.target_list(target_list, how)?;
+        let targets = self.target_list(target_list)?;
         self.optional(where_clause, Use::Predicate)?;
         self.optional(having_clause, Use::Predicate)?;
         for node in group_clause {
@@ -140,7 +142,7 @@ impl Walker<'_> {
     }
 
     /// A target list or RETURNING: stars expanded, bare columns kept bare.
-    pub(crate) fn target_list<'s>(&mut self, nodes: &'s [Node], how: Use) -> Walk<Vec<Target<'s>>> {
+    pub(crate) fn target_list(&mut self, nodes: &[Node]) -> Walk<Vec<Target>> {
         let mut targets = Vec::with_capacity(nodes.len());
         for node in nodes {
             let NodeEnum::ResTarget(output) = inner(node)? else {
@@ -159,18 +161,18 @@ impl Walker<'_> {
                 self.expand(columns, *location, &mut targets)?;
                 continue;
             }
-            let value = self.value(val, how)?;
+            let value = self.value(val)?;
             let name = match name.as_str() {
                 "" => naming::figure(val, &self.link_names, self.snapshot.server_version()),
                 alias => alias.to_owned(),
             };
-            targets.push(Target { name: Rc::from(name), value, node: Some(val), at: *location });
+            targets.push(Target { name: Rc::from(name), value, at: *location });
         }
         Ok(targets)
     }
 
     /// `*` and `t.*` in a target list.
-    fn expand(&mut self, columns: Resolved, at: i32, targets: &mut Vec<Target<'_>>) -> Walk<()> {
+    fn expand(&mut self, columns: Resolved, at: i32, targets: &mut Vec<Target>) -> Walk<()> {
         let lists: Vec<Rc<Columns>> = match columns {
             Resolved::Row(columns) => vec![columns],
             Resolved::Everything => {
@@ -184,13 +186,13 @@ impl Walker<'_> {
             if targets.len() > COLUMNS_MAX {
                 return construct("a result of more than 1664 columns", at);
             }
-            targets.push(Target { name: name.clone(), value: value.clone(), node: None, at });
+            targets.push(Target { name: name.clone(), value: value.clone(), at });
         }
         Ok(())
     }
 
     /// VALUES (..), (..): columns are column1, column2...
-    fn values<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
+    fn values(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
         let SelectStmt { values_lists, sort_clause, limit_offset, limit_count, limit_option, locking_clause, .. } =
             stmt;
         let rest_empty = stmt.distinct_clause.is_empty()
@@ -205,20 +207,25 @@ impl Walker<'_> {
         if !rest_empty || !locking_clause.is_empty() {
             return construct("VALUES of this form", NOWHERE);
         }
-        let mut width = 0;
-        for list in values_lists {
+        let mut columns: Vec<Value> = Vec::new();
+        for (place, list) in values_lists.iter().enumerate() {
             let NodeEnum::List(list) = inner(list)? else { return construct("VALUES of this form", NOWHERE) };
-            width = list.items.len();
-            list.items.iter().try_for_each(|item| self.expr(item, how))?;
+            let row = list.items.iter().map(|item| self.value(item)).collect::<Walk<Vec<_>>>()?;
+            columns = if place == 0 { row } else { self.united_values(&columns, &row)? };
         }
-        let targets: Vec<_> = (1..=width).map(|number| Target::computed(&format!("column{number}"))).collect();
+        let named = columns.into_iter().enumerate().map(|(place, value)| Target {
+            name: Rc::from(format!("column{}", place + 1)),
+            value: Value { origin: Origin::None, ..value },
+            at: NOWHERE,
+        });
+        let targets: Vec<Target> = named.collect();
         self.set_order_by(sort_clause, &targets)?;
         self.limits(limit_offset, limit_count, *limit_option)?;
         Ok(targets)
     }
 
     /// UNION, INTERSECT, EXCEPT: the server announces no origin for the result; what each branch projects is used.
-    fn set_operation<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
+    fn set_operation(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
         let SelectStmt { larg: Some(left), rarg: Some(right), sort_clause, limit_offset, limit_count, .. } = stmt
         else {
             return construct("a set operation of this form", NOWHERE);
@@ -234,29 +241,40 @@ impl Walker<'_> {
         if !rest_empty || !stmt.locking_clause.is_empty() {
             return construct("a set operation of this form", NOWHERE);
         }
-        let how = branch_use(stmt, how);
-        let names = self.branch(left, how)?;
-        self.branch(right, how)?;
-        self.set_order_by(sort_clause, &names)?;
+        let compares = compares(stmt);
+        let left = self.branch(left, compares)?;
+        let right = self.branch(right, compares)?;
+        let targets = self.united_outputs(&left, &right)?;
+        self.set_order_by(sort_clause, &targets)?;
         self.limits(limit_offset, limit_count, stmt.limit_option)?;
-        Ok(names)
+        Ok(targets)
     }
 
-    /// One branch of a set operation: its outputs, all used.
-    pub(crate) fn branch<'s>(&mut self, stmt: &'s SelectStmt, how: Use) -> Walk<Vec<Target<'s>>> {
-        if how == Use::Key {
+    /// One branch of a set operation; one that compares rows uses all outputs as keys.
+    pub(crate) fn branch(&mut self, stmt: &SelectStmt, compares: bool) -> Walk<Vec<Target>> {
+        let outputs = self.select(stmt)?;
+        if compares {
             self.check_sorting(NOWHERE)?;
+            outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Key, target.at))?;
         }
-        let outputs = self.select(stmt, how)?;
-        for target in &outputs {
-            self.consume(&target.value, how, target.at)?;
-        }
-        Ok(outputs.iter().map(|target| Target::computed(&target.name)).collect())
+        Ok(outputs)
+    }
+
+    /// The outputs of both branches under the names of the first: the server announces no origin for them.
+    pub(crate) fn united_outputs(&mut self, left: &[Target], right: &[Target]) -> Walk<Vec<Target>> {
+        let values = |targets: &[Target]| targets.iter().map(|target| target.value.clone()).collect::<Vec<_>>();
+        let united = self.united_values(&values(left), &values(right))?;
+        let named = left.iter().zip(united);
+        Ok(named.map(|(target, value)| Target { value, ..target.clone() }).collect())
+    }
+
+    /// Where one has more columns than the other the server refuses both.
+    fn united_values(&mut self, left: &[Value], right: &[Value]) -> Walk<Vec<Value>> {
+        left.iter().zip(right).map(|(left, right)| self.alternatives([left, right])).collect()
     }
 }
 
-/// UNION ALL only passes values on; everything else, and an ORDER BY over the result, compares them.
-pub(crate) fn branch_use(stmt: &SelectStmt, how: Use) -> Use {
-    let passes_on = stmt.op == SetOperation::SetopUnion as i32 && stmt.all && stmt.sort_clause.is_empty();
-    if passes_on { how } else { Use::Key }
+/// UNION ALL only passes values on; everything else compares them.
+pub(crate) fn compares(stmt: &SelectStmt) -> bool {
+    stmt.op != SetOperation::SetopUnion as i32 || !stmt.all
 }

@@ -1,19 +1,43 @@
-//! Views: everything behind a view's definition, transitively. Definitions are read one after the other, never
-//! inside each other, so that neither depth nor a cycle can grow.
+//! Views: what each column of a view is made from, and what stands behind its definition. Read once per snapshot, one
+//! definition after the other and never inside each other, so that neither depth nor a cycle can grow. A statement
+//! sees a view's columns as stored ones; whoever decides asks what they are made from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pg_query::NodeEnum;
 
 use super::{Facts, NOWHERE, Stop, Walk, Walker, inner, relation_property};
-use crate::catalog::{CatalogSnapshot, Oid, PG_CATALOG, Relation};
-use crate::{OpaqueReason, Use};
+use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation};
+use crate::{Flow, OpaqueReason, Use};
 
 /// A definition is printed by the server with an empty search path: only pg_catalog is unqualified in it.
 const DEFINITION_PATH: [Oid; 1] = [PG_CATALOG];
 
 /// Views behind one statement. A catalog with more in one chain of definitions is refused, not followed.
 const VIEWS_MAX: usize = 1_000;
+
+/// What one view's definition does.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ViewLineage {
+    /// What each of its columns is made from, by attribute number. Columns of other views stand for themselves.
+    pub columns: BTreeMap<i16, BTreeMap<ColumnId, Flow>>,
+    /// Columns that choose its rows, or that go through something that may fail.
+    pub influences: BTreeSet<ColumnId>,
+    /// Relations it names; views among them have a lineage of their own.
+    pub reads: BTreeSet<Oid>,
+    pub(crate) reaches: BTreeSet<Oid>,
+    pub(crate) views: Vec<Oid>,
+    pub(crate) relation_sizes: bool,
+}
+
+/// Why a view has none, in words that name nothing behind it.
+pub(crate) type Unknown = String;
+
+/// Reads the definitions of all views of a snapshot.
+pub(crate) fn lineages(snapshot: &CatalogSnapshot) -> HashMap<Oid, Result<ViewLineage, Unknown>> {
+    let with_definition = snapshot.relations().filter_map(|view| Some((view, snapshot.view_definition(view.oid)?)));
+    with_definition.map(|(view, sql)| (view.oid, definition(snapshot, view, sql).map_err(reason))).collect()
+}
 
 /// Follows the views `facts` names and adds what they read to `reaches`. Says no name that the statement does not: a
 /// refusal must not tell what stands behind a view.
@@ -28,10 +52,10 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
         if seen.len() > VIEWS_MAX {
             return relation_property(named, "stands on too many views", NOWHERE);
         }
-        let behind = snapshot.relation(oid).map(|view| definition(snapshot, view));
-        let behind = match behind.unwrap_or_else(|| super::construct("its definition", NOWHERE)) {
-            Ok(behind) => behind,
-            Err(stop) => return relation_property(named, &reason(stop), NOWHERE),
+        let behind = match snapshot.view_lineage(oid) {
+            Some(Ok(behind)) => behind,
+            Some(Err(reason)) => return relation_property(named, reason, NOWHERE),
+            None => return relation_property(named, "is a view without a definition in the snapshot", NOWHERE),
         };
         facts.user_code = true;
         facts.relation_sizes |= behind.relation_sizes;
@@ -41,21 +65,37 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
     Ok(())
 }
 
-fn definition(snapshot: &CatalogSnapshot, view: &Relation) -> Walk<Facts> {
-    let Some(sql) = snapshot.view_definition(view.oid) else {
-        return super::construct("a definition the snapshot does not have", NOWHERE);
-    };
+fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<ViewLineage> {
     let Ok(tree) = crate::parse::parse_tree(sql) else { return super::construct("its definition", NOWHERE) };
     let [statement] = tree.stmts.as_slice() else { return super::construct("its definition", NOWHERE) };
     let Some(node) = &statement.stmt else { return super::construct("its definition", NOWHERE) };
     let NodeEnum::SelectStmt(select) = inner(node)? else { return super::construct("its definition", NOWHERE) };
     let mut walker = Walker::new(snapshot, &DEFINITION_PATH)?;
-    walker.select(select, Use::Expression)?;
+    let outputs = walker.select(select)?;
     let facts = walker.facts;
     if !facts.settings.is_empty() || facts.session_effect.is_some() {
         return super::construct("a function with an effect on the session", NOWHERE);
     }
-    Ok(facts)
+    if outputs.len() != view.columns.len() {
+        return super::construct("its definition", NOWHERE);
+    }
+    let made = outputs.iter().map(|target| target.output().flows);
+    let influences = facts.uses.into_keys().filter(|(_, how)| is_influence(*how));
+    Ok(ViewLineage {
+        columns: view.columns.iter().map(|column| column.attribute).zip(made).collect(),
+        influences: influences.map(|(column, _)| column).collect(),
+        reads: facts.reads,
+        reaches: facts.reaches,
+        views: facts.views,
+        relation_sizes: facts.relation_sizes,
+    })
+}
+
+fn is_influence(how: Use) -> bool {
+    match how {
+        Use::Expression | Use::Predicate | Use::Key | Use::Written => true,
+        Use::Projected | Use::Derived => false,
+    }
 }
 
 fn reason(stop: Stop) -> String {

@@ -118,10 +118,21 @@ fn wide_statements_end() {
 #[test]
 fn statements_that_explode_run_out_of_steps() {
     let snapshot = shop();
-    // Each key walks the whole first output again.
+    // Each key uses all that the first output is made from again.
+    let columns =
+        (0..60).map(|n| format!("SELECT id, email, city FROM codes c{n}")).collect::<Vec<_>>().join(" UNION ALL ");
     let sum = vec!["id"; 4_000].join("+");
     let sql = format!("SELECT {sum} FROM codes GROUP BY {}", vec!["1"; 100_000].join(","));
-    assert_eq!(outcome(&sql, &snapshot), "opaque");
+    assert_eq!(outcome(&sql, &snapshot), "known", "what an output is made from is known after the first walk");
+    assert_eq!(outcome(&columns, &snapshot), "known");
+    // Thousands of values in one, each made of thousands of columns.
+    let row = "coalesce(row(pg_attribute.*, pg_class.*, pg_type.*, pg_proc.*)::text, 'x')";
+    let deep = format!(
+        "SELECT {}{row}{} FROM pg_attribute, pg_class, pg_type, pg_proc",
+        "coalesce(".repeat(3_000),
+        format!(", {row})").repeat(3_000)
+    );
+    assert_eq!(outcome(&deep, &snapshot), "opaque");
     // Each level doubles the columns of the one below.
     let doubling = (1..60).map(|n| format!(", c{n} AS (SELECT a.*, b.* FROM c{} a, c{} b)", n - 1, n - 1));
     let sql = format!("WITH c0 AS (SELECT * FROM codes) {} SELECT 1", doubling.collect::<String>());

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use exeat_sql::{
-    Analysis, CatalogSnapshot, ColumnId, Lineage, MessageAnalysis, Oid, PARSER_STACK_BYTES, ParseFailure, QUERIES,
-    Scope, Source, Use, parse_and_analyse,
+    Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, Oid, Origin, PARSER_STACK_BYTES, ParseFailure,
+    QUERIES, Scope, Use, parse_and_analyse,
 };
 
 /// A snapshot from rows captured by `examples/catalog_script.rs`.
@@ -19,7 +19,7 @@ pub(crate) fn snapshot(text: &str) -> CatalogSnapshot {
         }
     }
     let results: Vec<_> = QUERIES.iter().map(|query| rows.remove(query.name).unwrap_or_default()).collect();
-    CatalogSnapshot::build(1, &results).expect("the fixture is a whole catalog")
+    on_parser_stack(|| CatalogSnapshot::build(1, &results)).expect("the fixture is a whole catalog")
 }
 
 /// One value in COPY's text format.
@@ -53,9 +53,12 @@ pub(crate) fn scope(snapshot: &CatalogSnapshot, schemas: &str) -> Scope {
 
 /// Analyses on a thread with the stack the parser needs.
 pub(crate) fn analyse(sql: &str, snapshot: &CatalogSnapshot, scope: &Scope) -> Result<MessageAnalysis, ParseFailure> {
+    on_parser_stack(|| parse_and_analyse(sql, snapshot, scope))
+}
+
+fn on_parser_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|threads| {
-        let run = || parse_and_analyse(sql, snapshot, scope);
-        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES).spawn_scoped(threads, run);
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES).spawn_scoped(threads, work);
         thread.expect("a thread starts").join().expect("analysis does not panic")
     })
 }
@@ -96,13 +99,25 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         }
     }
     for output in lineage.outputs.iter().flatten() {
-        let source = match &output.source {
-            Source::Column(id) => column(*id, snapshot),
-            Source::Computed => "computed".to_owned(),
+        let origin = match &output.origin {
+            Origin::Column(id) => column(*id, snapshot),
+            Origin::None => "computed".to_owned(),
+            Origin::Unknown => "one of".to_owned(),
         };
-        writeln!(out, "output: {} <- {source}", output.name.as_deref().unwrap_or("?")).unwrap();
+        let made = |(id, flow): (&ColumnId, &Flow)| match flow {
+            Flow::Bare => column(*id, snapshot),
+            Flow::Total => format!("~{}", column(*id, snapshot)),
+        };
+        let mut from: Vec<String> = output.flows.iter().map(made).collect();
+        from.sort();
+        let from = match output.origin {
+            Origin::Column(_) if from == [origin.as_str()] => String::new(),
+            _ if from.is_empty() => String::new(),
+            Origin::Column(_) | Origin::None | Origin::Unknown => format!(" ({})", from.join(", ")),
+        };
+        writeln!(out, "output: {} <- {origin}{from}", output.name.as_deref().unwrap_or("?")).unwrap();
     }
-    for how in [Use::Projected, Use::Expression, Use::Predicate, Use::Key, Use::Written] {
+    for how in [Use::Projected, Use::Derived, Use::Expression, Use::Predicate, Use::Key, Use::Written] {
         let uses = lineage.uses.iter().filter(|known| known.how == how);
         let at = |at: Option<usize>| at.map_or(String::new(), |at| format!("@{at}"));
         let mut names: Vec<_> =
