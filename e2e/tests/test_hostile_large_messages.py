@@ -26,7 +26,7 @@ NUMBERS = itertools.count(1)
 @pytest.fixture(params=["pass-through", "sealed"])
 def gateway(request, run, program, server, shop, trust):
     sealed = request.param == "sealed"
-    made = Gateway(run, f"large-{next(NUMBERS)}").policy(POLICY if sealed else PASS_THROUGH).trust(trust.entry())
+    made = Gateway(run, f"large-messages-{next(NUMBERS)}").policy(POLICY if sealed else PASS_THROUGH).trust(trust.entry())
     made.config["listen"]["postgres"]["limits"] = {
         "large_messages": f"{BUDGET_MIB}MiB", "large_message_timeout": f"{PATIENCE_SECONDS}s",
     }
