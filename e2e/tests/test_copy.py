@@ -1,4 +1,4 @@
-"""COPY through a session with masks: in where policy allows it, out where nothing sealed is in it, and no way around."""
+"""COPY through a session with masks: in where policy allows it, out with sealed cells masked, and no way around."""
 
 import asyncio
 import struct
@@ -250,10 +250,18 @@ def test_rows_and_bytes_stand_on_record(gateway, writer):
 # Who may not, or what would take a sealed value along; and for each what passes instead.
 REFUSED = {
     "no capability": ("reader", NOTES, "SELECT count(*) FROM notes"),
-    "a sealed relation out": ("writer", "COPY customers TO STDOUT", "COPY customers (id, city) TO STDOUT"),
-    "a sealed column out": ("writer", "COPY customers (ssn) TO STDOUT", "COPY customers (id) TO STDOUT"),
-    "a query of a sealed column": (
-        "writer", "COPY (SELECT ssn FROM customers) TO STDOUT", "COPY (SELECT id FROM customers) TO STDOUT",
+    # A value that is written as NULL is would be told from the others: a guess at each.
+    "a guess as the null string": (
+        "writer", "COPY customers (ssn) TO STDOUT (NULL '123-45-6789')", "COPY customers (id) TO STDOUT (NULL 'none')",
+    ),
+    "a null string that values have": (
+        "writer", "COPY customers TO STDOUT (NULL '')", "COPY customers TO STDOUT (FORMAT csv, NULL 'none')",
+    ),
+    "another encoding": (
+        "writer", "COPY customers TO STDOUT (ENCODING 'latin1')", "COPY customers TO STDOUT (ENCODING 'utf8')",
+    ),
+    "quotes that end a row": (
+        "writer", "COPY customers TO STDOUT (FORMAT csv, QUOTE E'\\n')", "COPY customers TO STDOUT (FORMAT csv, QUOTE '$')",
     ),
     "a query computing with one": (
         "writer", "COPY (SELECT substr(ssn, 1, 3) FROM customers) TO STDOUT",
@@ -280,10 +288,10 @@ REFUSED = {
     "from a program": ("writer", "COPY tags FROM PROGRAM 'id'", "COPY tags TO STDOUT"),
     "what changes data": ("writer", "COPY (DELETE FROM tags RETURNING id) TO STDOUT", "COPY tags TO STDOUT"),
     "behind a harmless one": (
-        "writer", "COPY tags TO STDOUT; COPY customers TO STDOUT", "COPY tags TO STDOUT; COPY customers (id) TO STDOUT",
+        "writer", "COPY tags TO STDOUT; COPY customers TO STDOUT (NULL '')", "COPY tags TO STDOUT; COPY customers TO STDOUT",
     ),
     "denied": ("writer", "COPY hr.salaries TO STDOUT", "COPY notes TO STDOUT"),
-    "passwords": ("writer", "COPY pg_authid TO STDOUT", "COPY pg_namespace TO STDOUT"),
+    "passwords, written as a guess": ("writer", "COPY pg_authid TO STDOUT (NULL 'md5')", "COPY pg_namespace TO STDOUT (NULL 'md5')"),
 }
 
 
@@ -297,6 +305,73 @@ def test_what_is_refused_and_its_twin(name, writer, reader):
         extended = wire.parse(refused) + wire.bind() + wire.execute() + copy_data("1\n") + COPY_DONE + wire.SYNC
         assert tags_of(connection.cycle(extended)) == ["42501", "Z"] or ";" in refused
         assert "E" not in [tag for tag, _ in connection.cycle(wire.query(twin))]
+
+
+COLUMNS = "id, full_name, email, ssn, phone"
+OUT = {
+    "a relation": f"COPY customers ({COLUMNS}) TO STDOUT",
+    "a query": f"COPY (SELECT {COLUMNS} FROM customers ORDER BY id) TO STDOUT",
+}
+
+
+def masked_rows(connect, dsn):
+    return connect(dsn).execute(f"SELECT {COLUMNS} FROM customers ORDER BY id").fetchall()
+
+
+@pytest.mark.parametrize("what", OUT)
+def test_a_copy_out_is_masked_as_a_select_is(what, connect, writer):
+    expected = masked_rows(connect, writer)
+    assert {row[3] for row in expected} == {"[redacted by exeat]"} and {row[4] for row in expected} == {None}
+    with connect(writer).cursor() as cursor:
+        for form in ("text", "binary"):
+            with cursor.copy(f"{OUT[what]} (FORMAT {form})") as copy:
+                copy.set_types(["int4", "text", "text", "text", "text"])
+                assert sorted(copy.rows()) == expected
+
+
+@pytest.mark.parametrize("options, delimiter, quote, null", [
+    ("FORMAT csv, HEADER", ",", "", ""),
+    (r"FORMAT csv, HEADER, DELIMITER ';', QUOTE '$', ESCAPE '\', FORCE_QUOTE *, NULL 'none'", ";", "$", "none"),
+    ("FORMAT text, HEADER, DELIMITER '|'", "|", "", r"\N"),
+])
+def test_lines_are_masked_in_every_layout(options, delimiter, quote, null, connect, writer):
+    expected = masked_rows(connect, writer)
+    with connect(writer).cursor() as cursor, cursor.copy(f"{OUT['a query']} ({options})") as copy:
+        lines = b"".join(copy).decode().splitlines()
+    assert lines[0] == COLUMNS.replace(", ", delimiter)
+    told = [[null if cell is None else f"{quote}{cell}{quote}" for cell in row] for row in expected]
+    assert lines[1:] == [delimiter.join(cells) for cells in told]
+
+
+def test_psql_saves_masked_rows(writer, connect, tmp_path):
+    saved = tmp_path / "customers.csv"
+    done = subprocess.run(
+        [psql_command(), "-X", "-c", f"\\copy customers ({COLUMNS}) to '{saved}' csv"], env=writer.environment(),
+        capture_output=True, text=True, check=False, timeout=60,
+    )
+    rows = masked_rows(connect, writer)
+    assert done.stdout.strip() == f"COPY {len(rows)}", done.stderr
+    assert saved.read_text().count("[redacted by exeat]") == 2 * len(rows)
+
+
+def test_a_long_row_with_a_sealed_cell_is_copied_in_little_memory(gateway, connect, writer, shop):
+    """Masked cells are dropped as they come, others pass as they come; what waits for a mask is bounded."""
+    long = "repeat('x', 48 << 20)"
+    before = admin(shop, "SELECT full_name, ssn FROM customers WHERE id = 1")[0]
+    admin(shop, f"UPDATE customers SET full_name = {long}, ssn = {long} WHERE id = 1")
+    try:
+        with connect(writer).cursor() as cursor:
+            peak = peak_bytes(gateway)
+            for columns in ("full_name, ssn", "ssn, full_name"):
+                for form in ("text", "csv", "binary"):
+                    with cursor.copy(f"COPY (SELECT {columns} FROM customers WHERE id = 1) TO STDOUT (FORMAT {form})") as copy:
+                        blocks = [bytes(block) for block in copy]
+                    size = sum(len(block) for block in blocks)
+                    assert 48 << 20 < size < (48 << 20) + 100, (columns, form)
+                    assert b"[redacted by exeat]" in b"".join(blocks)
+            assert peak_bytes(gateway) - peak < 32 << 20
+    finally:
+        admin(shop, f"UPDATE customers SET full_name = '{before[0]}', ssn = '{before[1]}' WHERE id = 1")
 
 
 SECRET = "123-45-6789"

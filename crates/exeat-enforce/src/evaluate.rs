@@ -204,7 +204,6 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
     let decision = policy.decide(&request(facts, &statement.kind, &Needs { accesses, presets: Vec::new() }));
     match decision.effect {
         Effect::Permit if copy::takes_out(&statement.kind) && !facts.seals.is_empty() => {
-            // Its data has no description by which the masks could find their columns.
             Step::Refuse { refusal: copy::refusal(facts), decision: Some(decision) }
         }
         Effect::Permit => {
@@ -271,13 +270,21 @@ fn evaluate_known(
         return Step::Refuse { refusal, decision: Some(decision) };
     }
     let refusal = settings_refusal(facts, kind, lineage)
-        .or_else(|| copy::sealed(facts, kind, lineage))
+        .or_else(|| copy::to_a_file(facts, kind, lineage))
         .or_else(|| seal_refusal(facts, lineage));
     if let Some(refusal) = refusal {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
+    let outputs = match kind {
+        StatementKind::CopyOut => copy::plan(facts, lineage, outputs_of(facts, lineage)),
+        _ => Ok(outputs_of(facts, lineage)),
+    };
+    let outputs = match outputs {
+        Ok(outputs) => outputs,
+        Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
+    };
     let plan = StatementPlan {
-        outputs: outputs_of(facts, lineage),
+        outputs,
         taint: taint_of(facts, kind, lineage),
         effect: StateEffect::of(kind, lineage.changes_settings),
         forgets: Forgets::of(&statement.kind),

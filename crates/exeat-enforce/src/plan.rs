@@ -1,8 +1,9 @@
 //! What the answer to one statement must look like, and what the statement does to the session.
 
 use exeat_policy::ColumnMask;
-use exeat_sql::{ColumnId, Notification, SessionCommand, StatementKind, TransactionCommand};
+use exeat_sql::{ColumnId, CopyLayout, Notification, SessionCommand, StatementKind, TransactionCommand};
 
+use crate::mask::TypeKin;
 use crate::scrub::Taint;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub enum CopyStream {
     None,
     /// From the client to the server.
     In,
-    /// From the server to the client; nothing sealed is among it.
+    /// From the server to the client; masked where the outputs say so.
     Out,
 }
 
@@ -95,6 +96,8 @@ pub enum Outputs {
     ByOrigin,
     /// The one value of a FunctionCall, which nothing predicts: policy named the capability.
     FunctionResult,
+    /// COPY to the client, with sealed columns in it.
+    Copied(CopyPlan),
     /// Nothing is sealed for this session: rows pass as they are.
     Unchecked,
 }
@@ -106,6 +109,23 @@ pub enum PlannedOrigin {
     None,
     /// No origin, or one of these columns.
     OneOf(Vec<ColumnId>),
+}
+
+/// What COPY to the client sends, and how it is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyPlan {
+    pub columns: Vec<CopiedColumn>,
+    pub layout: CopyLayout,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedColumn {
+    /// What a header line must call it, where the statement or the catalog fixes that.
+    pub name: Option<String>,
+    /// No description of a COPY tells types: it is the catalog's for a bare column, and unknown for any other value.
+    pub kin: TypeKin,
+    pub mask: Option<ColumnMask>,
+    pub force_quote: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

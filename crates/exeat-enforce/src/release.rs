@@ -1,6 +1,7 @@
 //! Release: what of the server's answer may reach the client, and in what form. Masks rows in the stream, scrubs
 //! errors, filters what belongs to no statement. The only place that appends server data to an `Outbox`.
 
+pub mod copy;
 pub mod stream;
 
 use bytes::{Buf, BytesMut};
@@ -91,6 +92,8 @@ pub enum MaskMismatch {
     Name { index: usize },
     #[error("column {index} has another type than the catalog says")]
     Type { index: usize },
+    #[error("the server copies in another format than the statement says")]
+    Format,
     #[error("the server returns rows where none were predicted")]
     Rows,
 }
@@ -107,7 +110,7 @@ pub fn bind(
     let fields = &described.fields;
     let mut columns = Vec::with_capacity(fields.len());
     match &plan.outputs {
-        Outputs::None | Outputs::FunctionResult => return Err(MaskMismatch::Rows),
+        Outputs::None | Outputs::FunctionResult | Outputs::Copied(_) => return Err(MaskMismatch::Rows),
         Outputs::Unchecked => return Ok(BoundMask::UNCHECKED.clone()),
         Outputs::ByOrigin => {
             for (index, field) in fields.iter().enumerate() {
@@ -210,8 +213,8 @@ pub fn release_row(
     Ok(())
 }
 
-/// The messages of a COPY, as its plan has it. Data on its way out passes as it is: only a COPY without anything
-/// sealed is permitted.
+/// The messages of a COPY, as its plan has it. Data on its way out passes as it is: what has sealed columns in it goes
+/// through a `CopyMasker`.
 pub fn release_copy(
     message: &BackendMessage,
     copy: CopyStream,

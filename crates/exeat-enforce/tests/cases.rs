@@ -16,7 +16,7 @@ use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
 use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Object, Refusal};
-use exeat_policy::{Nulls, Policy};
+use exeat_policy::{ColumnMask, Nulls, Policy};
 use exeat_sql::{CatalogSnapshot, ColumnId};
 
 #[test]
@@ -138,6 +138,7 @@ impl Run<'_> {
             Outputs::FunctionResult => out.push_str("a function's result"),
             Outputs::ByOrigin => out.push_str("rows masked by origin"),
             Outputs::Unchecked => out.push_str("rows unchecked"),
+            Outputs::Copied(plan) => write!(out, "copied rows in {:?}", plan.layout.format).unwrap(),
             Outputs::Columns(_) => out.push_str("rows"),
         }
         match plan.copy {
@@ -165,6 +166,12 @@ impl Run<'_> {
         if let Outputs::Columns(columns) = &plan.outputs {
             columns.iter().for_each(|column| self.column(out, column));
         }
+        if let Outputs::Copied(copied) = &plan.outputs {
+            for column in &copied.columns {
+                write!(out, "  {} {:?}", column.name.as_deref().unwrap_or("?"), column.kin).unwrap();
+                mask(out, column.mask.as_ref());
+            }
+        }
     }
 
     fn column(&self, out: &mut String, column: &PlannedColumn) {
@@ -179,14 +186,18 @@ impl Run<'_> {
             PlannedOrigin::OneOf(ids) => format!("computed or {}", ids.iter().map(of).collect::<Vec<_>>().join(" or ")),
         };
         write!(out, "  {name} <- {source}").unwrap();
-        if let Some(mask) = &column.mask {
-            write!(out, ": {} as {} by {}", mask.mask.name(), mask.label, mask.rule).unwrap();
-            if mask.nulls == Nulls::Hide {
-                out.push_str(", NULL too");
-            }
-        }
-        out.push('\n');
+        mask(out, column.mask.as_ref());
     }
+}
+
+fn mask(out: &mut String, mask: Option<&ColumnMask>) {
+    if let Some(mask) = mask {
+        write!(out, ": {} as {} by {}", mask.mask.name(), mask.label, mask.rule).unwrap();
+        if mask.nulls == Nulls::Hide {
+            out.push_str(", NULL too");
+        }
+    }
+    out.push('\n');
 }
 
 fn refusal(refusal: &Refusal) -> String {

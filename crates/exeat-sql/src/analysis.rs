@@ -172,8 +172,11 @@ pub struct Lineage {
     pub reaches: BTreeSet<Oid>,
     /// Those of `reaches` that a foreign key's action would change.
     pub changes: BTreeSet<Oid>,
-    /// Output columns in order: of a SELECT, or of RETURNING. `None` for statements that return no rows.
+    /// Output columns in order: of a SELECT, of RETURNING, or of COPY TO the client. `None` for statements that return
+    /// nothing.
     pub outputs: Option<Vec<Output>>,
+    /// How COPY TO the client writes its rows down; `None` for every other statement, and where it cannot be told.
+    pub copy_layout: Option<CopyLayout>,
     /// Every column the statement touches, and how. What is in an output is `Use::Projected` or `Use::Derived`;
     /// anything else is one of the others.
     pub uses: BTreeSet<ColumnUse>,
@@ -248,6 +251,35 @@ pub enum Flow {
     Bare,
     /// Through functions, operators and casts that cannot fail, or together with something else.
     Total,
+}
+
+/// How the rows of a COPY are written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyLayout {
+    pub format: CopyFormat,
+    pub delimiter: u8,
+    /// What stands for NULL.
+    pub null: String,
+    /// The first line names the columns.
+    pub header: bool,
+    pub quote: u8,
+    pub escape: u8,
+    pub force_quote: ForceQuote,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyFormat {
+    Text,
+    Csv,
+    Binary,
+}
+
+/// Columns whose values are quoted in CSV whether they need to be or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ForceQuote {
+    None,
+    All,
+    Columns(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

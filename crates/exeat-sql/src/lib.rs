@@ -12,8 +12,9 @@ mod statement;
 mod walk;
 
 pub use analysis::{
-    Analysis, ColumnUse, Flow, Lineage, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin,
-    Output, ParseFailure, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Analysis, ColumnUse, CopyFormat, CopyLayout, Flow, ForceQuote, Lineage, MessageAnalysis, Notification, NotifyText,
+    Opaque, OpaqueReason, Origin, Output, ParseFailure, SessionCommand, StatementAnalysis, StatementKind,
+    TransactionCommand, Use,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,

@@ -12,7 +12,7 @@ use crate::position::Positions;
 use crate::statement;
 use crate::walk::select::Target;
 use crate::walk::view::expand_views;
-use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct};
+use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout};
 use crate::{
     Analysis, ColumnUse, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure, Scope,
     SessionCommand, StatementAnalysis, StatementKind, TransactionCommand,
@@ -174,16 +174,20 @@ fn lineage(
         NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
         NodeEnum::UpdateStmt(update) => walker.update(update)?,
         NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
-        NodeEnum::CopyStmt(copy) => {
-            walker.copy(copy)?;
-            None
-        }
+        NodeEnum::CopyStmt(copy) => walker.copy(copy)?,
         _ => return construct(statement::name(node, kind), NOWHERE),
     };
     let outputs = targets.map(|targets| outputs(&mut walker, &targets)).transpose()?;
+    // What goes to a file or program of the server does not reach the client.
+    let outputs = outputs.filter(|_| *kind != StatementKind::CopyFile);
     let mut facts = walker.facts;
     expand_views(snapshot, &mut facts)?;
-    finish(facts, outputs, snapshot, positions)
+    let lineage = finish(facts, outputs, snapshot, positions)?;
+    let copy_layout = match node {
+        NodeEnum::CopyStmt(copy) if *kind == StatementKind::CopyOut => copy_layout::layout(&copy.options),
+        _ => None,
+    };
+    Ok(Lineage { copy_layout, ..lineage })
 }
 
 /// What reaches the client.
@@ -220,6 +224,7 @@ fn finish(
         reads: facts.reads,
         writes: facts.writes,
         outputs,
+        copy_layout: None,
         user_code: facts.user_code,
         locks_rows: facts.locks_rows,
         changes_settings: !facts.settings.is_empty(),

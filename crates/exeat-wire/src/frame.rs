@@ -65,7 +65,7 @@ impl Frame {
         payload
     }
 
-    pub(crate) fn payload_slice(&self) -> &[u8] {
+    pub fn payload_slice(&self) -> &[u8] {
         self.bytes.get(HEADER_BYTES..).unwrap_or_default()
     }
 

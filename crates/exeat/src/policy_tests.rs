@@ -133,13 +133,14 @@ fn refused(expect: &Expectation, refusal: &Refusal) -> Verdict {
 fn masked(plans: &[StatementPlan]) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for plan in plans {
-        let columns = match &plan.outputs {
-            Outputs::Columns(columns) => columns.as_slice(),
-            Outputs::None | Outputs::ByOrigin | Outputs::FunctionResult | Outputs::Unchecked => &[],
+        let columns: Vec<_> = match &plan.outputs {
+            Outputs::Columns(columns) => columns.iter().map(|column| (&column.name, &column.mask)).collect(),
+            Outputs::Copied(plan) => plan.columns.iter().map(|column| (&column.name, &column.mask)).collect(),
+            Outputs::None | Outputs::ByOrigin | Outputs::FunctionResult | Outputs::Unchecked => Vec::new(),
         };
-        for (index, column) in columns.iter().enumerate() {
-            let Some(mask) = &column.mask else { continue };
-            let name = column.name.clone().unwrap_or_else(|| format!("column {}", index + 1));
+        for (index, (name, mask)) in columns.into_iter().enumerate() {
+            let Some(mask) = mask else { continue };
+            let name = name.clone().unwrap_or_else(|| format!("column {}", index + 1));
             found.insert(name, mask.label.clone());
         }
     }

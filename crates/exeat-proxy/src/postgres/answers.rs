@@ -334,9 +334,13 @@ pub(crate) fn bound_of<'a>(
     match (bound, plan.map(|plan| &plan.outputs)) {
         (Some(bound), _) => Ok(bound),
         (None, Some(Outputs::Unchecked)) => Ok(BoundMask::UNCHECKED),
-        (None, Some(Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin | Outputs::FunctionResult) | None) => {
-            Err(MaskMismatch::Rows)
-        }
+        (
+            None,
+            Some(
+                Outputs::None | Outputs::Columns(_) | Outputs::ByOrigin | Outputs::FunctionResult | Outputs::Copied(_),
+            )
+            | None,
+        ) => Err(MaskMismatch::Rows),
     }
 }
 

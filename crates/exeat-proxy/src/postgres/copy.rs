@@ -1,13 +1,14 @@
 //! COPY on the session. From the client: its data goes to the server only between the server's CopyInResponse to
 //! an admitted COPY FROM and the end of that COPY, in pieces as they come; whatever else it sends of the kind is
-//! swallowed, as the server does. To the client: as `release_copy` has it.
+//! swallowed, as the server does. To the client: as `release_copy` has it, or masked where sealed columns are in it.
 //! Between sending a statement that will ask for data and the server's word on it nothing of the client's is looked
 //! at: what it sent ahead is data or the next message, and only the server's answer says which.
 
 use bytes::Buf;
 use exeat_enforce::admit::CopyPass;
 use exeat_enforce::evaluate::Permit;
-use exeat_enforce::plan::CopyStream;
+use exeat_enforce::plan::{CopyStream, Outputs, StatementPlan};
+use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::release::{Counts, release_copy};
 use exeat_wire::{BackendMessage, FrontendMessage, Request, encode, split_copy_data};
 
@@ -154,9 +155,27 @@ impl Session {
 
     /// CopyInResponse, CopyOutResponse, and what follows that.
     pub(crate) fn release_copy(&mut self, message: &BackendMessage) -> Done {
+        if let BackendMessage::CopyOutResponse(begun) = message {
+            let plan = front_plan(self.pipeline.front().map(|(_, due)| due));
+            self.copy_out = match plan.map(|plan| &plan.outputs) {
+                Some(Outputs::Copied(plan)) => Some(CopyMasker::bind(plan, begun, &self.picture.facts.seals)?),
+                Some(_) | None => None,
+            };
+        }
         let due = self.pipeline.front_mut().map(|(_, due)| due);
         let copy = front_copy(due.as_deref()).unwrap_or(CopyStream::None);
         let counts = front_counts(due).ok_or(SessionEnd::Copy)?;
+        match (&mut self.copy_out, message) {
+            (Some(masker), BackendMessage::CopyData(data)) if copy == CopyStream::Out => {
+                masker.release(data.payload_slice(), counts, &mut self.io.outbox)?;
+                return Ok(());
+            }
+            (Some(masker), BackendMessage::CopyDone) => {
+                masker.end()?;
+                self.copy_out = None;
+            }
+            (Some(_) | None, _) => {}
+        }
         release_copy(message, copy, counts, &mut self.io.outbox)?;
         Ok(())
     }
@@ -164,9 +183,13 @@ impl Session {
 
 /// What the statement that answers now was admitted for.
 pub(crate) fn front_copy(due: Option<&Due>) -> Option<CopyStream> {
+    front_plan(due).map(|plan| plan.copy)
+}
+
+fn front_plan(due: Option<&Due>) -> Option<&StatementPlan> {
     match due? {
-        Due::Query(query) => query.plan().map(|plan| plan.copy),
-        Due::Execute(execute) => execute.portal.plan().map(|plan| plan.copy),
+        Due::Query(query) => query.plan(),
+        Due::Execute(execute) => execute.portal.plan(),
         Due::Parse { .. }
         | Due::Bind { .. }
         | Due::DescribeStatement { .. }

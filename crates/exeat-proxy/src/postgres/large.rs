@@ -2,6 +2,7 @@
 //! and masks them is what admits and masks short ones; only the bytes come in parts.
 
 use exeat_enforce::plan::CopyStream;
+use exeat_enforce::release::copy::MaskedPieces;
 use exeat_enforce::release::stream::{CopyPieces, RowStream};
 use exeat_enforce::release::{BoundMask, Counts, MaskMismatch};
 use exeat_wire::{Large, LargeKind, Step};
@@ -16,6 +17,7 @@ use super::session::{Done, Session, SessionEnd};
 pub(crate) enum Passing {
     Row(RowStream),
     Copy(CopyPieces),
+    MaskedCopy(MaskedPieces),
 }
 
 impl Session {
@@ -29,6 +31,9 @@ impl Session {
         }
         self.passing = Some(match large.kind {
             LargeKind::Row => Passing::Row(RowStream::begin(large.payload_bytes)),
+            LargeKind::CopyData if self.copy_out.is_some() => {
+                Passing::MaskedCopy(MaskedPieces::begin(large.payload_bytes))
+            }
             LargeKind::CopyData => {
                 let due = self.pipeline.front_mut().map(|(_, due)| due);
                 let copy = front_copy(due.as_deref()).unwrap_or(CopyStream::None);
@@ -48,6 +53,10 @@ impl Session {
             Passing::Row(row) => {
                 let (bound, counts) = front_bound(due)?;
                 row.pass(input, bound, counts, &mut self.io.outbox)?
+            }
+            Passing::MaskedCopy(pieces) => {
+                let masker = self.copy_out.as_mut().ok_or(SessionEnd::Copy)?;
+                pieces.pass(input, masker, front_counts(due).ok_or(SessionEnd::Copy)?, &mut self.io.outbox)?
             }
             Passing::Copy(copy) => copy.pass(input, front_counts(due).ok_or(SessionEnd::Copy)?, &mut self.io.outbox),
         };

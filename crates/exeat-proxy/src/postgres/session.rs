@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use exeat_enforce::admit::{Verdict, admit_query};
+use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::scrub::Taint;
 use exeat_sql::catalog::SessionState;
 use exeat_store::record::SessionRecord;
@@ -68,6 +69,8 @@ pub(crate) struct Session {
     /// Notifications of its own that the session may hear.
     pub(crate) notified: OwnNotifications,
     pub(crate) copy_in: CopyIn,
+    /// Masks the data of the COPY that the server is sending.
+    pub(crate) copy_out: Option<CopyMasker>,
     /// A message of the server's that is passed on in pieces.
     pub(crate) passing: Option<Passing>,
     /// What the server answered to the gateway's own messages.
@@ -174,6 +177,7 @@ impl Session {
             refusing: false,
             notified: Default::default(),
             copy_in: CopyIn::default(),
+            copy_out: None,
             passing: None,
             own: Own::default(),
             flushed: false,

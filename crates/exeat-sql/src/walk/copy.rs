@@ -1,11 +1,14 @@
 //! COPY: what leaves by COPY TO, and what COPY FROM writes. The columns of COPY TO reach the client without a row
-//! description to check them against, so every one of them counts as used, and nothing is left to a prediction.
+//! description to check them against: which they are is decided here alone.
+
+use std::rc::Rc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{CopyStmt, DefElem, Node, RangeVar};
 
 use super::dml::Write;
-use super::scope::Level;
+use super::scope::{Level, Value};
+use super::select::Target;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, string, unresolved};
 use crate::Use;
 use crate::catalog::{ColumnId, Relation};
@@ -30,7 +33,8 @@ const OPTIONS: [&str; 15] = [
 ];
 
 impl Walker<'_> {
-    pub(crate) fn copy(&mut self, stmt: &CopyStmt) -> Walk<()> {
+    /// What COPY TO takes out, column by column; `None` for COPY FROM.
+    pub(crate) fn copy(&mut self, stmt: &CopyStmt) -> Walk<Option<Vec<Target>>> {
         let CopyStmt { relation, query, attlist, is_from, is_program: _, filename: _, options, where_clause } = stmt;
         self.copy_options(options)?;
         self.levels.push(Level::default());
@@ -44,10 +48,13 @@ impl Walker<'_> {
                 // The condition sees the new row, with what its defaults computed.
                 let item = self.target_item(target, table)?;
                 self.items_mut().push(item);
-                self.optional(where_clause, Use::Predicate)
+                self.optional(where_clause, Use::Predicate)?;
+                Ok(None)
             }
-            (Some(table), None, false) if where_clause.is_none() => self.copied_relation(table, attlist),
-            (None, Some(query), false) if attlist.is_empty() && where_clause.is_none() => self.copied_query(query),
+            (Some(table), None, false) if where_clause.is_none() => self.copied_relation(table, attlist).map(Some),
+            (None, Some(query), false) if attlist.is_empty() && where_clause.is_none() => {
+                self.copied_query(query).map(Some)
+            }
             _ => construct("COPY of this form", NOWHERE),
         }
     }
@@ -65,15 +72,26 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn copied_relation(&mut self, table: &RangeVar, attlist: &[Node]) -> Walk<()> {
+    fn copied_relation(&mut self, table: &RangeVar, attlist: &[Node]) -> Walk<Vec<Target>> {
         let source = self.relation(table)?;
         self.touch_read(source, table.location)?;
-        self.copied_columns(source, attlist, |walker, source, attribute| {
-            walker.record(ColumnId { relation: source.oid, attribute }, Use::Projected, NOWHERE)
-        })
+        let mut targets = Vec::new();
+        self.copied_columns(source, attlist, |_, source, attribute| {
+            let Some(column) = source.columns.iter().find(|column| column.attribute == attribute) else {
+                return Ok(());
+            };
+            // The server leaves generated columns out, and answers a list that names one with an error.
+            if column.generated.is_none() {
+                let id = ColumnId { relation: source.oid, attribute };
+                let value = Value::column(id, Some(column.type_oid), NOWHERE);
+                targets.push(Target { name: Rc::from(column.name.as_str()), value, at: NOWHERE });
+            }
+            Ok(())
+        })?;
+        Ok(targets)
     }
 
-    /// The columns named, or all: generated ones too, which the server leaves out.
+    /// The columns named, or all.
     fn copied_columns(
         &mut self,
         relation: &Relation,
@@ -106,13 +124,10 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn copied_query(&mut self, query: &Node) -> Walk<()> {
+    fn copied_query(&mut self, query: &Node) -> Walk<Vec<Target>> {
         let NodeEnum::SelectStmt(select) = inner(query)? else {
             return construct("COPY of a query that changes data", NOWHERE);
         };
-        for target in self.select(select)? {
-            self.projected(&target)?;
-        }
-        Ok(())
+        self.select(select)
     }
 }

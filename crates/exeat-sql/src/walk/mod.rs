@@ -9,6 +9,7 @@ pub(crate) mod cast;
 pub(crate) mod column;
 pub(crate) mod combine;
 pub(crate) mod copy;
+pub(crate) mod copy_layout;
 pub(crate) mod cte;
 pub(crate) mod dml;
 pub(crate) mod expr;
