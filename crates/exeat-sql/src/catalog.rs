@@ -2,6 +2,7 @@
 //! Lookups answer what the server would find; they never guess: an OID or name the snapshot lacks is `None`.
 
 mod build;
+mod calls;
 mod queries;
 mod session;
 mod types;
@@ -9,11 +10,13 @@ mod types;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::walk::view::ViewLineage;
-
+pub(crate) use calls::{Argument, Reviewed};
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
 pub(crate) use types::{Operands, Type, UserCast, UserFunction, UserOperator};
+
+use crate::classes::Entry;
+use crate::walk::view::ViewLineage;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Oid(pub u32);
@@ -145,7 +148,10 @@ pub struct CatalogSnapshot {
     types: HashMap<Oid, Type>,
     type_oids: HashMap<Oid, HashMap<String, Oid>>,
     functions: HashMap<String, Vec<UserFunction>>,
-    built_in_functions: HashSet<String>,
+    /// Whether every one of this name is in the tables.
+    built_in_functions: HashMap<String, bool>,
+    /// Members of extensions that the tables know.
+    reviewed_functions: HashMap<Oid, &'static Entry>,
     operators: HashMap<String, Vec<UserOperator>>,
     casts: Vec<UserCast>,
     default_opclass_types: Vec<Oid>,

@@ -3,9 +3,8 @@
 
 pub mod analysis;
 pub mod catalog;
-mod functions;
+mod classes;
 mod message;
-mod operators;
 mod parse;
 mod position;
 mod statement;

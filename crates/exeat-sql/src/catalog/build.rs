@@ -8,6 +8,7 @@ use super::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Generated, Oid, QUERIES,
     Relation, RelationKind, Type, UserCast, UserFunction, UserOperator,
 };
+use crate::classes::{self, Class};
 
 /// Identifiers are cut at NAMEDATALEN - 1 bytes, here and on every server not rebuilt with another constant.
 const IDENTIFIER_BYTES: &str = "63";
@@ -61,9 +62,7 @@ impl CatalogSnapshot {
                 "foreign keys" => self.load_foreign_key(&row)?,
                 "types" => self.load_type(&row)?,
                 "functions" => self.load_function(&row)?,
-                "built-in functions" => {
-                    self.built_in_functions.insert(row.text(0)?.to_owned());
-                }
+                "built-in functions" => self.load_built_in_function(&row)?,
                 "operators" => self.load_operator(&row)?,
                 "casts" => self.load_cast(&row)?,
                 "operator classes" => self.default_opclass_types.push(row.oid(0)?),
@@ -219,19 +218,36 @@ impl CatalogSnapshot {
             (other, _) => return Err(row.problem(format!("type kind {other:?}"))),
         };
         self.type_oids.entry(schema).or_default().insert(name.to_owned(), oid);
-        self.types.insert(oid, Type { name: name.to_owned(), class });
+        let (input, output) = (row.oid(7)?, row.oid(8)?);
+        self.types.insert(oid, Type { name: name.to_owned(), class, input, output });
         Ok(())
     }
 
     fn load_function(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
-        let arguments = row.text(2)?.split_whitespace().map(|text| row.parse(text).map(Oid));
-        let function = UserFunction { schema: row.oid(0)?, arguments: arguments.collect::<Result<_, _>>()? };
-        self.functions.entry(row.text(1)?.to_owned()).or_default().push(function);
+        let (oid, schema, name) = (row.oid(0)?, row.oid(1)?, row.text(2)?);
+        let (arguments, extension, source) = (row.oids(3)?, row.text(4)?, row.text(5)?);
+        let types: Option<Vec<_>> = arguments.iter().map(|oid| self.type_name(*oid)).collect();
+        let reviewed = types.and_then(|types| classes::extension_member(extension, name, &types, source));
+        if let Some(entry) = reviewed {
+            self.reviewed_functions.insert(oid, entry);
+        }
+        self.functions.entry(name.to_owned()).or_default().push(UserFunction { oid, schema, arguments, reviewed });
+        Ok(())
+    }
+
+    /// A function of the server's own that the tables do not have makes its whole name unreviewed.
+    fn load_built_in_function(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let name = row.text(0)?;
+        let types: Option<Vec<_>> = row.oids(1)?.iter().map(|oid| self.type_name(*oid)).collect();
+        let known = types.is_some_and(|types| classes::built_in(name).iter().any(|entry| entry.has_types(&types)));
+        let all_known = self.built_in_functions.entry(name.to_owned()).or_insert(true);
+        *all_known &= known;
         Ok(())
     }
 
     fn load_operator(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
-        let operator = UserOperator { schema: row.oid(0)?, left: row.oid(2)?, right: row.oid(3)? };
+        let reviewed = self.reviewed_functions.get(&row.oid(4)?).copied();
+        let operator = UserOperator { schema: row.oid(0)?, left: row.oid(2)?, right: row.oid(3)?, reviewed };
         self.operators.entry(row.text(1)?.to_owned()).or_default().push(operator);
         Ok(())
     }
@@ -243,8 +259,13 @@ impl CatalogSnapshot {
             "e" => CastContext::Explicit,
             other => return Err(row.problem(format!("cast context {other:?}"))),
         };
-        let runs_user_function = row.oid(2)? >= FIRST_USER_OID;
-        self.casts.push(UserCast { source: row.oid(0)?, target: row.oid(1)?, runs_user_function, context });
+        let function = row.oid(2)?;
+        let runs_user_function = function >= FIRST_USER_OID && !self.is_reviewed(function);
+        let class = match function {
+            Oid(0) => Class::Total,
+            _ => self.reviewed_functions.get(&function).map_or(Class::Opaque, |entry| entry.class),
+        };
+        self.casts.push(UserCast { source: row.oid(0)?, target: row.oid(1)?, runs_user_function, class, context });
         Ok(())
     }
 }
@@ -267,6 +288,10 @@ impl Row<'_> {
     }
     fn oid(&self, index: usize) -> Result<Oid, CatalogError> {
         self.number(index).map(Oid)
+    }
+    /// An oidvector: `25 23`.
+    fn oids(&self, index: usize) -> Result<Vec<Oid>, CatalogError> {
+        self.text(index)?.split_whitespace().map(|text| self.parse(text).map(Oid)).collect()
     }
     fn flag(&self, index: usize) -> Result<bool, CatalogError> {
         match self.text(index)? {
@@ -343,7 +368,10 @@ mod tests {
         let used = [["16390", "5", "0"], ["16390", "6", "0"], ["16390", "7", "16500"], ["16390", "8", "16501"]];
         rows.insert("code", used.iter().map(|cells| row(cells)).collect());
         // An enum runs no code; the domain after it may.
-        let types = [["16500", "2200", "e", "e", "E", "0", "0"], ["16501", "2200", "d", "d", "S", "0", "25"]];
+        let types = [
+            ["16500", "2200", "e", "e", "E", "0", "0", "1", "2"],
+            ["16501", "2200", "d", "d", "S", "0", "25", "1", "2"],
+        ];
         rows.insert("types", types.iter().map(|cells| row(cells)).collect());
         let snapshot = build(&rows).unwrap();
         let id = |attribute| ColumnId { relation: Oid(16390), attribute };
@@ -366,7 +394,7 @@ mod tests {
             ("columns", &["16399", "1", "id", "23", "-1"]),
             ("columns", &["16390", "70000", "id", "23", "-1"]),
             ("foreign keys", &["1", "1,2", "2", "{1}", "a", "a"]),
-            ("types", &["1", "11", "x", "q", "U", "0", "0"]),
+            ("types", &["1", "11", "x", "q", "U", "0", "0", "1", "2"]),
             ("casts", &["1", "2", "3", "x"]),
             ("inheritance", &["1"]),
             ("generated", &["16390", "2", "{1}"]),

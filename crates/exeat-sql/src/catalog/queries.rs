@@ -135,25 +135,49 @@ pub const QUERIES: &[CatalogQuery] = &[
         name: "types",
         sql: "SELECT t.oid::pg_catalog.text, t.typnamespace::pg_catalog.text, t.typname::pg_catalog.text, \
             t.typtype::pg_catalog.text, t.typcategory::pg_catalog.text, t.typelem::pg_catalog.text, \
-            t.typbasetype::pg_catalog.text FROM pg_catalog.pg_type t",
+            t.typbasetype::pg_catalog.text, t.typinput::pg_catalog.oid::pg_catalog.text, \
+            t.typoutput::pg_catalog.oid::pg_catalog.text FROM pg_catalog.pg_type t",
     },
     CatalogQuery {
+        // What did not come with the server. Of a member of an extension also whose it is and the MD5 of its body, which
+        // is empty for one in C: only a superuser can have made that. An aggregate is as its support functions are.
         name: "functions",
-        sql: "SELECT p.pronamespace::pg_catalog.text, p.proname::pg_catalog.text, p.proargtypes::pg_catalog.text \
-            FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
+        sql: "SELECT p.oid::pg_catalog.text, p.pronamespace::pg_catalog.text, p.proname::pg_catalog.text, \
+            p.proargtypes::pg_catalog.text, coalesce(e.extname::pg_catalog.text, ''), \
+            CASE WHEN e.oid IS NULL THEN '' \
+            WHEN l.lanname OPERATOR(pg_catalog.=) ANY (ARRAY['c','internal']::pg_catalog.name[]) \
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_aggregate g JOIN pg_catalog.pg_proc s \
+            ON s.oid OPERATOR(pg_catalog.=) ANY (ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, \
+            g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::pg_catalog.oid[]) \
+            JOIN pg_catalog.pg_language k ON k.oid OPERATOR(pg_catalog.=) s.prolang \
+            WHERE g.aggfnoid::pg_catalog.oid OPERATOR(pg_catalog.=) p.oid \
+            AND k.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['c','internal']::pg_catalog.name[])) THEN '' \
+            ELSE pg_catalog.md5(CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
+            ELSE pg_catalog.replace(pg_catalog.pg_get_function_sqlbody(p.oid), \
+            pg_catalog.concat(pg_catalog.quote_ident(n.nspname::pg_catalog.text), '.'), '@.') END) END \
+            FROM pg_catalog.pg_proc p \
+            JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
+            JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
+            LEFT JOIN pg_catalog.pg_depend d \
+            ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+            AND d.objid OPERATOR(pg_catalog.=) p.oid \
+            AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
+            AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\" \
+            LEFT JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid \
+            WHERE p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
             OR p.pronamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
     },
     CatalogQuery {
-        // Names alone: they tell a function we have not reviewed from one that does not exist.
+        // Told apart: one we have not reviewed, and one that does not exist.
         name: "built-in functions",
-        sql: "SELECT DISTINCT p.proname::pg_catalog.text FROM pg_catalog.pg_proc p \
+        sql: "SELECT p.proname::pg_catalog.text, p.proargtypes::pg_catalog.text FROM pg_catalog.pg_proc p \
             WHERE p.oid OPERATOR(pg_catalog.<) '16384'::pg_catalog.oid \
             AND p.pronamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace",
     },
     CatalogQuery {
         name: "operators",
         sql: "SELECT o.oprnamespace::pg_catalog.text, o.oprname::pg_catalog.text, o.oprleft::pg_catalog.text, \
-            o.oprright::pg_catalog.text FROM pg_catalog.pg_operator o \
+            o.oprright::pg_catalog.text, o.oprcode::pg_catalog.oid::pg_catalog.text FROM pg_catalog.pg_operator o \
             WHERE o.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
             OR o.oprnamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
     },

@@ -1,12 +1,15 @@
 //! Types, and the user-defined functions, operators and casts that could run instead of a reviewed built-in.
 //! Answers one question: may this run code we have not read? When in doubt, yes.
 
-use super::{CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG};
+use super::{Argument, CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG};
+use crate::classes::{Class, Entry};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Type {
     pub(crate) name: String,
     pub(crate) class: TypeClass,
+    pub(crate) input: Oid,
+    pub(crate) output: Oid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +25,11 @@ pub(crate) enum TypeClass {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct UserFunction {
+    pub(crate) oid: Oid,
     pub(crate) schema: Oid,
     pub(crate) arguments: Vec<Oid>,
+    /// A member of an extension that the tables know.
+    pub(crate) reviewed: Option<&'static Entry>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub(crate) struct UserOperator {
     /// 0 for a prefix operator.
     pub(crate) left: Oid,
     pub(crate) right: Oid,
+    /// The function behind it, a member of an extension that the tables know.
+    pub(crate) reviewed: Option<&'static Entry>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +47,7 @@ pub(crate) struct UserCast {
     pub(crate) source: Oid,
     pub(crate) target: Oid,
     pub(crate) runs_user_function: bool,
+    pub(crate) class: Class,
     pub(crate) context: CastContext,
 }
 
@@ -81,8 +90,21 @@ impl CatalogSnapshot {
             Some(TypeClass::Enum) => false,
             Some(TypeClass::Array { element }) => self.runs_code(element, depth),
             Some(TypeClass::Domain { base }) => self.runs_code(base, depth),
-            Some(TypeClass::Base | TypeClass::Composite | TypeClass::Range | TypeClass::Pseudo) | None => true,
+            Some(TypeClass::Base) => !self.is_extension_type(oid),
+            Some(TypeClass::Composite | TypeClass::Range | TypeClass::Pseudo) | None => true,
         }
+    }
+
+    /// A base type whose input and output are members of an extension that the tables know: only a superuser makes
+    /// base types, and these two functions belong to one extension's type.
+    fn is_extension_type(&self, oid: Oid) -> bool {
+        let known = self.types.get(&oid);
+        known.is_some_and(|known| self.is_reviewed(known.input) && self.is_reviewed(known.output))
+    }
+
+    /// Is this a member of an extension that the tables know and do not leave opaque?
+    pub(super) fn is_reviewed(&self, function: Oid) -> bool {
+        self.reviewed_functions.get(&function).is_some_and(|entry| entry.class != Class::Opaque)
     }
 
     /// The type that the server announces for a column of this one: a domain's values go out as its base type's.
@@ -135,7 +157,8 @@ impl CatalogSnapshot {
         match self.types.get(&oid).map(|known| known.class) {
             Some(TypeClass::Enum) => false,
             Some(TypeClass::Array { element }) => self.input_runs_code(element, depth),
-            Some(TypeClass::Base | TypeClass::Range | TypeClass::Domain { .. }) => oid >= FIRST_USER_OID,
+            Some(TypeClass::Base) => oid >= FIRST_USER_OID && !self.is_extension_type(oid),
+            Some(TypeClass::Range | TypeClass::Domain { .. }) => oid >= FIRST_USER_OID,
             Some(TypeClass::Composite | TypeClass::Pseudo) | None => true,
         }
     }
@@ -162,12 +185,14 @@ impl CatalogSnapshot {
         !self.type_runs_code(oid) || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
     }
 
-    /// May a call of `name` by a session that searches `schemas` run a user's function? `open[i]`: argument i is an
-    /// untyped literal or parameter, which fits any type. Arity does not count: defaults and VARIADIC bend it.
-    pub(crate) fn user_function_visible(&self, schemas: &[Oid], name: &str, open: &[bool]) -> bool {
+    /// May a call of `name` by a session that searches `schemas` run a user's function? Arity does not count: defaults
+    /// and VARIADIC bend it.
+    pub(crate) fn user_function_visible(&self, schemas: &[Oid], name: &str, arguments: &[Argument]) -> bool {
         self.functions.get(name).into_iter().flatten().any(|function| {
-            let fits = |(oid, open): (&Oid, &bool)| *open || self.enters_expressions(*oid);
-            schemas.contains(&function.schema) && function.arguments.iter().zip(open).all(fits)
+            let fits = |(oid, argument): (&Oid, &Argument)| argument.is_open() || self.enters_expressions(*oid);
+            function.reviewed.is_none_or(|entry| entry.class == Class::Opaque)
+                && schemas.contains(&function.schema)
+                && function.arguments.iter().zip(arguments).all(fits)
         })
     }
 
@@ -176,17 +201,29 @@ impl CatalogSnapshot {
         self.operators.get(name).into_iter().flatten().any(|operator| {
             let left = operands.left_open || operator.left == Oid(0) || self.enters_expressions(operator.left);
             let right = operands.right_open || self.enters_expressions(operator.right);
-            schemas.contains(&operator.schema) && left && right
+            operator.reviewed.is_none_or(|entry| entry.class == Class::Opaque)
+                && schemas.contains(&operator.schema)
+                && left
+                && right
         })
     }
 
     /// Does any function, or any type that could be cast to by calling it, go by this name in these schemas?
     pub(crate) fn function_exists(&self, schemas: &[Oid], name: &str) -> bool {
-        let built_in = schemas.contains(&PG_CATALOG) && self.built_in_functions.contains(name);
+        let built_in = schemas.contains(&PG_CATALOG) && self.built_in_functions.contains_key(name);
         let users = self.functions.get(name).into_iter().flatten();
         built_in
             || users.into_iter().any(|function| schemas.contains(&function.schema))
             || schemas.iter().any(|schema| self.type_in(*schema, name).is_some())
+    }
+
+    /// Are all functions and types of this name in these schemas reviewed functions of the server?
+    pub(crate) fn is_built_in_alone(&self, schemas: &[Oid], name: &str) -> bool {
+        let mut users = self.functions.get(name).into_iter().flatten();
+        schemas.contains(&PG_CATALOG)
+            && self.built_in_functions.get(name) == Some(&true)
+            && !users.any(|function| schemas.contains(&function.schema))
+            && schemas.iter().all(|schema| self.type_in(*schema, name).is_none())
     }
 
     /// Does a user's operator of this name exist anywhere?

@@ -6,8 +6,8 @@ use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const
 use super::expr::is_open;
 use super::scope::Value;
 use super::{Stop, Walk, Walker, construct, inner, named_construct, strings, total, unresolved};
-use crate::catalog::PG_CATALOG;
-use crate::functions::{self, Review};
+use crate::catalog::{Argument, Oid, PG_CATALOG, Reviewed};
+use crate::classes::{Class, Facet, is_readable_setting};
 use crate::{Notification, NotifyText, OpaqueReason, Origin, Use};
 
 impl Walker<'_> {
@@ -18,21 +18,24 @@ impl Walker<'_> {
             agg_order,
             agg_filter,
             over,
-            agg_within_group: _,
+            agg_within_group,
             agg_star: _,
             agg_distinct,
-            func_variadic: _,
+            func_variadic,
             funcformat: _,
             location,
         } = call;
         let at = *location;
         let Some(names) = strings(funcname) else { return construct("a function name of this form", at) };
-        let open: Vec<bool> = args.iter().map(is_open).collect();
-        // A named argument may stand anywhere: all places are then open.
+        let shape = |arg| if is_open(arg) { Argument::Literal } else { Argument::Unknown };
+        // The aggregated arguments of WITHIN GROUP stand in its ORDER BY, and in pg_proc behind the direct ones.
+        let aggregated = if *agg_within_group { agg_order.len() } else { 0 };
+        let aggregated = std::iter::repeat_n(Argument::Unknown, aggregated);
+        let arguments: Vec<_> = args.iter().map(shape).chain(aggregated).collect();
+        // A named argument may stand anywhere: any of them may then be anything.
         let named = args.iter().any(|arg| matches!(&arg.node, Some(NodeEnum::NamedArgExpr(_))));
-        let open = if named { vec![true; open.len()] } else { open };
-        let review = self.review(&names, &open, at)?;
-        self.check_review(review, &names.join("."), args, at)?;
+        let reviewed = self.review(&names, &arguments, named, at)?;
+        self.check_review(reviewed, &names.join("."), args, at)?;
         let values = self.arguments(args)?;
         if *agg_distinct {
             self.check_sorting(at)?;
@@ -54,7 +57,28 @@ impl Walker<'_> {
         for value in &values {
             whole = self.with(&whole, value)?;
         }
-        self.result(whole, review == Review::Free && total::function(name), at)
+        // The elements of a VARIADIC array stand where the table has arguments of their own.
+        let is_total = !func_variadic && self.call_is_total(&names, args, &values);
+        self.result(whole, is_total, at)
+    }
+
+    /// Can this call not fail, whatever its arguments are? Where their types are not known, only a few names can not.
+    fn call_is_total(&self, names: &[&str], args: &[Node], values: &[Value]) -> bool {
+        let Some((schemas, name)) = self.searched(names) else { return false };
+        let typed: Vec<_> = args.iter().zip(values).map(|(arg, value)| known(arg, value)).collect();
+        if typed.contains(&Argument::Unknown) || typed.len() != args.len() {
+            return total::function(name);
+        }
+        self.snapshot.call_class(&schemas, name, &typed).is_some_and(|found| found.class == Class::Total)
+    }
+
+    /// The schemas a name is looked up in, and the name itself.
+    pub(crate) fn searched<'n>(&self, names: &[&'n str]) -> Option<(Vec<Oid>, &'n str)> {
+        match names {
+            [name] => Some((self.path.to_vec(), name)),
+            [qualifier, name] => Some((self.schema_named(qualifier).into_iter().collect(), name)),
+            _ => None,
+        }
     }
 
     /// `date(x)` of a date is no call to the server but x itself.
@@ -86,47 +110,57 @@ impl Walker<'_> {
     }
 
     /// The review of what this name resolves to, whatever its arguments turn out to be.
-    fn review(&mut self, names: &[&str], open: &[bool], at: i32) -> Walk<Review> {
+    fn review(&mut self, names: &[&str], arguments: &[Argument], named: bool, at: i32) -> Walk<Reviewed> {
         self.spend(1)?;
         let unreviewed = || Err(Stop::Opaque { reason: OpaqueReason::Function { name: names.join(".") }, at });
-        let pg_catalog = [PG_CATALOG];
-        let (schemas, name) = match names {
-            [name] => (self.path, *name),
-            ["pg_catalog", name] => (&pg_catalog[..], *name),
-            _ => return unreviewed(),
-        };
+        let Some((schemas, name)) = self.searched(names) else { return unreviewed() };
+        let schemas = schemas.as_slice();
         // The server's own "does not exist" is the better answer, and says how close the caller was.
         if !self.snapshot.function_exists(schemas, name) {
             return unresolved(name, at);
         }
-        let shadowed = self.snapshot.user_function_visible(schemas, name, open)
-            || (open.len() == 1 && self.snapshot.call_may_be_cast(schemas, name));
-        match functions::review(name) {
+        // In FROM, unnest(a, b) is unnest(a) beside unnest(b); elsewhere the server knows no such function.
+        let arguments = if name == "unnest" { arguments.get(..1).unwrap_or_default() } else { arguments };
+        let anywhere = |with| if named { vec![with; arguments.len()] } else { arguments.to_vec() };
+        let shadowed = self.snapshot.user_function_visible(schemas, name, &anywhere(Argument::Literal))
+            || (arguments.len() == 1 && self.snapshot.call_may_be_cast(schemas, name));
+        match self.snapshot.call_class(schemas, name, &anywhere(Argument::Unknown)) {
+            Some(found) if found.class == Class::Opaque => unreviewed(),
             Some(_) if shadowed => {
                 named_construct(format!("function {name}, for which a user-defined one may be chosen,"), at)
             }
-            Some(review) => Ok(review),
+            Some(found) => Ok(found),
+            // Of this name, but not with so many arguments: the server says so.
+            None if !shadowed && self.snapshot.is_built_in_alone(schemas, name) => unresolved(name, at),
             None => unreviewed(),
         }
     }
 
-    fn check_review(&mut self, review: Review, name: &str, args: &[Node], at: i32) -> Walk<()> {
-        match review {
-            Review::Free => Ok(()),
-            Review::Reader => {
+    fn check_review(&mut self, reviewed: Reviewed, name: &str, args: &[Node], at: i32) -> Walk<()> {
+        let unreviewed = || Err(Stop::Opaque { reason: OpaqueReason::Function { name: name.to_owned() }, at });
+        let Some(facet) = reviewed.facet else {
+            return match reviewed.class {
+                Class::Total | Class::Partial | Class::Ambient | Class::Metadata => Ok(()),
+                Class::Reader | Class::Effect | Class::Opaque => unreviewed(),
+            };
+        };
+        match facet {
+            Facet::Prints { .. } => Ok(()),
+            Facet::LargeObject => {
                 self.facts.large_objects = true;
                 Ok(())
             }
-            Review::Size => {
+            Facet::Size => {
                 self.facts.relation_sizes = true;
                 Ok(())
             }
-            Review::CurrentSetting => match args.first().and_then(literal) {
-                Some(name) if functions::is_readable_setting(&name.to_ascii_lowercase()) => Ok(()),
+            Facet::Sequence => unreviewed(),
+            Facet::CurrentSetting => match args.first().and_then(literal) {
+                Some(name) if is_readable_setting(&name.to_ascii_lowercase()) => Ok(()),
                 Some(_) => construct("current_setting of a setting that is not on the reviewed list", at),
                 None => construct("current_setting of a computed name", at),
             },
-            Review::SetConfig => match args {
+            Facet::SetConfig => match args {
                 [setting, value, local] if is_literal(local) => match (literal(setting), literal(value)) {
                     (Some(setting), text) if text.is_some() || is_parameter(value) => {
                         self.facts.settings.push((setting.to_ascii_lowercase(), text.map(str::to_owned)));
@@ -136,7 +170,7 @@ impl Walker<'_> {
                 },
                 _ => construct("set_config with computed arguments", at),
             },
-            Review::Notify => match args {
+            Facet::Notify => match args {
                 [channel, payload] => match (notify_text(channel), notify_text(payload)) {
                     (Some(channel), Some(payload)) => {
                         self.facts.session_effect.get_or_insert((name.to_owned(), at));
@@ -147,12 +181,25 @@ impl Walker<'_> {
                 },
                 _ => construct("pg_notify of this form", at),
             },
-            Review::Effect if args.iter().all(is_literal) => {
+            Facet::Sleep | Facet::AdvisoryLock if args.iter().all(is_literal) => {
                 self.facts.session_effect.get_or_insert((name.to_owned(), at));
                 Ok(())
             }
-            Review::Effect => named_construct(format!("{name} with computed arguments"), at),
+            Facet::Sleep | Facet::AdvisoryLock => named_construct(format!("{name} with computed arguments"), at),
         }
+    }
+}
+
+/// What is known of an argument from its text and its value.
+pub(crate) fn known(node: &Node, value: &Value) -> Argument {
+    const INT4: Oid = Oid(23);
+    match (&node.node, value.of) {
+        (Some(NodeEnum::AConst(AConst { isnull: false, location: _, val: Some(a_const::Val::Ival(_)) })), _) => {
+            Argument::Typed(INT4)
+        }
+        (Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_)), _) if is_open(node) => Argument::Literal,
+        (_, Some(oid)) => Argument::Typed(oid),
+        (_, None) => Argument::Unknown,
     }
 }
 

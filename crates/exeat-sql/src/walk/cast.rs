@@ -5,7 +5,8 @@ use pg_query::protobuf::{AConst, Node, TypeCast, TypeName, a_const};
 
 use super::scope::Value;
 use super::{Stop, Walk, Walker, construct, strings, unresolved};
-use crate::catalog::{ColumnId, Oid};
+use crate::catalog::{Argument, ColumnId, Oid};
+use crate::classes::Class;
 use crate::{OpaqueReason, Origin};
 
 /// PostgreSQL 14 gained and lost, in minor releases, the rule by which `varchar(80)::varchar` keeps its origin.
@@ -97,7 +98,8 @@ impl Walker<'_> {
     /// time, from a domain to what it is made of.
     fn cast_is_total(&self, source: Option<Oid>, target: Oid) -> bool {
         if STRINGS.contains(&target) {
-            return true;
+            let class = |oid| self.snapshot.cast_class(Argument::Typed(oid), target, false);
+            return source.is_none_or(|oid| class(oid) == Class::Total);
         }
         let Some(source) = source.map(|oid| self.snapshot.base_type(oid)) else { return false };
         source == target || WIDENING.contains(&(source.0, target.0))

@@ -21,6 +21,12 @@ impl Walker<'_> {
         Ok(whole)
     }
 
+    /// All of these values in one.
+    pub(crate) fn all_of(&mut self, values: &[Value]) -> Walk<Value> {
+        let whole = Value { parts: 0, ..Value::computed() };
+        values.iter().try_fold(whole, |whole, value| self.with(&whole, value))
+    }
+
     /// `whole` and one more value in it.
     pub(crate) fn with(&mut self, whole: &Value, value: &Value) -> Walk<Value> {
         self.operand(value)?;

@@ -7,11 +7,13 @@ use pg_query::protobuf::{
     RowExpr, SqlValueFunction, SqlValueFunctionOp, SubLink, SubLinkType, a_const,
 };
 
+use super::call::known;
 use super::column::Resolved;
 use super::scope::{Columns, PARTS_MAX, Value};
 use super::{NOWHERE, Stop, Walk, Walker, construct, inner, named_construct, strings, total, unresolved};
-use crate::catalog::{Oid, Operands, PG_CATALOG};
-use crate::{OpaqueReason, Origin, Use, operators};
+use crate::catalog::{Argument, Operands};
+use crate::classes::Class;
+use crate::{OpaqueReason, Origin, Use};
 
 impl Walker<'_> {
     /// The value of an expression whose columns all are used as `how`.
@@ -136,9 +138,10 @@ impl Walker<'_> {
             Ok(MinMaxOp::IsGreatest | MinMaxOp::IsLeast) => {
                 self.check_sorting(*location)?;
                 let values = args.iter().map(|arg| self.value(arg)).collect::<Walk<Vec<_>>>()?;
+                let is_total = values.iter().all(|value| self.compares_totally(value));
                 let either = self.alternatives(&values)?;
                 self.operand(&either)?;
-                Ok(either.total())
+                self.result(either.total(), is_total, *location)
             }
             Ok(MinMaxOp::Undefined) | Err(_) => construct("a comparison of this kind", *location),
         }
@@ -151,7 +154,6 @@ impl Walker<'_> {
         let open = |operand: &Option<Box<Node>>| operand.as_deref().is_some_and(is_open);
         let operands = Operands { left_open: open(lexpr), right_open: open(rexpr) };
         let both = || lexpr.iter().chain(rexpr).map(Box::as_ref);
-        let is_total = names.last().is_some_and(|name| total::operator(name));
         match AExprKind::try_from(*kind) {
             Ok(
                 AExprKind::AexprOp
@@ -181,24 +183,47 @@ impl Walker<'_> {
                 | AExprKind::AexprNotBetweenSym,
             ) => {
                 ["<", ">", "<=", ">="].iter().try_for_each(|implied| self.operator(&[implied], operands, at))?;
-                return self.total_of(both());
+                let values = both().map(|node| self.value(node)).collect::<Walk<Vec<_>>>()?;
+                let is_total = values.iter().all(|value| self.compares_totally(value));
+                let whole = self.all_of(&values)?;
+                return self.result(whole, is_total, at);
             }
             Ok(AExprKind::Undefined) | Err(_) => return construct("an operator of this kind", at),
         }
-        let operands = self.total_of(both())?;
+        let values = both().map(|node| self.value(node)).collect::<Walk<Vec<_>>>()?;
+        let arguments: Vec<_> = both().zip(&values).map(|(node, value)| known(node, value)).collect();
+        let is_total = self.operator_is_total(expr, &names, &arguments, &values);
+        let operands = self.all_of(&values)?;
         self.result(operands, is_total, at)
+    }
+
+    /// Can this operation not fail, whatever its operands are? Where their types are not known, only a few can not.
+    fn operator_is_total(&self, expr: &AExpr, names: &[&str], operands: &[Argument], values: &[Value]) -> bool {
+        let Some((schemas, name)) = self.searched(names) else { return false };
+        let plain = matches!(AExprKind::try_from(expr.kind), Ok(AExprKind::AexprOp));
+        let (left, right) = match operands {
+            [left, right] if plain => (Some(*left), *right),
+            [right] if plain && expr.lexpr.is_none() => (None, *right),
+            // Lists and DISTINCT compare the left operand with each of several others.
+            _ => return total::operator(name) && values.iter().all(|value| self.compares_totally(value)),
+        };
+        if left == Some(Argument::Unknown) || right == Argument::Unknown {
+            return total::operator(name) && values.iter().all(|value| self.compares_totally(value));
+        }
+        self.snapshot.operator_class(&schemas, name, left, right) == Some(Class::Total)
+    }
+
+    /// Whether two values of this type can be compared without an error; of an unknown type, a built-in one.
+    fn compares_totally(&self, value: &Value) -> bool {
+        value.of.is_none_or(|oid| self.snapshot.comparison_is_total(self.path, oid))
     }
 
     /// May this operator name stand for code we have not read?
     pub(crate) fn operator(&mut self, names: &[&str], operands: Operands, at: i32) -> Walk<()> {
         self.spend(1)?;
-        let pg_catalog = [PG_CATALOG];
-        let (schemas, name): (&[Oid], &str) = match names {
-            [name] => (self.path, name),
-            ["pg_catalog", name] => (&pg_catalog, name),
-            _ => (&[], ""),
-        };
-        if !operators::is_reviewed(name) {
+        let (schemas, name) = self.searched(names).unwrap_or_default();
+        let schemas = schemas.as_slice();
+        if self.snapshot.operator_name_class(schemas, name).is_none_or(|worst| worst > Class::Metadata) {
             if names.len() == 1 && !self.snapshot.user_operator_exists(name) {
                 return unresolved(name, at);
             }

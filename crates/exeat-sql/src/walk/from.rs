@@ -11,7 +11,7 @@ use super::select::columns_of;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::Use;
 use crate::catalog::{Relation, RelationKind};
-use crate::functions::{self, TableShape};
+use crate::classes::{TableShape, table_shape};
 
 /// An alias taken apart: name and column names.
 pub(crate) fn alias_parts(alias: &Option<Alias>) -> Walk<(Option<&str>, Vec<&str>)> {
@@ -168,7 +168,7 @@ impl<'a> Walker<'a> {
     fn function_columns<'c>(&mut self, call: &'c FuncCall, alias: Option<&str>) -> Walk<(&'c str, Vec<String>)> {
         let name = strings(&call.funcname).and_then(|names| names.last().copied());
         let Some(name) = name else { return construct("a function in FROM", call.location) };
-        let columns = match functions::table_shape(name) {
+        let columns = match table_shape(name) {
             Some(TableShape::Scalar) if name == "unnest" => {
                 for array in &call.args {
                     if !self.laterally(true, |walker| walker.is_scalar_array(array))? {

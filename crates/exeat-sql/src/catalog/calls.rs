@@ -1,0 +1,286 @@
+//! The class of a call, an operator or a cast: the worst over every reviewed candidate that the server might choose.
+//! A candidate is left out only where the server certainly does not choose it; what is unknown about an argument
+//! leaves all candidates in. Users' functions are not judged here: `user_function_visible` finds them first.
+
+use super::types::{CastContext, TypeClass};
+use super::{CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG};
+use crate::classes::{self, Class, Facet, Kind, Parameter, Printing};
+
+/// What is known of an argument or operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Argument {
+    /// A literal without a type, or a parameter: it takes the type of whatever is chosen.
+    Literal,
+    /// An expression of this type. Only where the type is certain.
+    Typed(Oid),
+    Unknown,
+}
+
+impl Argument {
+    pub(crate) fn is_open(self) -> bool {
+        self == Argument::Literal
+    }
+}
+
+/// What the tables say about all reviewed candidates together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reviewed {
+    pub(crate) class: Class,
+    pub(crate) facet: Option<Facet>,
+    /// Of the worst candidate; an aggregate has no ordinary function of the same name in the tables' extensions.
+    pub(crate) kind: Kind,
+    pub(crate) returns_set: bool,
+}
+
+impl Reviewed {
+    fn worse(self, other: Self) -> Self {
+        // Two candidates that ask for different looks: none of the looks is enough.
+        let conflict = match (self.facet, other.facet) {
+            (None | Some(Facet::Prints { .. }), None | Some(Facet::Prints { .. })) => false,
+            (one, other) => one != other,
+        };
+        let worst = if other.class > self.class { other } else { self };
+        let facet = worst.facet.or(self.facet).or(other.facet);
+        let class = if conflict { Class::Opaque } else { worst.class };
+        let returns_set = self.returns_set || other.returns_set;
+        Reviewed { class, facet, returns_set, ..worst }
+    }
+}
+
+/// How an argument fits a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Exact,
+    /// The server converts, or the type takes anything: with this class.
+    Certain(Class),
+    Possible(Class),
+}
+
+/// Arrays of composites of arrays end; a catalog that says otherwise is not believed.
+const PRINT_DEPTH_MAX: u8 = 16;
+
+impl CatalogSnapshot {
+    /// The reviewed candidates for a call of `name` by a session that searches `schemas`; `None` if there is none.
+    /// `in_place`: every argument stands at the place of its parameter; else pass all of them as unknown.
+    pub(crate) fn call_class(&self, schemas: &[Oid], name: &str, arguments: &[Argument]) -> Option<Reviewed> {
+        let searched = schemas.contains(&PG_CATALOG);
+        let built_in = if searched { classes::built_in(name) } else { &[] };
+        let members = self.functions.get(name).into_iter().flatten();
+        let members = members.filter(|function| schemas.contains(&function.schema)).filter_map(|found| found.reviewed);
+        let fitting = built_in.iter().map(|entry| (entry, true)).chain(members.map(|entry| (entry, false)));
+        let fitting = fitting.filter_map(|(entry, built_in)| {
+            let fits = self.fits(&entry.parameters, arguments, built_in)?;
+            Some((entry, fits))
+        });
+        let worst = chosen(fitting.collect()).into_iter().map(|(entry, fits)| {
+            let class = self.with_conversions(entry.class, entry.facet, &fits, arguments);
+            Reviewed { class, facet: entry.facet, kind: entry.kind, returns_set: entry.returns_set }
+        });
+        let mut worst = worst.reduce(Reviewed::worse)?;
+        if searched && self.built_in_functions.get(name) == Some(&false) {
+            worst.class = Class::Opaque;
+        }
+        Some(worst)
+    }
+
+    /// The worst that any reviewed operator of this name may do, whatever its operands; `None` if there is none.
+    pub(crate) fn operator_name_class(&self, schemas: &[Oid], name: &str) -> Option<Class> {
+        let searched = schemas.contains(&PG_CATALOG);
+        let built_in = classes::operator(name).iter().filter(|_| searched).map(|known| known.class);
+        let users = self.operators.get(name).into_iter().flatten();
+        let users = users.filter(|known| schemas.contains(&known.schema)).filter_map(|known| known.reviewed);
+        built_in.chain(users.map(|entry| entry.class)).max()
+    }
+
+    /// Can two values of this type be compared without an error? What came with the server can, but for arrays and rows
+    /// of what can not.
+    pub(crate) fn comparison_is_total(&self, schemas: &[Oid], oid: Oid) -> bool {
+        let oid = self.base_type(oid);
+        let class = self.types.get(&oid).map(|known| known.class);
+        if oid < FIRST_USER_OID || !matches!(class, Some(TypeClass::Base)) {
+            return true;
+        }
+        let value = Argument::Typed(oid);
+        ["=", "<"].iter().all(|name| self.operator_class(schemas, name, Some(value), value) == Some(Class::Total))
+    }
+
+    /// The class of an operator by its operands; a prefix operator has no left one.
+    pub(crate) fn operator_class(
+        &self,
+        schemas: &[Oid],
+        name: &str,
+        left: Option<Argument>,
+        right: Argument,
+    ) -> Option<Class> {
+        let operands: Vec<_> = left.into_iter().chain([right]).collect();
+        let plain = |type_name| Parameter { type_name, optional: false, rest: false };
+        let mut found = Vec::new();
+        for known in classes::operator(name).iter().filter(|_| schemas.contains(&PG_CATALOG)) {
+            let parameters = [known.left, known.right].into_iter().filter(|name| *name != "-").map(plain);
+            if let Some(fits) = self.fits(&parameters.collect::<Vec<_>>(), &operands, true) {
+                found.push(((known.class, known.facet), fits));
+            }
+        }
+        for operator in self.operators.get(name).into_iter().flatten() {
+            let Some(entry) = operator.reviewed.filter(|_| schemas.contains(&operator.schema)) else { continue };
+            if let Some(fits) = self.fits(&entry.parameters, &operands, false) {
+                found.push(((entry.class, entry.facet), fits));
+            }
+        }
+        let class = |((class, facet), fits): (_, Vec<Fit>)| self.with_conversions(class, facet, &fits, &operands);
+        chosen(found).into_iter().map(class).max()
+    }
+
+    /// A cast that the text asks for. `modified`: the type has a modifier (`varchar(5)`).
+    pub(crate) fn cast_class(&self, from: Argument, to: Oid, modified: bool) -> Class {
+        let source = match from {
+            // Converted once, when the statement is parsed or bound, whatever the rows hold.
+            Argument::Literal => return Class::Total,
+            Argument::Typed(source) => self.base_type(source),
+            Argument::Unknown => return Class::Partial,
+        };
+        if self.cast_runs_code(to) {
+            return Class::Opaque;
+        }
+        let (Some(source_name), Some(target_name)) = (self.type_name(source), self.type_name(to)) else {
+            return Class::Opaque;
+        };
+        if self.base_type(to) != to {
+            return Class::Partial;
+        }
+        let pair = |source, target| classes::cast(source, target).map_or(Class::Partial, |found| found.class);
+        let fits = if modified { pair(target_name, target_name) } else { Class::Total };
+        if source == to {
+            return fits;
+        }
+        let users = self.casts.iter().find(|cast| cast.source == source && cast.target == to);
+        let built_in = source < FIRST_USER_OID && to < FIRST_USER_OID;
+        let class = match (users, built_in.then(|| classes::cast(source_name, target_name)).flatten()) {
+            (Some(cast), _) => cast.class,
+            (None, Some(found)) => found.class,
+            (None, None) if to < FIRST_USER_OID && matches!(target_name, "text" | "varchar" | "bpchar") => {
+                self.print_class(Printing::Text, source)
+            }
+            (None, None) => Class::Partial,
+        };
+        class.max(fits)
+    }
+
+    /// What printing a value of this type as text, JSON or JSONB may do; of a whole row, ask for each column.
+    pub(crate) fn print_class(&self, form: Printing, oid: Oid) -> Class {
+        self.printed(form, oid, PRINT_DEPTH_MAX)
+    }
+
+    fn printed(&self, form: Printing, oid: Oid, depth: u8) -> Class {
+        let oid = self.base_type(oid);
+        let (Some(known), Some(depth)) = (self.types.get(&oid), depth.checked_sub(1)) else { return Class::Opaque };
+        match known.class {
+            TypeClass::Enum => Class::Total,
+            TypeClass::Array { element } => self.printed(form, element, depth),
+            TypeClass::Base if oid < FIRST_USER_OID => match (form, known.name.as_str()) {
+                // Put together anew: what JSON takes and JSONB does not raises.
+                (Printing::Jsonb, "json") => Class::Partial,
+                (Printing::Text | Printing::Json | Printing::Jsonb, "text" | "varchar" | "bpchar" | "json") => {
+                    Class::Total
+                }
+                (Printing::Text | Printing::Json | Printing::Jsonb, name) => {
+                    classes::cast(name, "text").map_or(Class::Partial, |found| found.class)
+                }
+            },
+            TypeClass::Base => match (form, self.reviewed_functions.get(&known.output)) {
+                // JSON looks for a cast of the type's own first.
+                (Printing::Json | Printing::Jsonb, Some(_)) => Class::Partial,
+                (Printing::Text, Some(entry)) => entry.class,
+                (_, None) => Class::Opaque,
+            },
+            // Of a range over a built-in type.
+            TypeClass::Range if oid < FIRST_USER_OID => Class::Total,
+            // Of a row the columns' types decide, which whoever has the row can ask for one by one.
+            TypeClass::Composite | TypeClass::Range | TypeClass::Domain { .. } | TypeClass::Pseudo => Class::Partial,
+        }
+    }
+
+    /// How each argument fits; `None`: this candidate cannot be meant.
+    fn fits(&self, parameters: &[Parameter], arguments: &[Argument], built_in: bool) -> Option<Vec<Fit>> {
+        let rest = parameters.last().is_some_and(|last| last.rest);
+        let required = parameters.iter().filter(|parameter| !parameter.optional && !parameter.rest).count();
+        if arguments.len() < required || (arguments.len() > parameters.len() && !rest) {
+            return None;
+        }
+        let last = parameters.last().filter(|_| rest);
+        let places = parameters.iter().chain(last.into_iter().cycle());
+        arguments.iter().zip(places).map(|(argument, place)| self.fit(place, *argument, built_in)).collect()
+    }
+
+    fn fit(&self, parameter: &Parameter, argument: Argument, built_in: bool) -> Option<Fit> {
+        let type_name = parameter.type_name;
+        let oid = match argument {
+            Argument::Literal => return Some(Fit::Certain(Class::Total)),
+            Argument::Typed(oid) => self.base_type(oid),
+            Argument::Unknown => return Some(Fit::Possible(classes::implicit_to(type_name))),
+        };
+        let Some(known) = self.types.get(&oid) else { return Some(Fit::Possible(Class::Partial)) };
+        if parameter.rest && type_name != "any" {
+            return Some(Fit::Possible(Class::Partial));
+        }
+        if known.name == type_name && (built_in == (oid < FIRST_USER_OID) || !built_in) {
+            return Some(Fit::Exact);
+        }
+        if let Some(takes) = takes(type_name, known.class) {
+            return takes.then_some(Fit::Possible(Class::Total));
+        }
+        let own = classes::cast(&known.name, type_name).filter(|cast| cast.implicit && oid < FIRST_USER_OID);
+        if let Some(cast) = own {
+            return Some(Fit::Certain(cast.class));
+        }
+        let implicit = |cast: &&super::UserCast| cast.source == oid && cast.context == CastContext::Implicit;
+        let users = self.casts.iter().filter(implicit);
+        if let Some(cast) = users.filter(|cast| self.type_name(cast.target) == Some(type_name)).max_by_key(|c| c.class)
+        {
+            return Some(Fit::Possible(cast.class));
+        }
+        let arrays = type_name.starts_with('_') && matches!(known.class, TypeClass::Array { .. });
+        arrays.then_some(Fit::Possible(Class::Partial))
+    }
+
+    /// A candidate's own class, and that of what the server does to its arguments.
+    fn with_conversions(&self, class: Class, facet: Option<Facet>, fits: &[Fit], arguments: &[Argument]) -> Class {
+        let conversion = |fit: &Fit| match fit {
+            Fit::Exact => Class::Total,
+            Fit::Certain(class) | Fit::Possible(class) => *class,
+        };
+        let converted = fits.iter().map(conversion).fold(class, Class::max);
+        let Some(Facet::Prints { form, keys }) = facet else { return converted };
+        let printed = arguments.iter().enumerate().map(|(place, argument)| match argument {
+            Argument::Literal => Class::Total,
+            Argument::Unknown => Class::Partial,
+            Argument::Typed(_) if keys && place % 2 == 0 => Class::Partial,
+            Argument::Typed(oid) => self.print_class(form, *oid),
+        });
+        printed.fold(converted, Class::max)
+    }
+}
+
+/// Does a pseudo-type take values of this kind? `None`: it is no pseudo-type.
+fn takes(pseudo: &str, class: TypeClass) -> Option<bool> {
+    Some(match pseudo {
+        "any" | "anyelement" | "anycompatible" => true,
+        "anynonarray" | "anycompatiblenonarray" => !matches!(class, TypeClass::Array { .. }),
+        "anyarray" | "anycompatiblearray" => matches!(class, TypeClass::Array { .. } | TypeClass::Pseudo),
+        "anyenum" => matches!(class, TypeClass::Enum),
+        "anyrange" | "anycompatiblerange" | "anymultirange" | "anycompatiblemultirange" => {
+            matches!(class, TypeClass::Range)
+        }
+        "record" => matches!(class, TypeClass::Composite | TypeClass::Pseudo),
+        _ => return None,
+    })
+}
+
+/// Leaves out what the server certainly does not choose: of the candidates that arguments can be converted to, it
+/// keeps those with the most exact matches. Only a candidate that certainly can be meant sets that mark.
+fn chosen<T>(candidates: Vec<(T, Vec<Fit>)>) -> Vec<(T, Vec<Fit>)> {
+    let exact = |fits: &[Fit]| fits.iter().filter(|fit| **fit == Fit::Exact).count();
+    let certain = |fits: &[Fit]| fits.iter().all(|fit| !matches!(fit, Fit::Possible(_)));
+    let mark = candidates.iter().filter(|(_, fits)| certain(fits)).map(|(_, fits)| exact(fits)).max().unwrap_or(0);
+    candidates.into_iter().filter(|(_, fits)| exact(fits) >= mark).collect()
+}
