@@ -49,12 +49,32 @@ impl Reviewed {
 
 /// How an argument fits a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
-    Exact,
-    /// The server converts, or the type takes anything: with this class.
-    Certain(Class),
-    Possible(Class),
+struct Fit {
+    how: How,
+    /// Of the conversion that the server adds.
+    class: Class,
+    /// The parameter's type is the preferred one of its category: what the server prefers where nothing is exact.
+    preferred: bool,
+    /// And the argument's type is certainly of that category.
+    surely_preferred: bool,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Exact,
+    /// The server converts it.
+    Certain,
+    Possible,
+}
+
+impl Fit {
+    fn new(how: How, class: Class) -> Self {
+        Self { how, class, preferred: false, surely_preferred: false }
+    }
+}
+
+/// Of every category the type that the server prefers.
+const PREFERRED: [&str; 8] = ["text", "bool", "float8", "oid", "timestamptz", "interval", "inet", "varbit"];
 
 /// Arrays of composites of arrays end; a catalog that says otherwise is not believed.
 const PRINT_DEPTH_MAX: u8 = 16;
@@ -215,41 +235,51 @@ impl CatalogSnapshot {
     fn fit(&self, parameter: &Parameter, argument: Argument, built_in: bool) -> Option<Fit> {
         let type_name = parameter.type_name;
         let oid = match argument {
-            Argument::Literal => return Some(Fit::Certain(Class::Total)),
+            Argument::Literal => return Some(Fit::new(How::Certain, Class::Total)),
             Argument::Typed(oid) => self.base_type(oid),
-            Argument::Unknown => return Some(Fit::Possible(classes::implicit_to(type_name))),
+            Argument::Unknown => {
+                let fit = Fit::new(How::Possible, classes::implicit_to(type_name));
+                return Some(Fit { preferred: PREFERRED.contains(&type_name), ..fit });
+            }
         };
-        let Some(known) = self.types.get(&oid) else { return Some(Fit::Possible(Class::Partial)) };
+        let from_server = oid < FIRST_USER_OID;
+        let (how, class) = self.typed_fit(parameter, oid, built_in)?;
+        let source = self.type_name(oid).unwrap_or_default();
+        let preferred = PREFERRED.contains(&type_name);
+        let surely_preferred = type_name == "text" && from_server && matches!(source, "varchar" | "bpchar" | "name");
+        Some(Fit { preferred, surely_preferred, ..Fit::new(how, class) })
+    }
+
+    fn typed_fit(&self, parameter: &Parameter, oid: Oid, built_in: bool) -> Option<(How, Class)> {
+        let type_name = parameter.type_name;
+        let Some(known) = self.types.get(&oid) else { return Some((How::Possible, Class::Partial)) };
         if parameter.rest && type_name != "any" {
-            return Some(Fit::Possible(Class::Partial));
+            return Some((How::Possible, Class::Partial));
         }
-        if known.name == type_name && (built_in == (oid < FIRST_USER_OID) || !built_in) {
-            return Some(Fit::Exact);
+        // An extension's function may take a type of the server's or of its own.
+        if known.name == type_name && (!built_in || oid < FIRST_USER_OID) {
+            return Some((How::Exact, Class::Total));
         }
         if let Some(takes) = takes(type_name, known.class) {
-            return takes.then_some(Fit::Possible(Class::Total));
+            return takes.then_some((How::Possible, Class::Total));
         }
         let own = classes::cast(&known.name, type_name).filter(|cast| cast.implicit && oid < FIRST_USER_OID);
         if let Some(cast) = own {
-            return Some(Fit::Certain(cast.class));
+            return Some((How::Certain, cast.class));
         }
         let implicit = |cast: &&super::UserCast| cast.source == oid && cast.context == CastContext::Implicit;
         let users = self.casts.iter().filter(implicit);
-        if let Some(cast) = users.filter(|cast| self.type_name(cast.target) == Some(type_name)).max_by_key(|c| c.class)
-        {
-            return Some(Fit::Possible(cast.class));
+        let users = users.filter(|cast| self.type_name(cast.target) == Some(type_name)).map(|cast| cast.class).max();
+        if let Some(class) = users {
+            return Some((How::Possible, class));
         }
         let arrays = type_name.starts_with('_') && matches!(known.class, TypeClass::Array { .. });
-        arrays.then_some(Fit::Possible(Class::Partial))
+        arrays.then_some((How::Possible, Class::Partial))
     }
 
     /// A candidate's own class, and that of what the server does to its arguments.
     fn with_conversions(&self, class: Class, facet: Option<Facet>, fits: &[Fit], arguments: &[Argument]) -> Class {
-        let conversion = |fit: &Fit| match fit {
-            Fit::Exact => Class::Total,
-            Fit::Certain(class) | Fit::Possible(class) => *class,
-        };
-        let converted = fits.iter().map(conversion).fold(class, Class::max);
+        let converted = fits.iter().map(|fit| fit.class).fold(class, Class::max);
         let Some(Facet::Prints { form, keys }) = facet else { return converted };
         let printed = arguments.iter().enumerate().map(|(place, argument)| match argument {
             Argument::Literal => Class::Total,
@@ -276,11 +306,16 @@ fn takes(pseudo: &str, class: TypeClass) -> Option<bool> {
     })
 }
 
-/// Leaves out what the server certainly does not choose: of the candidates that arguments can be converted to, it
-/// keeps those with the most exact matches. Only a candidate that certainly can be meant sets that mark.
+/// Leaves out what the server certainly does not choose. Of the candidates that the arguments can be converted to it
+/// keeps those with the most exact matches, then those with the most exact or preferred types. Only a candidate that
+/// certainly can be meant sets the mark, by what it certainly has; the others are held to it by what they may have.
 fn chosen<T>(candidates: Vec<(T, Vec<Fit>)>) -> Vec<(T, Vec<Fit>)> {
-    let exact = |fits: &[Fit]| fits.iter().filter(|fit| **fit == Fit::Exact).count();
-    let certain = |fits: &[Fit]| fits.iter().all(|fit| !matches!(fit, Fit::Possible(_)));
+    let exact = |fits: &[Fit]| fits.iter().filter(|fit| fit.how == How::Exact).count();
+    let most = |fits: &[Fit]| fits.iter().filter(|fit| fit.how == How::Exact || fit.preferred).count();
+    let least = |fits: &[Fit]| fits.iter().filter(|fit| fit.how == How::Exact || fit.surely_preferred).count();
+    let certain = |fits: &[Fit]| fits.iter().all(|fit| fit.how != How::Possible);
     let mark = candidates.iter().filter(|(_, fits)| certain(fits)).map(|(_, fits)| exact(fits)).max().unwrap_or(0);
-    candidates.into_iter().filter(|(_, fits)| exact(fits) >= mark).collect()
+    let kept: Vec<_> = candidates.into_iter().filter(|(_, fits)| exact(fits) >= mark).collect();
+    let mark = kept.iter().filter(|(_, fits)| certain(fits)).map(|(_, fits)| least(fits)).max().unwrap_or(0);
+    kept.into_iter().filter(|(_, fits)| most(fits) >= mark).collect()
 }
