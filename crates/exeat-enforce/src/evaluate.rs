@@ -13,6 +13,8 @@ use exeat_sql::{
 };
 
 use crate::copy;
+use crate::named::{self, At, KnownNames, Missing, Settled};
+pub use crate::permit::{Evaluation, Permit};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use crate::record::{self, RecordFacts};
 use crate::refusal::{Object, Refusal, RefusalCode};
@@ -29,47 +31,20 @@ pub struct SessionFacts {
     pub seals: Arc<SealPlan>,
 }
 
-#[derive(Debug, Clone)]
-pub enum Evaluation {
-    Permit(Arc<Permit>),
-    Refuse {
-        refusal: Refusal,
-        facts: RecordFacts,
-    },
-    /// The first statement that does not resolve: the server's own answer comes first.
-    Probe {
-        statement: std::ops::Range<usize>,
-        refusal: Refusal,
-    },
-}
-
-/// Proof that policy permits this text for this session. One per text, not per message.
-#[derive(Debug)]
-pub struct Permit {
-    sql: Arc<str>,
-    pub plans: Vec<StatementPlan>,
-    pub facts: RecordFacts,
-}
-
-impl Permit {
-    /// The text this permit speaks of; admission compares it with the message's.
-    pub fn sql(&self) -> &str {
-        &self.sql
-    }
-
-    /// The worst any statement of the message carries.
-    pub fn worst_taint(&self) -> Taint {
-        self.plans.iter().map(|plan| plan.taint).max().unwrap_or(Taint::Clean)
-    }
-
-    /// Whether deferred constraints and triggers of the whole transaction may speak up in it.
-    pub fn speaks_for_transaction(&self) -> bool {
-        self.plans.iter().any(|plan| plan.effect.speaks_for_transaction)
-    }
-}
-
+/// A message that refers to no names but its own.
 pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &MessageAnalysis) -> Evaluation {
-    let mut plans = Vec::with_capacity(analysis.statements.len());
+    evaluate_with(facts, policy, sql, analysis, &KnownNames::default())
+}
+
+/// `names`: what stands behind the names the message refers to, before it.
+pub fn evaluate_with(
+    facts: &SessionFacts,
+    policy: &Policy,
+    sql: &str,
+    analysis: &MessageAnalysis,
+    names: &KnownNames,
+) -> Evaluation {
+    let mut plans: Vec<StatementPlan> = Vec::with_capacity(analysis.statements.len());
     let mut record = record::facts(facts, analysis);
     if analysis.statements.is_empty() {
         let decision = decide_nothing(facts, policy);
@@ -78,11 +53,23 @@ pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &Mes
             return Evaluation::Refuse { refusal: policy_refusal(facts, &decision), facts: record };
         }
     }
+    let mut at_hand = names.clone();
+    let mut moved = false;
     for statement in &analysis.statements {
-        match evaluate_statement(facts, policy, statement, sql.get(statement.text.clone()).unwrap_or(sql)) {
+        let text = sql.get(statement.text.clone()).unwrap_or(sql);
+        if moved && !matches!(statement.kind, StatementKind::Session(_)) {
+            return Evaluation::Refuse { refusal: moved_refusal(facts), facts: record };
+        }
+        let at = At { facts, policy, names: &at_hand, statement, text };
+        match settled(&at, evaluate_statement(facts, policy, statement, text)) {
             Step::Permit { plan, decision } => {
                 record.add(&decision);
-                plans.push(plan);
+                if let Some(behind) = at_hand.behind(&statement.kind) {
+                    record.absorb(&behind.facts);
+                }
+                moved |= statement.kind.reference().is_some() && plan.effect.rereads_state;
+                at_hand.after(&plan);
+                plans.push(*plan);
             }
             Step::Refuse { refusal, decision } => {
                 if let Some(decision) = decision {
@@ -90,10 +77,33 @@ pub fn evaluate(facts: &SessionFacts, policy: &Policy, sql: &str, analysis: &Mes
                 }
                 return Evaluation::Refuse { refusal, facts: record };
             }
+            Step::Missing(missing) => return Evaluation::Missing { missing, facts: record },
             Step::Probe(refusal) => return Evaluation::Probe { statement: statement.text.clone(), refusal },
         }
     }
-    Evaluation::Permit(Arc::new(Permit { sql: Arc::from(sql), plans, facts: record }))
+    Evaluation::Permit(Arc::new(Permit::new(sql, plans, record, names.clone())))
+}
+
+/// What the statement carries is permitted: then what it is itself counts.
+fn settled(at: &At<'_>, step: Step) -> Step {
+    match step {
+        Step::Permit { plan, decision } => match at.settle(*plan) {
+            Settled::Plan(plan) => Step::Permit { plan, decision },
+            Settled::Refuse(refusal) => Step::Refuse { refusal, decision: Some(decision) },
+            Settled::Missing(missing) => Step::Missing(missing),
+        },
+        Step::Refuse { .. } | Step::Probe(_) | Step::Missing(_) => step,
+    }
+}
+
+/// A prepared statement may change what names mean, which is known only where it is executed.
+fn moved_refusal(facts: &SessionFacts) -> Refusal {
+    Refusal::new(
+        RefusalCode::OpaqueStatement,
+        "a statement after one that changes settings by EXECUTE or FETCH in the same message is not analysed",
+    )
+    .object(Object::at(&facts.target, None))
+    .suggestion("send the statements one by one")
 }
 
 /// The empty message does nothing, but is not sent for those whom policy gives nothing either.
@@ -122,13 +132,10 @@ pub fn evaluate_function_call(facts: &SessionFacts, policy: &Policy, oid: u32) -
     }
     let plan = StatementPlan {
         outputs: Outputs::FunctionResult,
-        taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
         effect: StateEffect { rereads_state: true, ..StateEffect::default() },
-        forgets: None,
-        copy: CopyStream::None,
-        notifies: Vec::new(),
+        ..StatementPlan::quiet(if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode })
     };
-    Evaluation::Permit(Arc::new(Permit { sql: Arc::from(function_text(oid)), plans: vec![plan], facts: record }))
+    Evaluation::Permit(Arc::new(Permit::of_one(&function_text(oid), plan, record)))
 }
 
 /// A FunctionCall as the record words it.
@@ -137,9 +144,10 @@ pub(crate) fn function_text(oid: u32) -> String {
 }
 
 enum Step {
-    Permit { plan: StatementPlan, decision: Decision },
+    Permit { plan: Box<StatementPlan>, decision: Decision },
     Refuse { refusal: Refusal, decision: Option<Decision> },
     Probe(Refusal),
+    Missing(Missing),
 }
 
 fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, text: &str) -> Step {
@@ -173,10 +181,12 @@ fn request<'a>(facts: &'a SessionFacts, kind: &StatementKind, needs: &Needs) -> 
 
 /// The capability a statement of this kind needs where it names no relation we know.
 fn capability(kind: &StatementKind) -> Capability {
-    match kind {
-        StatementKind::Select | StatementKind::Session(_) | StatementKind::Explain | StatementKind::Cursor => {
-            Capability::Read
-        }
+    match named::acts_as(kind) {
+        StatementKind::Select
+        | StatementKind::Session(_)
+        | StatementKind::Explain(_)
+        | StatementKind::SqlPrepare { .. }
+        | StatementKind::Cursor(_) => Capability::Read,
         StatementKind::Insert => Capability::Insert,
         StatementKind::Update => Capability::Update,
         StatementKind::Delete => Capability::Delete,
@@ -191,7 +201,7 @@ fn capability(kind: &StatementKind) -> Capability {
         // Beside `opaque`, which every utility needs as long as none is analysed.
         StatementKind::Utility { name: "TRUNCATE" } => Capability::Delete,
         StatementKind::Utility { name: "LOCK" } => Capability::Update,
-        StatementKind::SqlPrepare | StatementKind::SqlExecute | StatementKind::Utility { .. } => Capability::Opaque,
+        StatementKind::SqlExecute { .. } | StatementKind::Utility { .. } => Capability::Opaque,
     }
 }
 
@@ -211,12 +221,14 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 // The operator named `opaque`: what the server says a column is still gets its mask.
                 outputs: if facts.seals.is_empty() { Outputs::Unchecked } else { Outputs::ByOrigin },
                 taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
-                effect: StateEffect::of(&statement.kind, true),
+                effect: StateEffect::of(named::acts_as(&statement.kind), true),
                 forgets: Forgets::of(&statement.kind),
+                closes: named::closes(&statement.kind),
+                made: None,
                 copy: CopyStream::of(&statement.kind),
                 notifies: Vec::new(),
             };
-            Step::Permit { plan, decision }
+            Step::Permit { plan: Box::new(plan), decision }
         }
         Effect::Deny => {
             let refusal =
@@ -286,12 +298,14 @@ fn evaluate_known(
     let plan = StatementPlan {
         outputs,
         taint: taint_of(facts, kind, lineage),
-        effect: StateEffect::of(kind, lineage.changes_settings),
-        forgets: Forgets::of(&statement.kind),
+        effect: StateEffect::of(named::acts_as(kind), lineage.changes_settings),
+        forgets: Forgets::of(kind),
+        closes: named::closes(kind),
+        made: None,
         copy: CopyStream::of(kind),
         notifies: lineage.notifies.clone(),
     };
-    Step::Permit { plan, decision }
+    Step::Permit { plan: Box::new(plan), decision }
 }
 
 fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Lineage) -> Needs {
@@ -306,6 +320,7 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
         }
         return needs;
     }
+    let kind = named::acts_as(kind);
     let is_metadata = |oid: &Oid| facts.snapshot.relation(*oid).is_some_and(Relation::is_metadata);
     let mut ask = |capability, oid: &Oid| {
         if is_metadata(oid) && capability == Capability::Read {
@@ -563,8 +578,11 @@ fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ta
     if lineage.user_code || *kind == StatementKind::CopyFile {
         return Taint::UserCode;
     }
-    let sealed = lineage.large_objects || lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some());
-    if sealed { Taint::Sealed } else { Taint::Clean }
+    if uses_sealed(facts, lineage) { Taint::Sealed } else { Taint::Clean }
+}
+
+pub(crate) fn uses_sealed(facts: &SessionFacts, lineage: &Lineage) -> bool {
+    lineage.large_objects || lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some())
 }
 
 pub(crate) fn relation_name(snapshot: &CatalogSnapshot, oid: Oid) -> Option<RelationName> {

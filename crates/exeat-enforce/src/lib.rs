@@ -2,10 +2,13 @@
 //! Pure: no I/O, and no clock, key or randomness that is not passed in.
 
 pub mod admit;
+pub mod asked;
 pub mod builtin;
 mod copy;
 pub mod evaluate;
 pub mod mask;
+pub mod named;
+pub mod permit;
 pub mod plan;
 pub mod record;
 pub mod refusal;

@@ -4,6 +4,7 @@ use exeat_policy::ColumnMask;
 use exeat_sql::{ColumnId, CopyLayout, Notification, SessionCommand, StatementKind, TransactionCommand};
 
 use crate::mask::TypeKin;
+use crate::named::Made;
 use crate::scrub::Taint;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,9 +14,29 @@ pub struct StatementPlan {
     pub effect: StateEffect,
     /// Prepared statements that are gone after it.
     pub forgets: Option<Forgets>,
+    /// Cursors that are gone after it.
+    pub closes: Option<Forgets>,
+    /// The cursor or prepared statement it makes.
+    pub made: Option<Made>,
     pub copy: CopyStream,
     /// What it notifies: of its own notifications a session hears these, and no others.
     pub notifies: Vec<Notification>,
+}
+
+impl StatementPlan {
+    /// Returns nothing and changes nothing.
+    pub fn quiet(taint: Taint) -> Self {
+        Self {
+            outputs: Outputs::None,
+            taint,
+            effect: StateEffect::default(),
+            forgets: None,
+            closes: None,
+            made: None,
+            copy: CopyStream::None,
+            notifies: Vec::new(),
+        }
+    }
 }
 
 /// Whether COPY data flows while the statement runs, and which way.
@@ -45,10 +66,10 @@ impl CopyStream {
             | StatementKind::Code
             | StatementKind::Admin
             | StatementKind::Session(_)
-            | StatementKind::Explain
-            | StatementKind::SqlPrepare
-            | StatementKind::SqlExecute
-            | StatementKind::Cursor
+            | StatementKind::Explain(_)
+            | StatementKind::SqlPrepare { .. }
+            | StatementKind::SqlExecute { .. }
+            | StatementKind::Cursor(_)
             | StatementKind::Utility { .. } => Self::None,
         }
     }
@@ -190,10 +211,10 @@ impl StateEffect {
             | StatementKind::CopyOut
             | StatementKind::CopyIn
             | StatementKind::CopyFile
-            | StatementKind::Explain
-            | StatementKind::SqlPrepare
-            | StatementKind::SqlExecute
-            | StatementKind::Cursor => {}
+            | StatementKind::Explain(_)
+            | StatementKind::SqlPrepare { .. }
+            | StatementKind::SqlExecute { .. }
+            | StatementKind::Cursor(_) => {}
         }
         effect
     }

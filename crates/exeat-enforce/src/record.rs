@@ -2,7 +2,7 @@
 //! Names only, from the catalog; never a value and never the statement's text.
 
 use exeat_policy::{Decision, Effect, Reason};
-use exeat_sql::{Analysis, MessageAnalysis, SessionCommand, StatementKind};
+use exeat_sql::{Analysis, CursorCommand, MessageAnalysis, SessionCommand, StatementKind};
 
 use crate::evaluate::{SessionFacts, relation_name};
 
@@ -25,6 +25,18 @@ pub struct MaskedColumn {
 }
 
 impl RecordFacts {
+    /// What is said of the statement behind a name holds for the one that names it.
+    pub(crate) fn absorb(&mut self, behind: &Self) {
+        behind.relations.iter().for_each(|name| push_new(&mut self.relations, name.clone()));
+        behind.columns.iter().for_each(|name| push_new(&mut self.columns, name.clone()));
+        behind.rules.iter().for_each(|rule| push_new(&mut self.rules, rule.clone()));
+        for masked in &behind.masked {
+            if !self.masked.contains(masked) {
+                self.masked.push(masked.clone());
+            }
+        }
+    }
+
     pub fn add(&mut self, decision: &Decision) {
         for rule in &decision.rules {
             if !self.rules.contains(rule) {
@@ -107,10 +119,17 @@ pub fn kind_name(kind: &StatementKind) -> &'static str {
         StatementKind::CopyFile => "copy_file",
         StatementKind::Admin => "admin",
         StatementKind::Session(command) => session_kind_name(command),
-        StatementKind::Explain => "explain",
-        StatementKind::SqlPrepare => "prepare",
-        StatementKind::SqlExecute => "execute",
-        StatementKind::Cursor => "cursor",
+        StatementKind::Explain(_) => "explain",
+        StatementKind::SqlPrepare { .. } => "prepare",
+        StatementKind::SqlExecute { .. } => "execute",
+        StatementKind::Cursor(CursorCommand::Declare { .. }) => "declare",
+        StatementKind::Cursor(CursorCommand::Fetch { moves, .. }) => {
+            if *moves {
+                "move"
+            } else {
+                "fetch"
+            }
+        }
         StatementKind::Utility { .. } => "utility",
     }
 }

@@ -6,6 +6,7 @@ pub mod stream;
 
 use bytes::{Buf, BytesMut};
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
+use exeat_wire::encode::EncodeError;
 use exeat_wire::{
     BackendMessage, CellAction, DataRow, DecodeError, Field, Fields, Format, RowDescription, TransactionStatus, encode,
 };
@@ -62,10 +63,49 @@ impl Outbox {
         encode::ready_for_query(&mut self.bytes, status);
     }
 
+    /// A message of an answer that the gateway gives itself.
+    pub fn reply(&mut self, reply: Reply<'_>) -> Result<(), EncodeError> {
+        let out = &mut self.bytes;
+        match reply {
+            Reply::Parsed => encode::parse_complete(out),
+            Reply::Bound => encode::bind_complete(out),
+            Reply::Closed => encode::close_complete(out),
+            Reply::NoData => encode::no_data(out),
+            Reply::Parameters => encode::parameter_description(out, &[])?,
+            Reply::Description { column, format } => {
+                let column = encode::Column { name: column, type_oid: TEXT_OID, type_size: -1, format };
+                encode::row_description(out, &[column])?;
+            }
+            Reply::Row(text) => encode::data_row(out, &[Some(text.as_bytes())])?,
+            Reply::Complete(tag) => encode::command_complete(out, tag)?,
+        }
+        Ok(())
+    }
+
     /// Messages of the login exchange, which carry nothing of a statement.
     pub fn login(&mut self, write: impl FnOnce(&mut BytesMut)) {
         write(&mut self.bytes);
     }
+}
+
+/// The type text, alike in both formats.
+const TEXT_OID: u32 = 25;
+
+/// What the gateway says where it answers in the server's place: one column of text, of its own making.
+#[derive(Debug, Clone, Copy)]
+pub enum Reply<'a> {
+    Parsed,
+    Bound,
+    Closed,
+    NoData,
+    /// There are none.
+    Parameters,
+    Description {
+        column: &'a str,
+        format: Format,
+    },
+    Row(&'a str),
+    Complete(&'a str),
 }
 
 /// A plan held against the real row description: how each cell is treated from here on.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
+use exeat_enforce::named::Made;
 use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Object, Refusal};
@@ -116,6 +117,9 @@ impl Run<'_> {
                 Evaluation::Refuse { refusal: refused, facts } => {
                     format!("refuse {}{}", refusal(&refused), record(&facts))
                 }
+                Evaluation::Missing { missing, facts } => {
+                    format!("missing {}: {}\n{}", missing.sqlstate, missing.message, record(&facts))
+                }
                 Evaluation::Probe { statement, refusal: refused } => {
                     format!("probe {:?}, else {}", sql.get(statement).unwrap(), refusal(&refused))
                 }
@@ -171,6 +175,10 @@ impl Run<'_> {
                 write!(out, "  {} {:?}", column.name.as_deref().unwrap_or("?"), column.kin).unwrap();
                 mask(out, column.mask.as_ref());
             }
+        }
+        if let Some(Made::Cursor { name, permit, .. } | Made::Statement { name, permit, .. }) = &plan.made {
+            write!(out, "makes {name}: ").unwrap();
+            self.plan(out, &permit.plans[0]);
         }
     }
 

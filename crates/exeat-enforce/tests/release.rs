@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use exeat_enforce::evaluate::{Evaluation, SessionFacts, evaluate};
-use exeat_enforce::plan::{CopyStream, Outputs, StateEffect, StatementPlan};
+use exeat_enforce::plan::{CopyStream, Outputs, StatementPlan};
 use exeat_enforce::release::{
     BoundMask, Counts, MaskMismatch, Outbox, ReleaseError, bind, release, release_copy, release_function_result,
     release_row,
@@ -317,14 +317,7 @@ fn named_opaque_masks_what_the_server_announces_as_sealed() {
 }
 
 fn unchecked() -> StatementPlan {
-    StatementPlan {
-        outputs: Outputs::Unchecked,
-        taint: Taint::Clean,
-        effect: StateEffect::default(),
-        forgets: None,
-        copy: CopyStream::None,
-        notifies: Vec::new(),
-    }
+    StatementPlan { outputs: Outputs::Unchecked, ..StatementPlan::quiet(Taint::Clean) }
 }
 
 #[test]

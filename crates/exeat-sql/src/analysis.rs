@@ -42,7 +42,7 @@ pub struct StatementAnalysis {
 }
 
 /// What the statement is, as far as the grammar alone tells.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatementKind {
     Select,
     Insert,
@@ -62,19 +62,114 @@ pub enum StatementKind {
     /// SET ROLE, SET SESSION AUTHORIZATION, ALTER SYSTEM/ROLE/DATABASE, slots, publications, subscriptions.
     Admin,
     Session(SessionCommand),
-    Explain,
-    /// SQL-level PREPARE/EXECUTE and DECLARE/FETCH/MOVE: modelled by the Lineage issue, opaque until then.
-    SqlPrepare,
-    SqlExecute,
-    Cursor,
+    Explain(Explained),
+    /// PREPARE name AS statement: analysed as that statement, whose kind is `of`.
+    SqlPrepare {
+        name: String,
+        of: Box<StatementKind>,
+    },
+    /// EXECUTE name: what it runs is the session's to know.
+    SqlExecute {
+        name: String,
+    },
+    Cursor(CursorCommand),
     /// VACUUM, ANALYZE, CLUSTER, REINDEX, LOCK and every other utility; `name` is the node's name.
     Utility {
         name: &'static str,
     },
 }
 
+/// EXPLAIN and what of the plan it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The statement explained.
+    pub of: Box<StatementKind>,
+    /// ANALYZE: the statement runs.
+    pub runs: bool,
+    /// Costs and row estimates, which are statistics of the values.
+    pub costs: bool,
+    /// BUFFERS, WAL, MEMORY, SERIALIZE: amounts that tell how wide stored values are.
+    pub sizes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CursorCommand {
+    /// Analysed as its query.
+    Declare {
+        name: String,
+        /// WITH HOLD: it outlives its transaction.
+        hold: bool,
+    },
+    /// FETCH and MOVE: what they read is the session's to know.
+    Fetch { name: String, moves: bool },
+}
+
+/// A name that a statement refers to and only the session can tell the meaning of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference<'a> {
+    /// A cursor of SQL or a portal of the protocol: one name space.
+    Cursor(&'a str),
+    /// A statement prepared by SQL or by the protocol: one name space.
+    Prepared(&'a str),
+}
+
+impl StatementKind {
+    pub fn reference(&self) -> Option<Reference<'_>> {
+        match self {
+            Self::Cursor(CursorCommand::Fetch { name, .. }) => Some(Reference::Cursor(name)),
+            Self::SqlExecute { name } => Some(Reference::Prepared(name)),
+            Self::Explain(explained) => explained.of.reference(),
+            Self::Cursor(CursorCommand::Declare { .. })
+            | Self::Select
+            | Self::Insert
+            | Self::Update
+            | Self::Delete
+            | Self::Merge
+            | Self::Ddl
+            | Self::Call
+            | Self::Code
+            | Self::CopyOut
+            | Self::CopyIn
+            | Self::CopyFile
+            | Self::Admin
+            | Self::Session(_)
+            | Self::SqlPrepare { .. }
+            | Self::Utility { .. } => None,
+        }
+    }
+}
+
+impl MessageAnalysis {
+    /// The names its statements refer to, in order.
+    pub fn references(&self) -> impl Iterator<Item = Reference<'_>> {
+        self.statements.iter().filter_map(|statement| statement.kind.reference())
+    }
+}
+
+impl StatementAnalysis {
+    /// The same statement with the same meaning, wherever in a message it stands.
+    pub fn means_the_same(&self, other: &Self) -> bool {
+        let same = match (&self.analysis, &other.analysis) {
+            (Analysis::Known(one), Analysis::Known(another)) => {
+                Arc::ptr_eq(one, another) || one.without_places() == another.without_places()
+            }
+            (Analysis::Opaque(one), Analysis::Opaque(another)) => one.reason == another.reason,
+            (Analysis::Unresolved { name: one, .. }, Analysis::Unresolved { name: another, .. }) => one == another,
+            (Analysis::Known(_) | Analysis::Opaque(_) | Analysis::Unresolved { .. }, _) => false,
+        };
+        same && self.kind == other.kind
+    }
+}
+
+impl Lineage {
+    fn without_places(&self) -> Self {
+        let uses = self.uses.iter().map(|used| ColumnUse { at: None, ..*used }).collect();
+        Self { uses, ..self.clone() }
+    }
+}
+
 /// Statements that act on the session only.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionCommand {
     Transaction(TransactionCommand),
     /// `value` is `None` when a value is not a plain literal.

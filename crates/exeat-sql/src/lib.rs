@@ -5,15 +5,16 @@ pub mod analysis;
 pub mod catalog;
 mod classes;
 mod message;
+mod named;
 mod parse;
 mod position;
 mod statement;
 mod walk;
 
 pub use analysis::{
-    Analysis, ColumnUse, CopyFormat, CopyLayout, Flow, ForceQuote, Lineage, MessageAnalysis, Notification, NotifyText,
-    Opaque, OpaqueReason, Origin, Output, ParseFailure, SessionCommand, StatementAnalysis, StatementKind,
-    TransactionCommand, Use,
+    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, MessageAnalysis,
+    Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure, Reference, SessionCommand,
+    StatementAnalysis, StatementKind, TransactionCommand, Use,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,

@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{ParseResult, RawStmt};
+use pg_query::protobuf::{Node, ParseResult, RawStmt};
 
 use crate::catalog::{CatalogSnapshot, Oid};
+use crate::named::{self, Subject};
 use crate::position::Positions;
 use crate::statement;
 use crate::walk::select::Target;
 use crate::walk::view::expand_views;
-use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout};
+use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout, inner};
 use crate::{
-    Analysis, ColumnUse, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure, Scope,
-    SessionCommand, StatementAnalysis, StatementKind, TransactionCommand,
+    Analysis, ColumnUse, CursorCommand, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure,
+    Scope, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand,
 };
 
 /// What earlier statements of the message leave uncertain for later ones.
@@ -42,6 +43,8 @@ pub(crate) fn analyse(
         let kind = statement::kind(node);
         let walked = match (&kind, simulated.names_changed_by) {
             (StatementKind::Session(command), _) => Ok(session_lineage(command)),
+            // A cursor was resolved when it was declared.
+            (StatementKind::Cursor(CursorCommand::Fetch { .. }), _) => Ok(nothing()),
             (_, Some(cause)) => construct(&format!("a statement after {cause} in the same message"), NOWHERE),
             (_, None) => lineage(node, &kind, snapshot, scope, &positions),
         };
@@ -82,8 +85,14 @@ impl Simulated {
             StatementKind::Ddl | StatementKind::Code | StatementKind::Admin | StatementKind::Utility { .. } => {
                 Some("a statement that may change the catalog")
             }
-            StatementKind::Call | StatementKind::SqlExecute => Some("a call of code that is not analysed"),
-            StatementKind::Explain => Some("EXPLAIN, which may run any statement"),
+            StatementKind::Call => Some("a call of code that is not analysed"),
+            StatementKind::Explain(explained) if explained.runs => return self.after(&explained.of, analysis),
+            // What an EXECUTE or a FETCH does is known, and held against what follows, where names are; what
+            // PREPARE, DECLARE and EXPLAIN carry does not run.
+            StatementKind::SqlPrepare { .. }
+            | StatementKind::SqlExecute { .. }
+            | StatementKind::Cursor(_)
+            | StatementKind::Explain(_) => None,
             StatementKind::Select
             | StatementKind::Insert
             | StatementKind::Update
@@ -91,9 +100,7 @@ impl Simulated {
             | StatementKind::Merge
             | StatementKind::CopyOut
             | StatementKind::CopyIn
-            | StatementKind::CopyFile
-            | StatementKind::SqlPrepare
-            | StatementKind::Cursor => match analysis {
+            | StatementKind::CopyFile => match analysis {
                 Analysis::Known(lineage) if !lineage.changes_settings => None,
                 Analysis::Known(_) => Some("set_config"),
                 Analysis::Opaque(_) => Some("a statement that is not analysed"),
@@ -162,6 +169,60 @@ fn session_lineage(command: &SessionCommand) -> Lineage {
 }
 
 fn lineage(
+    node: &NodeEnum,
+    kind: &StatementKind,
+    snapshot: &CatalogSnapshot,
+    scope: &Scope,
+    positions: &Positions<'_>,
+) -> Walk<Lineage> {
+    let Some(subjects) = named::subjects(node)? else {
+        return plain_lineage(node, kind, snapshot, scope, positions);
+    };
+    let mut found = nothing();
+    for subject in subjects {
+        found = match subject {
+            Subject::Inner(node) => lineage(node, &statement::kind(node), snapshot, scope, positions)?,
+            Subject::Parameters(types) => {
+                declared_types(types, &mut Walker::new(snapshot, &scope.search_path)?)?;
+                nothing()
+            }
+            // Without FROM it reads nothing, whatever it computes.
+            Subject::Values(select) => {
+                let select = NodeEnum::SelectStmt(select);
+                let values = plain_lineage(&select, &StatementKind::Select, snapshot, scope, positions)?;
+                if !values.reads.is_empty() {
+                    return construct("a sub-select among the arguments of EXECUTE", NOWHERE);
+                }
+                // What it does would be lost behind what the prepared statement does.
+                if values.changes_settings || !values.notifies.is_empty() || values.large_objects || values.user_code {
+                    return construct("a call with an effect among the arguments of EXECUTE", NOWHERE);
+                }
+                Lineage { outputs: None, ..values }
+            }
+            Subject::Nothing => nothing(),
+        };
+    }
+    Ok(found)
+}
+
+/// The server reads a parameter's value with its type's own functions, and a row brings columns of its own.
+fn declared_types(types: &[Node], walker: &mut Walker<'_>) -> Walk<()> {
+    for declared in types {
+        let NodeEnum::TypeName(of) = inner(declared)? else { return construct("a type of this form", NOWHERE) };
+        let oid = walker.cast_target(of)?;
+        if walker.snapshot.type_holds_rows(oid) {
+            return construct("a parameter that holds rows", of.location);
+        }
+    }
+    Ok(())
+}
+
+/// Reads and returns nothing.
+fn nothing() -> Lineage {
+    Lineage { metadata_only: true, ..Lineage::default() }
+}
+
+fn plain_lineage(
     node: &NodeEnum,
     kind: &StatementKind,
     snapshot: &CatalogSnapshot,

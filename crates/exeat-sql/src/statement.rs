@@ -5,7 +5,7 @@ use pg_query::protobuf::{
     AConst, CopyStmt, DiscardMode, Node, ObjectType, TransactionStmtKind, VariableSetKind, VariableSetStmt, a_const,
 };
 
-use crate::{SessionCommand, StatementKind, TransactionCommand};
+use crate::{CursorCommand, SessionCommand, StatementKind, TransactionCommand, named};
 
 pub(crate) fn kind(node: &NodeEnum) -> StatementKind {
     match node {
@@ -17,11 +17,10 @@ pub(crate) fn kind(node: &NodeEnum) -> StatementKind {
         NodeEnum::MergeStmt(_) => StatementKind::Merge,
         NodeEnum::CallStmt(_) => StatementKind::Call,
         NodeEnum::CopyStmt(copy) => copy_kind(copy),
-        NodeEnum::ExplainStmt(_) => StatementKind::Explain,
-        NodeEnum::PrepareStmt(_) => StatementKind::SqlPrepare,
-        NodeEnum::ExecuteStmt(_) => StatementKind::SqlExecute,
-        NodeEnum::DeclareCursorStmt(_) | NodeEnum::FetchStmt(_) => StatementKind::Cursor,
-        _ => session(node).map(StatementKind::Session).unwrap_or_else(|| definition(node)),
+        _ => {
+            let session = || session(node).map(StatementKind::Session);
+            named::kind(node).or_else(session).unwrap_or_else(|| definition(node))
+        }
     }
 }
 
@@ -247,10 +246,11 @@ pub(crate) fn name(node: &NodeEnum, kind: &StatementKind) -> &'static str {
         StatementKind::CopyOut => "COPY TO",
         StatementKind::CopyIn => "COPY FROM",
         StatementKind::CopyFile => "COPY to or from a file or program",
-        StatementKind::Explain => "EXPLAIN",
-        StatementKind::SqlPrepare => "PREPARE",
-        StatementKind::SqlExecute => "EXECUTE",
-        StatementKind::Cursor => "a cursor",
+        StatementKind::Explain(_) => "EXPLAIN",
+        StatementKind::SqlPrepare { .. } => "PREPARE",
+        StatementKind::SqlExecute { .. } => "EXECUTE",
+        StatementKind::Cursor(CursorCommand::Declare { .. }) => "DECLARE",
+        StatementKind::Cursor(CursorCommand::Fetch { .. }) => "FETCH",
         StatementKind::Code => "a statement that defines or runs code",
         StatementKind::Admin => "an administrative statement",
         StatementKind::Session(_) => "a session command",

@@ -99,6 +99,7 @@ fn compare(expect: &Expectation, evaluation: &Evaluation) -> Verdict {
     match evaluation {
         Evaluation::Permit(permit) => allowed(expect, &permit.plans),
         Evaluation::Refuse { refusal, .. } | Evaluation::Probe { refusal, .. } => refused(expect, refusal),
+        Evaluation::Missing { missing, .. } => Verdict::Failed(missing.message.clone()),
     }
 }
 

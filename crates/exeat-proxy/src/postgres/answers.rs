@@ -132,7 +132,7 @@ impl Session {
     fn completed(&mut self, message: &BackendMessage, due: Due) -> Done {
         match due {
             Due::Query(query) => {
-                self.names.confirm(query.change);
+                self.names.confirm_first(query.change, query.done);
                 self.ready(message, true)
             }
             Due::Sync => self.ready(message, true),
@@ -310,7 +310,7 @@ impl Session {
             self.picture.at_rest();
             self.taint = Taint::Clean;
             self.notified.forget();
-            self.names.forget_portals();
+            self.names.forget_portals(|portal| portal.hold);
         }
         if to_client { self.release(message, Taint::Clean) } else { Ok(()) }
     }

@@ -50,6 +50,8 @@ pub(crate) struct QueryDue {
     pub(crate) request_id: Arc<str>,
     /// Which statement of the message answers now.
     pub(crate) index: usize,
+    /// How many of them have succeeded.
+    pub(crate) done: usize,
     pub(crate) bound: Option<BoundMask>,
     pub(crate) counts: Counts,
     pub(crate) started: Instant,
@@ -69,6 +71,7 @@ impl QueryDue {
             permit,
             request_id,
             index: 0,
+            done: 0,
             bound: None,
             counts: Counts::default(),
             started: Instant::now(),
@@ -94,6 +97,8 @@ impl QueryDue {
 #[derive(Debug)]
 pub(crate) struct ExecuteDue {
     pub(crate) portal: Arc<Portal>,
+    /// Whose intent its outcome closes: the Bind's, or its own where a cursor of SQL is run.
+    pub(crate) request_id: Arc<str>,
     pub(crate) counts: Counts,
     pub(crate) started: Instant,
     /// What its own DEALLOCATE or DISCARD takes away.
@@ -102,8 +107,8 @@ pub(crate) struct ExecuteDue {
 }
 
 impl ExecuteDue {
-    pub(crate) fn new(portal: Arc<Portal>, change: Option<ChangeId>) -> Self {
+    pub(crate) fn new(portal: Arc<Portal>, request_id: Arc<str>, change: Option<ChangeId>) -> Self {
         let gate = Gate::new(portal.analysed.clone());
-        Self { portal, counts: Counts::default(), started: Instant::now(), change, gate }
+        Self { portal, request_id, counts: Counts::default(), started: Instant::now(), change, gate }
     }
 }

@@ -10,6 +10,7 @@ use exeat_store::record::OutcomeResult;
 use exeat_wire::{BackendMessage, FunctionCall, Request};
 
 use super::due::{Due, QueryDue};
+use super::named::missing_fields;
 use super::outcome::{Ended, Intent};
 use super::picture::{Refused, Renewed};
 use super::session::{Done, Session, SessionEnd};
@@ -28,6 +29,7 @@ impl Session {
                 return self.refuse_call(&request_id, Refused { refusal, facts }).await;
             }
             Evaluation::Probe { refusal, .. } => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
+            Evaluation::Missing { missing, .. } => return self.refuse_simple(&missing_fields(&missing)).await,
         };
         let sql = Arc::clone(&permit);
         let receipt = match self.record_intent(&request_id, sql.sql(), &permit.facts, Intent::FunctionCall(&call)) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
+use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate_with};
 use exeat_enforce::plan::Outputs;
 use exeat_enforce::seal::SealPlan;
 use exeat_sql::{Analysis, CatalogSnapshot, MessageAnalysis, Oid, Scope, Versions};
@@ -125,6 +125,10 @@ impl Session {
             Some(_) | None => return false,
         };
         let Some(before) = &analysed.analysis else { return true };
+        // What a prepared statement reads is not told by the text that executes it.
+        if permit.names().prepared().next().is_some() {
+            return false;
+        }
         // Masks by origin that were bound under the old catalog may lack a column that is sealed by now.
         if described && permit.plans.iter().any(|plan| plan.outputs == Outputs::ByOrigin) {
             return false;
@@ -149,9 +153,9 @@ impl Session {
             return false;
         }
         let facts = SessionFacts { snapshot: Arc::clone(now), seals: Arc::new(seals), ..facts.clone() };
-        match evaluate(&facts, policy, permit.sql(), analysis) {
+        match evaluate_with(&facts, policy, permit.sql(), analysis, permit.names()) {
             Evaluation::Permit(again) => again.plans == permit.plans,
-            Evaluation::Refuse { .. } | Evaluation::Probe { .. } => false,
+            Evaluation::Refuse { .. } | Evaluation::Probe { .. } | Evaluation::Missing { .. } => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! PostgreSQL sessions: login, the session loop and everything one session owns.
 
 mod answers;
+mod asked;
 mod authenticate;
 mod batch;
 pub(crate) mod cancel;
@@ -15,6 +16,7 @@ mod io;
 mod large;
 pub(crate) mod login;
 mod malformed;
+mod named;
 mod notify;
 mod outcome;
 pub(crate) mod pass_through;

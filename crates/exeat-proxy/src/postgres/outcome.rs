@@ -110,6 +110,7 @@ impl Session {
     /// A refusal is recorded like an intent. When even that fails the refusal stands all the same.
     pub(crate) fn record_refusal(&mut self, request_id: &str, sql: &str, refused: &Refused) {
         let Refused { refusal, facts } = refused;
+        self.questions.refused(refusal, request_id);
         let masked = masked(facts);
         let reasons = [refusal.reason.clone()];
         let policy = policy_ref(&self.picture.policy);
@@ -150,6 +151,7 @@ impl Session {
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
         self.batch.noted(ended.tag.unwrap_or_default().as_bytes());
         query.index += 1;
+        query.done += usize::from(!failed);
         query.bound = None;
         query.counts = Counts::default();
         query.started = Instant::now();
@@ -161,7 +163,7 @@ impl Session {
         let policy = policy_ref(&self.picture.policy);
         let rows = ended.tag.and_then(copied_rows).unwrap_or(execute.counts.rows);
         let counts = Counts { rows, ..execute.counts };
-        let request = &execute.portal.request_id;
+        let request = &execute.request_id;
         let before = self.batch.first().filter(|first| *first != request && ended.took_back());
         let outcome = Outcome {
             last: ended.result != OutcomeResult::Suspended,
@@ -207,12 +209,21 @@ impl Session {
         Ok(())
     }
 
-    /// A forwarded statement moves the session's picture and the transaction's taint. Returns the prepared
-    /// statements it takes away.
-    pub(crate) fn note_effects(&mut self, permit: &Permit) -> Vec<Forgets> {
+    /// The gateway has answered itself.
+    pub(crate) fn question_ended(&mut self, request_id: &str) -> Result<(), StoreError> {
+        let ended = Ended { result: OutcomeResult::Ok, tag: None, sqlstate: None };
+        let policy = policy_ref(&self.picture.policy);
+        let outcome = outcome(request_id, &ended, Counts::default(), Instant::now(), policy);
+        self.record.outcome(&outcome).map(|_receipt| ())
+    }
+
+    /// A forwarded statement moves the session's picture and the transaction's taint.
+    pub(crate) fn note_effects(&mut self, permit: &Permit) {
         self.taint = self.taint.max(permit.worst_taint());
         self.picture.note_effects(permit.plans.iter().map(|plan| plan.effect));
-        permit.plans.iter().filter_map(|plan| plan.forgets.clone()).collect()
+        if permit.plans.iter().any(|plan| plan.forgets == Some(Forgets::All)) {
+            self.questions.forget_statements();
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
+use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate, evaluate_with};
 use exeat_enforce::mask::MaskKeys;
 use exeat_enforce::plan::StateEffect;
 use exeat_enforce::record::RecordFacts;
@@ -17,8 +17,10 @@ use exeat_sql::catalog::{SESSION_STATE_QUERY, SessionState};
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope, TransactionCommand};
 use exeat_wire::{Fields, TransactionStatus};
 
+use super::asked::Question;
 use super::catalog::DatabaseCatalog;
 use super::due::Due;
+use super::named::{Named, missing_fields};
 use super::outcome::Intent;
 use super::send::OWN_NAME;
 use super::session::{Session, SessionEnd};
@@ -56,6 +58,10 @@ pub(crate) enum Understood {
     Refuse(Box<Refused>),
     /// The server's own answer to what does not parse or resolve there either.
     Answered(Fields),
+    /// What the server would say, which has not seen the text: it is poisoned in its place.
+    Said(Fields),
+    /// The gateway answers itself.
+    Own(Arc<Question>),
     /// An earlier message of the same batch failed while we asked: the server skips this one too.
     Skipped,
 }
@@ -176,18 +182,30 @@ impl Session {
             Renewed::Refuse(refusal) => return Ok(Understood::refuse(refusal)),
         }
         let failed_block = self.in_failed_block();
-        let understood = self.evaluate_once(sql).await;
+        let understood = self.evaluate_once(sql).await?;
+        if let Ok((analysis, evaluation)) = &understood
+            && let Some(answered) = self.question(sql, analysis, evaluation)
+        {
+            return Ok(answered);
+        }
         let (statement, refusal) = match understood {
             Err(Unclear::Refuse(refusal)) => return Ok(Understood::refuse(refusal)),
+            Err(Unclear::Skipped) => return Ok(Understood::Skipped),
             Ok((analysis, Evaluation::Permit(permit))) if failed_block && !runs_in_failed_block(&permit) => {
                 drop((analysis, permit));
                 return Ok(Understood::Answered(aborted_block()));
             }
-            Ok((analysis, Evaluation::Permit(permit))) => return Ok(Understood::Permit(permit, analysis)),
+            Ok((analysis, Evaluation::Permit(permit))) => {
+                return Ok(match self.refuse_made(&permit) {
+                    Some(refusal) => Understood::refuse(refusal),
+                    None => Understood::Permit(permit, analysis),
+                });
+            }
             Ok((_, Evaluation::Refuse { refusal, facts })) => {
                 return Ok(Understood::Refuse(Box::new(Refused { refusal, facts })));
             }
             _ if failed_block => return Ok(Understood::Answered(aborted_block())),
+            Ok((_, Evaluation::Missing { missing, .. })) => return Ok(Understood::Said(missing_fields(&missing))),
             Ok((_, Evaluation::Probe { statement, refusal })) => (statement, refusal),
             Err(Unclear::Syntax(refusal)) => (0..sql.len(), refusal),
         };
@@ -205,16 +223,37 @@ impl Session {
             Renewed::Skipped => return Ok(Understood::Skipped),
             Renewed::Refuse(refusal) => return Ok(Understood::refuse(refusal)),
         }
-        Ok(match self.evaluate_once(sql).await {
+        Ok(match self.evaluate_once(sql).await? {
             Ok((analysis, Evaluation::Permit(permit))) => Understood::Permit(permit, analysis),
             Ok((_, Evaluation::Refuse { refusal, facts })) => Understood::Refuse(Box::new(Refused { refusal, facts })),
+            Ok((_, Evaluation::Missing { missing, .. })) => Understood::Said(missing_fields(&missing)),
             Ok((_, Evaluation::Probe { .. })) | Err(Unclear::Syntax(_)) => Understood::refuse(refusal),
             Err(Unclear::Refuse(refusal)) => Understood::refuse(refusal),
+            Err(Unclear::Skipped) => Understood::Skipped,
         })
     }
 
-    /// Steps 4 to 6 with the picture as it is.
-    async fn evaluate_once(&mut self, sql: &str) -> Result<(Arc<MessageAnalysis>, Evaluation), Unclear> {
+    /// Steps 4 to 6 with the picture as it is, and with what the session has under names.
+    async fn evaluate_once(&mut self, sql: &str) -> Result<Evaluated, SessionEnd> {
+        let alone = self.evaluate_alone(sql).await;
+        let analysis = match alone {
+            Ok((analysis, _)) if analysis.references().next().is_some() => analysis,
+            _ => return Ok(alone),
+        };
+        let names = match self.named(&analysis).await? {
+            Named::Known(names) => names,
+            Named::Refuse(refused) => {
+                let Refused { refusal, facts } = *refused;
+                return Ok(Ok((analysis, Evaluation::Refuse { refusal, facts })));
+            }
+            Named::Skipped => return Ok(Err(Unclear::Skipped)),
+        };
+        let evaluation = evaluate_with(&self.picture.facts, &self.picture.policy.policy, sql, &analysis, &names);
+        Ok(Ok((analysis, evaluation)))
+    }
+
+    /// As if the session had made no names.
+    pub(crate) async fn evaluate_alone(&mut self, sql: &str) -> Evaluated {
         if let Some((analysis, evaluation)) = self.picture.evaluated.get(sql) {
             return Ok((Arc::clone(analysis), evaluation.clone()));
         }
@@ -356,11 +395,14 @@ pub(crate) enum Renewed {
     Skipped,
 }
 
+type Evaluated = Result<(Arc<MessageAnalysis>, Evaluation), Unclear>;
+
 /// Why a text has no evaluation.
-enum Unclear {
+pub(crate) enum Unclear {
     /// Our grammar does not take it; the server may.
     Syntax(Refusal),
     Refuse(Refusal),
+    Skipped,
 }
 
 fn probe_facts() -> RecordFacts {

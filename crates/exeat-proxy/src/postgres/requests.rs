@@ -10,12 +10,13 @@ use exeat_sql::Oid;
 use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target};
 
 use super::due::{Due, ExecuteDue};
+use super::named::{own_name, too_many_names};
 use super::notify::worded;
 use super::outcome::Intent;
 use super::picture::{Refused, Understanding, Understood};
 use super::send::OWN_NAME;
 use super::session::{Done, Session};
-use super::statements::{NAME_BYTES_MAX, NAMES_MAX, Portal, Statement};
+use super::statements::{NAME_BYTES_MAX, Portal, Statement};
 
 impl Session {
     pub(crate) async fn parse(&mut self, parse: Parse) -> Done {
@@ -31,12 +32,16 @@ impl Session {
                 self.record_refusal(&request_id, sql.as_str(), &refused);
                 return self.refuse_extended(refused.refusal.to_fields(&request_id));
             }
-            Understood::Answered(fields) => {
+            Understood::Answered(fields) | Understood::Said(fields) => {
                 self.record_said(&request_id, sql.as_str(), &fields);
                 return self.refuse_extended(fields);
             }
+            Understood::Own(question) => return self.ask_parse(parse.name.as_str(), question).await,
             Understood::Skipped => return Ok(()),
         };
+        if let Some(fields) = self.question_in_the_way(parse.name.as_str()) {
+            return self.refuse_extended(fields);
+        }
         let intent = Intent::Parse { name: parse.name.as_str() };
         let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, intent) {
             Ok(receipt) => receipt,
@@ -47,7 +52,8 @@ impl Session {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
             Verdict::Forward(admitted) => {
                 let kept = Arc::clone(&permit);
-                let statement = Statement { sql: Arc::from(sql.as_str()), permit: kept, analysis };
+                let sql = Arc::from(sql.as_str());
+                let statement = Statement { sql, permit: kept, analysis, index: 0, by_sql: false };
                 let change = self.names.put_statement(name.as_str(), Arc::new(statement));
                 let due = Due::Parse { change, permit };
                 let skipped = self.sender().statement(Request::Parse, admitted, receipt, due);
@@ -62,6 +68,9 @@ impl Session {
         if let Some(refusal) = self.refuse_name(bind.portal.as_str()) {
             return self.refuse_recorded(&request_id, "", refusal);
         }
+        if let Some(question) = self.questions_statement(&bind) {
+            return self.ask_bind(&bind, question).await;
+        }
         let Some(statement) = self.names.statement(bind.statement.as_str()).cloned() else {
             return self.say_missing("26000", "prepared statement", bind.statement.as_str());
         };
@@ -71,18 +80,21 @@ impl Session {
                 self.record_refusal(&request_id, &statement.sql, &refused);
                 return self.refuse_extended(refused.refusal.to_fields(&request_id));
             }
-            Understood::Answered(fields) => {
+            Understood::Answered(fields) | Understood::Said(fields) => {
                 self.record_said(&request_id, &statement.sql, &fields);
                 return self.refuse_extended(fields);
             }
+            Understood::Own(question) => return self.ask_bind(&bind, question).await,
             Understood::Skipped => return Ok(()),
         };
+        self.question_unbound(bind.portal.as_str());
         // Other objects, or the same in another way: what the server prepared is not what is decided on now.
-        if statement.analysis != analysis {
+        let means_the_same = statement.still_means(&analysis);
+        let Some(permit) = statement.runs(Arc::clone(&permit)).filter(|_| means_the_same) else {
             let refused = Refused { refusal: Refusal::statement_changed(), facts: permit.facts.clone() };
             self.record_refusal(&request_id, &statement.sql, &refused);
             return self.refuse_extended(refused.refusal.to_fields(&request_id));
-        }
+        };
         let receipt = match self.record_intent(&request_id, &statement.sql, &permit.facts, Intent::Bind(&bind)) {
             Ok(receipt) => receipt,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
@@ -108,6 +120,8 @@ impl Session {
             result_formats: bind.result_formats.clone(),
             notifies: worded(&permit, &bind.parameters),
             bound: OnceLock::new(),
+            declared: false,
+            hold: false,
             describe_sent: AtomicBool::new(false),
             permit,
         }
@@ -116,16 +130,18 @@ impl Session {
     pub(crate) fn describe(&mut self, describe: Describe) -> Done {
         let name = describe.name.as_str();
         let (request, due) = match describe.target {
-            Target::Statement => match self.names.statement(name) {
-                Some(statement) => {
-                    (Request::DescribeStatement, Due::DescribeStatement { statement: Arc::clone(statement) })
+            Target::Statement => match self.names.statement(name).cloned() {
+                Some(statement) if !self.still_stand(&statement.permit) => {
+                    let request_id = self.new_request();
+                    return self.refuse_recorded(&request_id, &statement.sql, Refusal::statement_changed());
                 }
+                Some(statement) => (Request::DescribeStatement, Due::DescribeStatement { statement }),
                 None => return self.say_missing("26000", "prepared statement", name),
             },
-            Target::Portal => match self.names.portal(name) {
+            Target::Portal => match self.names.portal(name).cloned() {
                 Some(portal) => {
                     portal.describe_sent.store(true, Ordering::Relaxed);
-                    (Request::DescribePortal, Due::DescribePortal { portal: Arc::clone(portal), ours: false })
+                    (Request::DescribePortal, Due::DescribePortal { portal, ours: false })
                 }
                 None => return self.say_missing("34000", "portal", name),
             },
@@ -139,10 +155,16 @@ impl Session {
         let Some(portal) = self.names.portal(execute.portal.as_str()).cloned() else {
             return self.say_missing("34000", "portal", execute.portal.as_str());
         };
-        // Masks and permit are those of the Bind: under another policy it must be bound again.
-        if portal.policy != self.shared.dependencies.policy.load().generation {
+        // Masks and permit are those of the Bind: under another policy it must be bound again, and so where the
+        // cursor or prepared statement it names is another by now.
+        let policy = self.shared.dependencies.policy.load().generation;
+        if portal.policy != policy || !self.still_stand(&portal.permit) {
             return self.refuse_recorded(&portal.request_id, portal.permit.sql(), Refusal::statement_changed());
         }
+        let request_id = match self.execute_intent(&portal) {
+            Ok(request_id) => request_id,
+            Err(refusal) => return self.refuse_extended(refusal.to_fields(&portal.request_id)),
+        };
         let needs_description =
             portal.plan().is_some_and(|plan| matches!(plan.outputs, Outputs::Columns(_) | Outputs::ByOrigin));
         if needs_description && portal.bound.get().is_none() && !portal.describe_sent.swap(true, Ordering::Relaxed) {
@@ -150,11 +172,15 @@ impl Session {
             self.sender().describe_portal(execute.portal.as_str(), due)?;
         }
         self.notified.sends(&portal.notifies);
-        let forgets = self.note_effects(&portal.permit);
-        let change = (!forgets.is_empty()).then(|| self.names.query(forgets));
+        self.note_effects(&portal.permit);
+        let steps = match &portal.analysed.analysis {
+            Some(analysis) => self.steps(&portal.permit, &request_id, &Arc::clone(analysis)),
+            None => Vec::new(),
+        };
+        let change = (!steps.is_empty()).then(|| self.names.run(false, steps));
         let control = Control::execute(execute, &portal.permit);
         let permit = Arc::clone(&portal.permit);
-        let due = Due::Execute(Box::new(ExecuteDue::new(portal, change)));
+        let due = Due::Execute(Box::new(ExecuteDue::new(portal, request_id, change)));
         let skipped = self.sender().control(Request::Execute, control, due);
         if skipped.is_none() {
             self.copy_in.sent(&permit);
@@ -229,10 +255,7 @@ impl Session {
 
     fn refuse_name(&self, name: &str) -> Option<Refusal> {
         if name == OWN_NAME {
-            return Some(
-                Refusal::new(RefusalCode::Denied, format!("{OWN_NAME:?} is the gateway's own name"))
-                    .suggestion("use another statement or portal name"),
-            );
+            return Some(own_name());
         }
         if name.len() > NAME_BYTES_MAX {
             return Some(
@@ -246,13 +269,7 @@ impl Session {
                 .suggestion("use a shorter name: the server would cut it and might take it for another"),
             );
         }
-        (!self.names.has_room()).then(|| {
-            Refusal::new(
-                RefusalCode::StatementTooLarge,
-                format!("the session holds {} prepared statements or portals, the most allowed", NAMES_MAX),
-            )
-            .suggestion("close the ones you no longer need")
-        })
+        (!self.names.has_room()).then(too_many_names)
     }
 
     /// A parameter's type may run a user's code when the server reads its value, or bring rows with columns of their

@@ -17,6 +17,7 @@ use exeat_wire::{
     split_frontend,
 };
 
+use super::asked::Questions;
 use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::copy::CopyIn;
@@ -71,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) copy_in: CopyIn,
     /// Masks the data of the COPY that the server is sending.
     pub(crate) copy_out: Option<CopyMasker>,
+    /// What the client asks the gateway itself.
+    pub(crate) questions: Questions,
     /// A message of the server's that is passed on in pieces.
     pub(crate) passing: Option<Passing>,
     /// What the server answered to the gateway's own messages.
@@ -178,6 +181,7 @@ impl Session {
             notified: Default::default(),
             copy_in: CopyIn::default(),
             copy_out: None,
+            questions: Questions::default(),
             passing: None,
             own: Own::default(),
             flushed: false,
@@ -254,9 +258,21 @@ impl Session {
             FrontendMessage::Query(query) => return self.query(query).await,
             FrontendMessage::Parse(parse) => self.parse(parse).await?,
             FrontendMessage::Bind(bind) => self.bind(bind).await?,
-            FrontendMessage::Describe(describe) => self.describe(describe)?,
-            FrontendMessage::Execute(execute) => self.execute(execute)?,
-            FrontendMessage::Close(close) => self.close(close)?,
+            FrontendMessage::Describe(describe) => {
+                if !self.ask_describe(&describe).await? {
+                    self.describe(describe)?;
+                }
+            }
+            FrontendMessage::Execute(execute) => {
+                if !self.ask_execute(&execute).await? {
+                    self.execute(execute)?;
+                }
+            }
+            FrontendMessage::Close(close) => {
+                if !self.ask_close(&close).await? {
+                    self.close(close)?;
+                }
+            }
             FrontendMessage::Flush => {
                 self.sender().flush();
                 return Ok(());
@@ -290,10 +306,10 @@ impl Session {
     fn names_in_doubt(&self, message: &FrontendMessage) -> bool {
         match message {
             FrontendMessage::Bind(bind) => self.names.statement_in_doubt(bind.statement.as_str()),
-            FrontendMessage::Execute(execute) => self.names.portal_in_doubt(execute.portal.as_str()),
+            FrontendMessage::Execute(execute) => self.portal_in_doubt(execute.portal.as_str()),
             FrontendMessage::Describe(describe) => match describe.target {
-                frontend::Target::Statement => self.names.statement_in_doubt(describe.name.as_str()),
-                frontend::Target::Portal => self.names.portal_in_doubt(describe.name.as_str()),
+                frontend::Target::Statement => self.statement_in_doubt(describe.name.as_str()),
+                frontend::Target::Portal => self.portal_in_doubt(describe.name.as_str()),
             },
             FrontendMessage::Query(_)
             | FrontendMessage::Parse(_)
@@ -332,6 +348,11 @@ impl Session {
                 self.record_said(&request_id, sql.as_str(), &fields);
                 return self.answer_simple(&fields).await;
             }
+            Understood::Said(fields) => {
+                self.record_said(&request_id, sql.as_str(), &fields);
+                return self.refuse_simple(&fields).await;
+            }
+            Understood::Own(question) => return self.ask_simple(&question).await,
             Understood::Skipped => return Ok(()),
         };
         let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, Intent::Query) {
@@ -342,8 +363,9 @@ impl Session {
             Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
             Verdict::Forward(admitted) => {
                 self.notified.sends(&worded(&permit, &[]));
-                let forgets = self.note_effects(&permit);
-                let change = self.names.query(forgets);
+                self.note_effects(&permit);
+                let steps = self.steps(&permit, &request_id, &analysis);
+                let change = self.names.run(true, steps);
                 self.copy_in.sent(&permit);
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open); // with the implicit transaction it runs in

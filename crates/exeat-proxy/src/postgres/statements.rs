@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::{Forgets, StatementPlan};
 use exeat_enforce::release::BoundMask;
-use exeat_sql::MessageAnalysis;
+use exeat_sql::{MessageAnalysis, StatementKind};
 use exeat_wire::frontend::Format;
 
 use super::gate::Analysed;
@@ -18,10 +18,41 @@ pub(crate) struct Statement {
     pub(crate) sql: Arc<str>,
     /// At Parse time; a Bind whose analysis differs is refused.
     pub(crate) analysis: Arc<MessageAnalysis>,
+    /// Of what runs when it is executed.
     pub(crate) permit: Arc<Permit>,
+    /// Which statement of what was analysed made it.
+    pub(crate) index: usize,
+    /// By PREPARE: `sql` is that statement's own text, and what runs is what it carries.
+    pub(crate) by_sql: bool,
 }
 
-/// A bound portal with its own mask plan.
+impl Statement {
+    /// Whether its text, analysed again, still means what the server prepared.
+    pub(crate) fn still_means(&self, again: &Arc<MessageAnalysis>) -> bool {
+        if Arc::ptr_eq(&self.analysis, again) {
+            return true;
+        }
+        match (self.analysis.statements.get(self.index), again.statements.as_slice()) {
+            (Some(before), [now]) => before.means_the_same(now),
+            (None, []) => true,
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// Of what runs, from the permit of its text.
+    pub(crate) fn runs(&self, permit: Arc<Permit>) -> Option<Arc<Permit>> {
+        if self.by_sql { permit.prepared().cloned() } else { Some(permit) }
+    }
+
+    pub(crate) fn kind(&self) -> Option<&StatementKind> {
+        match &self.analysis.statements.get(self.index)?.kind {
+            StatementKind::SqlPrepare { of, .. } if self.by_sql => Some(of),
+            kind => Some(kind),
+        }
+    }
+}
+
+/// A bound portal, or a cursor of SQL, with its own mask plan.
 #[derive(Debug)]
 pub(crate) struct Portal {
     pub(crate) request_id: Arc<str>,
@@ -34,6 +65,10 @@ pub(crate) struct Portal {
     pub(crate) notifies: Vec<(String, String)>,
     /// Set by the first description the server gives for it; rows without it are never released.
     pub(crate) bound: OnceLock<BoundMask>,
+    /// A cursor of SQL: its query is its DECLARE's.
+    pub(crate) declared: bool,
+    /// It outlives its transaction.
+    pub(crate) hold: bool,
     /// A Describe of this portal is already on its way, the client's or ours.
     pub(crate) describe_sent: std::sync::atomic::AtomicBool,
 }
@@ -57,6 +92,38 @@ pub(crate) const NAMES_MAX: usize = 10_000;
 /// The server cuts longer names, so that two of them may mean one; here they are refused.
 pub(crate) const NAME_BYTES_MAX: usize = 63;
 
+/// What one statement does to the names, once it has succeeded.
+#[derive(Debug)]
+pub(crate) enum Step<S = Statement, P = Portal> {
+    /// DEALLOCATE and DISCARD.
+    Forget(Forgets),
+    /// CLOSE and DISCARD.
+    Close(Forgets),
+    /// PREPARE.
+    Prepare { name: String, statement: Arc<S> },
+    /// DECLARE.
+    Declare { name: String, cursor: Arc<P> },
+}
+
+impl<S, P> Step<S, P> {
+    /// What stands behind a statement's name after it; `None`: it does not concern that name.
+    fn statement(&self, name: &str) -> Option<Option<&Arc<S>>> {
+        match self {
+            Self::Forget(forgets) => forgets.names(name).then_some(None),
+            Self::Prepare { name: prepared, statement } => (prepared == name).then_some(Some(statement)),
+            Self::Close(_) | Self::Declare { .. } => None,
+        }
+    }
+
+    fn portal(&self, name: &str) -> Option<Option<&Arc<P>>> {
+        match self {
+            Self::Close(closes) => closes.names(name).then_some(None),
+            Self::Declare { name: declared, cursor } => (declared == name).then_some(Some(cursor)),
+            Self::Forget(_) | Self::Prepare { .. } => None,
+        }
+    }
+}
+
 /// What a message does to the names when the server comes to it.
 #[derive(Debug)]
 enum Change<S, P> {
@@ -68,9 +135,11 @@ enum Change<S, P> {
         name: String,
         to: Option<Arc<P>>,
     },
-    /// A simple Query drops the unnamed statement and portal, and what its own DEALLOCATE or DISCARD names.
-    Query {
-        forgets: Vec<Forgets>,
+    /// What statements do: each step with the number of the statement in its message that takes it.
+    Run {
+        /// A simple Query drops the unnamed statement and portal.
+        unnamed: bool,
+        steps: Vec<(usize, Step<S, P>)>,
     },
     /// A FunctionCall has no part in them.
     Nothing,
@@ -106,10 +175,13 @@ impl<S, P> Names<S, P> {
         for (_, change) in self.pending.iter().rev() {
             match change {
                 Change::Statement { name: changed, to } if changed == name => return to.as_ref(),
-                Change::Query { forgets } if name.is_empty() || forgets.iter().any(|gone| gone.names(name)) => {
-                    return None;
+                Change::Run { unnamed: true, .. } if name.is_empty() => return None,
+                Change::Run { steps, .. } => {
+                    if let Some(found) = steps.iter().rev().find_map(|(_, step)| step.statement(name)) {
+                        return found;
+                    }
                 }
-                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } | Change::Nothing => {}
+                Change::Statement { .. } | Change::Portal { .. } | Change::Nothing => {}
             }
         }
         self.statements.get(name)
@@ -119,8 +191,13 @@ impl<S, P> Names<S, P> {
         for (_, change) in self.pending.iter().rev() {
             match change {
                 Change::Portal { name: changed, to } if changed == name => return to.as_ref(),
-                Change::Query { .. } if name.is_empty() => return None,
-                Change::Statement { .. } | Change::Portal { .. } | Change::Query { .. } | Change::Nothing => {}
+                Change::Run { unnamed: true, .. } if name.is_empty() => return None,
+                Change::Run { steps, .. } => {
+                    if let Some(found) = steps.iter().rev().find_map(|(_, step)| step.portal(name)) {
+                        return found;
+                    }
+                }
+                Change::Statement { .. } | Change::Portal { .. } | Change::Nothing => {}
             }
         }
         self.portals.get(name)
@@ -132,7 +209,9 @@ impl<S, P> Names<S, P> {
         self.in_doubt(|change| match change {
             Change::Statement { name: changed, .. } => changed == name,
             Change::Portal { .. } | Change::Nothing => false,
-            Change::Query { forgets } => name.is_empty() || forgets.iter().any(|gone| gone.names(name)),
+            Change::Run { unnamed, steps } => {
+                (*unnamed && name.is_empty()) || steps.iter().any(|(_, step)| step.statement(name).is_some())
+            }
         })
     }
 
@@ -140,7 +219,9 @@ impl<S, P> Names<S, P> {
         self.in_doubt(|change| match change {
             Change::Statement { .. } | Change::Nothing => false,
             Change::Portal { name: changed, .. } => changed == name,
-            Change::Query { .. } => name.is_empty(),
+            Change::Run { unnamed, steps } => {
+                (*unnamed && name.is_empty()) || steps.iter().any(|(_, step)| step.portal(name).is_some())
+            }
         })
     }
 
@@ -181,7 +262,13 @@ impl<S, P> Names<S, P> {
 
     /// A simple Query, or an Execute that deallocates.
     pub(crate) fn query(&mut self, forgets: Vec<Forgets>) -> ChangeId {
-        self.push(Change::Query { forgets })
+        let steps = forgets.into_iter().map(|forgets| (0, Step::Forget(forgets))).collect();
+        self.push(Change::Run { unnamed: true, steps })
+    }
+
+    /// What the statements of a simple Query do, or the one of an Execute.
+    pub(crate) fn run(&mut self, is_query: bool, steps: Vec<(usize, Step<S, P>)>) -> ChangeId {
+        self.push(Change::Run { unnamed: is_query, steps })
     }
 
     pub(crate) fn function_call(&mut self) -> ChangeId {
@@ -197,14 +284,31 @@ impl<S, P> Names<S, P> {
 
     /// The server has done it.
     pub(crate) fn confirm(&mut self, id: ChangeId) {
+        self.confirm_first(id, usize::MAX);
+    }
+
+    /// The server has come as far as this many statements of the message.
+    pub(crate) fn confirm_first(&mut self, id: ChangeId, done: usize) {
         match self.take(id) {
             Some(Change::Statement { name, to }) => put(&mut self.statements, name, to),
             Some(Change::Portal { name, to }) => put(&mut self.portals, name, to),
-            Some(Change::Query { forgets }) => {
-                self.statements.retain(|name, _| !name.is_empty() && !forgets.iter().any(|gone| gone.names(name)));
-                self.portals.remove("");
+            Some(Change::Run { unnamed, steps }) => {
+                if unnamed {
+                    self.statements.remove("");
+                    self.portals.remove("");
+                }
+                steps.into_iter().filter(|(index, _)| *index < done).for_each(|(_, step)| self.take_step(step));
             }
             Some(Change::Nothing) | None => {}
+        }
+    }
+
+    fn take_step(&mut self, step: Step<S, P>) {
+        match step {
+            Step::Forget(forgets) => self.statements.retain(|name, _| !forgets.names(name)),
+            Step::Close(closes) => self.portals.retain(|name, _| !closes.names(name)),
+            Step::Prepare { name, statement } => drop(self.statements.insert(name, statement)),
+            Step::Declare { name, cursor } => drop(self.portals.insert(name, cursor)),
         }
     }
 
@@ -219,10 +323,11 @@ impl<S, P> Names<S, P> {
         self.pending.remove(at).map(|(_, change)| change)
     }
 
-    /// The end of a transaction closes every portal. Called only when nothing is on its way.
-    pub(crate) fn forget_portals(&mut self) {
+    /// The end of a transaction closes every portal but those that `outlive` it. Called only when nothing is on its
+    /// way. One kept that the server has not is harmless: a portal of that name can only be made anew.
+    pub(crate) fn forget_portals(&mut self, outlives: impl Fn(&P) -> bool) {
         if !self.portals.is_empty() {
-            self.portals.clear();
+            self.portals.retain(|_, portal| outlives(portal));
         }
     }
 }
@@ -292,6 +397,36 @@ mod tests {
         names.discard(second);
         assert!(!names.statement_in_doubt("s"));
         assert_eq!(text(&names, "s").as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn a_query_that_fails_has_done_what_stood_before_the_failure() {
+        let prepare = |name: &str| Step::Prepare { name: name.to_owned(), statement: statement(name) };
+        let mut names = Texts::default();
+        let first = names.run(true, vec![(0, prepare("a")), (1, Step::Forget(Forgets::All)), (2, prepare("b"))]);
+        assert!(names.statement("a").is_none() && names.statement("b").is_some());
+        names.confirm_first(first, 1);
+        assert!(names.statement("a").is_some() && names.statement("b").is_none());
+        let second = names.run(false, vec![(0, Step::Forget(Forgets::One("a".to_owned())))]);
+        names.confirm_first(second, 0);
+        assert!(names.statement("a").is_some());
+    }
+
+    #[test]
+    fn cursors_share_their_names_with_portals_and_end_with_the_transaction_unless_held() {
+        let declare = |name: &str, cursor: i32| Step::Declare { name: name.to_owned(), cursor: Arc::new(cursor) };
+        let mut names = Names::<String, i32>::default();
+        let bound = names.put_portal("p", Arc::new(1));
+        names.confirm(bound);
+        let declared = names.run(true, vec![(0, declare("c", 2)), (1, declare("h", 3))]);
+        assert_eq!(names.portal("c").map(|cursor| **cursor), Some(2));
+        names.confirm(declared);
+        let closed = names.run(true, vec![(0, Step::Close(Forgets::One("p".to_owned())))]);
+        assert!(names.portal("p").is_none());
+        names.discard(closed);
+        assert!(names.portal("p").is_some());
+        names.forget_portals(|cursor| *cursor == 3);
+        assert_eq!(["p", "c", "h"].map(|name| names.portal(name).is_some()), [false, false, true]);
     }
 
     #[test]

@@ -122,13 +122,13 @@ impl Notes {
     /// A statement has ended with this tag. Behind CLOSE a portal's name may be that of another cursor.
     pub(super) fn ended(&mut self, tag: &[u8]) {
         if tag.starts_with(b"CLOSE CURSOR") || tag == b"DISCARD ALL" {
-            self.names.forget_portals();
+            self.names.forget_portals(|_| false);
         }
     }
 
     /// The end of a transaction closes every portal. Called only when nothing is on its way.
     pub(super) fn forget_portals(&mut self) {
-        self.names.forget_portals();
+        self.names.forget_portals(|_| false);
     }
 }
 
