@@ -13,12 +13,15 @@ export PATH := $(shell .ci/path)
 
 # Of each fuzz target: `make fuzz SECONDS=3600` for a longer look.
 SECONDS ?= 30
-FUZZ := wire_decode wire_session
+FUZZ := wire_decode wire_session mask_row
+
+# Of the masking differential: `make mask-differential ROWS=1000000`, with the SEED it printed to see one again.
+ROWS ?= 20000
 
 # The corpus is no part of the repository.
 CORPUS ?= ../shared/redteam
 
-.PHONY: help demo test check deps fuzz e2e e2e-tools peers peers-quick redteam bench full clean
+.PHONY: help demo test check deps fuzz mask-differential e2e e2e-tools peers peers-quick redteam bench full clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +35,7 @@ test: ## everything: format, lints, unit tests, and real servers with real clien
 	@$(STAGE) deps .ci/deps test
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory fuzz
+	@$(STAGE) mask-differential $(MAKE) --no-print-directory mask-differential
 	@$(STAGE) peers-quick $(MAKE) --no-print-directory peers-quick
 	@$(MAKE) --no-print-directory e2e
 
@@ -47,6 +51,10 @@ deps: ## install or name what the tests need
 
 fuzz: ## hostile bytes against the protocol code, guided by coverage (SECONDS=30 for each target)
 	@$(foreach target,$(FUZZ),$(STAGE) fuzz-$(target) .ci/fuzz $(target) run $(SECONDS);)
+
+mask-differential: ## random rows of every type, masked by the gateway and by a reference in Python (ROWS=20000, SEED=)
+	@cargo build --quiet --locked -p exeat-enforce --example mask_rows
+	@$(PYTHON) e2e/masking_reference.py $${CARGO_TARGET_DIR:-target}/debug/examples/mask_rows --rows $(ROWS) $(if $(SEED),--seed $(SEED))
 
 e2e-tools: $(VENV)/installed e2e/oidc/node_modules/installed
 

@@ -3,6 +3,7 @@
 
 pub mod gateway;
 pub mod input;
+pub mod masking;
 pub mod memory;
 pub mod peeked;
 pub mod rebuild;
