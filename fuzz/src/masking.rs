@@ -5,9 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::{BufMut, BytesMut};
 use exeat_enforce::mask::{MaskKeys, SEEN_BYTES_MAX, TypeKin};
-use exeat_enforce::plan::{
-    CopiedColumn, CopyPlan, CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan,
-};
+use exeat_enforce::plan::{CopiedColumn, CopyPlan, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
 use exeat_enforce::release::copy::{CopyMasker, MaskedPieces};
 use exeat_enforce::release::stream::RowStream;
 use exeat_enforce::release::{BoundMask, Counts, Outbox, bind, release_row};
@@ -105,11 +103,7 @@ impl Plan {
         let planned = |column| PlannedColumn { origin: PlannedOrigin::None, name: None, mask: Self::mask(column) };
         let plan = StatementPlan {
             outputs: Outputs::Columns(self.columns.iter().map(planned).collect()),
-            taint: Taint::Sealed,
-            effect: StateEffect::default(),
-            forgets: None,
-            copy: CopyStream::None,
-            notifies: Vec::new(),
+            ..StatementPlan::quiet(Taint::Sealed)
         };
         bind(&plan, &described, &SEALS, &CatalogSnapshot::default(), |_| format).expect("as predicted")
     }

@@ -9,9 +9,7 @@ use std::time::Instant;
 
 use bytes::{BufMut, BytesMut};
 use exeat_enforce::mask::{MaskKeys, TypeKin};
-use exeat_enforce::plan::{
-    CopiedColumn, CopyPlan, CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan,
-};
+use exeat_enforce::plan::{CopiedColumn, CopyPlan, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
 use exeat_enforce::release::copy::{CopyMasker, MaskedPieces};
 use exeat_enforce::release::stream::RowStream;
 use exeat_enforce::release::{BoundMask, Counts, Outbox, bind, release_row};
@@ -83,14 +81,7 @@ fn column_mask(mask: Mask) -> ColumnMask {
 fn bound(seals: &SealPlan, oid: u32, masks: &[Option<Mask>], format: Format) -> BoundMask {
     let planned =
         masks.iter().map(|mask| PlannedColumn { origin: PlannedOrigin::None, name: None, mask: mask.map(column_mask) });
-    let plan = StatementPlan {
-        outputs: Outputs::Columns(planned.collect()),
-        taint: Taint::Sealed,
-        effect: StateEffect::default(),
-        forgets: None,
-        copy: CopyStream::None,
-        notifies: Vec::new(),
-    };
+    let plan = StatementPlan { outputs: Outputs::Columns(planned.collect()), ..StatementPlan::quiet(Taint::Sealed) };
     bind(&plan, &described(oid, masks.len(), format), seals, &CatalogSnapshot::default(), |_| format).expect("bound")
 }
 

@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use exeat_enforce::mask::{MaskKeys, TypeKin};
-use exeat_enforce::plan::{
-    CopiedColumn, CopyPlan, CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan,
-};
+use exeat_enforce::plan::{CopiedColumn, CopyPlan, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
 use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::release::{Counts, Outbox, bind, release_row};
 use exeat_enforce::scrub::Taint;
@@ -111,14 +109,7 @@ fn returned(row: &Value, seals: &SealPlan) -> Value {
     let BackendMessage::RowDescription(described) = decode(&bytes) else { panic!("no description") };
     let planned =
         columns.into_iter().map(|column| PlannedColumn { origin: PlannedOrigin::None, name: None, mask: column.mask });
-    let plan = StatementPlan {
-        outputs: Outputs::Columns(planned.collect()),
-        taint: Taint::Sealed,
-        effect: StateEffect::default(),
-        forgets: None,
-        copy: CopyStream::None,
-        notifies: Vec::new(),
-    };
+    let plan = StatementPlan { outputs: Outputs::Columns(planned.collect()), ..StatementPlan::quiet(Taint::Sealed) };
     let bound = bind(&plan, &described, seals, &CatalogSnapshot::default(), |_| format).expect("as predicted");
     let cells: Vec<Option<Vec<u8>>> =
         row["cells"].as_array().expect("cells").iter().map(|cell| cell.as_str().map(unhex)).collect();
