@@ -313,7 +313,7 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
     if let StatementKind::Session(command) = kind {
         match command {
             // A prepared transaction belongs to the role, which other principals share.
-            SessionCommand::Transaction(TransactionCommand::TwoPhase) => {
+            SessionCommand::Transaction(TransactionCommand::Prepare | TransactionCommand::TwoPhase) => {
                 needs.accesses.push(Access { capability: Capability::Admin, relation: None });
             }
             _ => needs.presets.push(Preset::Session),

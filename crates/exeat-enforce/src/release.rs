@@ -82,9 +82,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// Messages of the login exchange, which carry nothing of a statement.
+    /// Messages of the login exchange, which carry nothing of a statement. They stand in front of what the server said
+    /// meanwhile: no client expects a notice before it is let in.
     pub fn login(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        let early = self.bytes.split();
         write(&mut self.bytes);
+        self.bytes.unsplit(early);
     }
 }
 

@@ -216,7 +216,9 @@ pub enum TransactionCommand {
     Savepoint,
     Release,
     RollbackTo,
-    /// PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED.
+    /// PREPARE TRANSACTION: an end of the transaction, also of one that failed.
+    Prepare,
+    /// COMMIT PREPARED, ROLLBACK PREPARED.
     TwoPhase,
 }
 

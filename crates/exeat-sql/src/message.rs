@@ -123,6 +123,7 @@ fn names_changed(command: &SessionCommand) -> Option<&'static str> {
             TransactionCommand::Commit
             | TransactionCommand::Rollback
             | TransactionCommand::RollbackTo
+            | TransactionCommand::Prepare
             | TransactionCommand::TwoPhase => Some("the end of a transaction or savepoint"),
             TransactionCommand::Begin | TransactionCommand::Savepoint | TransactionCommand::Release => None,
         },

@@ -65,9 +65,10 @@ fn transaction(kind: i32) -> Option<TransactionCommand> {
         TransactionStmtKind::TransStmtSavepoint => TransactionCommand::Savepoint,
         TransactionStmtKind::TransStmtRelease => TransactionCommand::Release,
         TransactionStmtKind::TransStmtRollbackTo => TransactionCommand::RollbackTo,
-        TransactionStmtKind::TransStmtPrepare
-        | TransactionStmtKind::TransStmtCommitPrepared
-        | TransactionStmtKind::TransStmtRollbackPrepared => TransactionCommand::TwoPhase,
+        TransactionStmtKind::TransStmtPrepare => TransactionCommand::Prepare,
+        TransactionStmtKind::TransStmtCommitPrepared | TransactionStmtKind::TransStmtRollbackPrepared => {
+            TransactionCommand::TwoPhase
+        }
         TransactionStmtKind::Undefined => return None,
     })
 }

@@ -42,7 +42,12 @@ impl Session {
         self.settle_result(message)?;
         match self.pipeline.on_backend(message)? {
             Step::Asynchronous => {
-                let taint = self.pipeline.front().map_or(self.outside_taint(), |(_, due)| self.taint_of(due));
+                let taint = match self.pipeline.front() {
+                    // What is sealed is not known yet.
+                    _ if !self.welcomed => Taint::UserCode,
+                    Some((_, due)) => self.taint_of(due),
+                    None => self.outside_taint(),
+                };
                 self.release(message, taint)
             }
             Step::Partial => self.partial(message),

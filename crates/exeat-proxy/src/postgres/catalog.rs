@@ -193,21 +193,21 @@ impl DatabaseCatalog {
 
     async fn read(&self, reader: &mut Reader, changed: bool) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {
         let at = Instant::now();
-        let connection = match reader.connection.take() {
-            Some(connection) => reader.connection.insert(connection),
-            None => {
-                let connection = CatalogConnection::connect(&self.target.upstream, &self.login).await?;
-                reader.connection.insert(connection)
-            }
+        // Put back when all is read: whoever stops waiting leaves no connection in the middle of an answer.
+        let mut connection = match reader.connection.take() {
+            Some(connection) => connection,
+            None => CatalogConnection::connect(&self.target.upstream, &self.login).await?,
         };
         let fingerprint = single_value(connection.query(FINGERPRINT_QUERY).await?);
         let unchanged = self.current.load_full().filter(|verified| !changed && verified.fingerprint == fingerprint);
         if let Some(verified) = unchanged {
             let snapshot = Arc::clone(&verified.snapshot);
             self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
+            reader.connection = Some(connection);
             return Ok(snapshot);
         }
-        let rows = read_all(connection).await?;
+        let rows = read_all(&mut connection).await?;
+        reader.connection = Some(connection);
         reader.version += 1;
         let snapshot = Arc::new(CatalogSnapshot::build(reader.version, &rows)?);
         if snapshot.database() != self.database {

@@ -64,7 +64,7 @@ impl Session {
     async fn cancel_what_runs(&mut self) {
         if !matches!(
             self.pipeline.front(),
-            Some((_, Due::Query(_) | Due::Execute(_) | Due::Parse { .. } | Due::Bind { .. }))
+            Some((_, Due::Query(_) | Due::Execute(_) | Due::Parse { .. } | Due::Bind { .. } | Due::Own))
         ) {
             return;
         }

@@ -74,7 +74,7 @@ impl Session {
         }
         let Some(database) = self.picture.database.clone() else { return Err(SessionEnd::CatalogMoved) };
         // Read after the answer began, so after any change the statement can have waited for.
-        let now = database.refresh(false).await.map_err(|problem| {
+        let now = self.while_client_stays(database.refresh(false)).await?.map_err(|problem| {
             tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
             SessionEnd::CatalogMoved
         })?;

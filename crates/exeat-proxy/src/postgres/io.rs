@@ -44,6 +44,8 @@ pub(crate) enum Turn {
     Upstream,
     ClientClosed,
     UpstreamClosed,
+    /// The client will say nothing more. Whether it still listens only writing to it will tell.
+    ClientEnded,
     /// Everything queued for both sides is written; only reported when nothing may be read.
     Flushed,
 }
@@ -64,6 +66,16 @@ pub(crate) struct Io<C, U> {
     cleared: Cleared,
     client_unflushed: bool,
     upstream_unflushed: bool,
+    client_ended: bool,
+    upstream_end: End,
+}
+
+/// Whether the server is told that nothing more will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    NotYet,
+    Due,
+    Told,
 }
 
 /// How many of the queued bytes may be written: what they stand for is in the file.
@@ -166,7 +178,24 @@ where
             cleared: Cleared::default(),
             client_unflushed: false,
             upstream_unflushed: false,
+            client_ended: false,
+            upstream_end: End::NotYet,
         }
+    }
+
+    /// What is queued for the server may be written; what is queued for the client waits.
+    pub(crate) fn clear_upstream(&mut self, _committed: Committed) {
+        self.cleared.upstream = self.outgoing.len();
+    }
+
+    /// The client's side has ended; what it is still owed can reach it all the same.
+    pub(crate) fn client_ended(&self) -> bool {
+        self.client_ended
+    }
+
+    /// Nothing more will be queued for the server: once all of it is written, the server is told so.
+    pub(crate) fn end_upstream(&mut self) {
+        self.upstream_end = self.upstream_end.max(End::Due);
     }
 
     /// What is queued now may be written.
@@ -220,6 +249,10 @@ where
             self.cleared.upstream = 0;
             self.upstream_unflushed = false;
         }
+        if self.upstream_end == End::Due && self.outgoing.is_empty() && !self.upstream_unflushed {
+            let told = Pin::new(&mut self.upstream.stream).poll_shutdown(cx).is_ready();
+            self.upstream_end = if told { End::Told } else { End::Due };
+        }
         let read_upstream = interest.upstream && self.outbox.len() < OUTBOX_BYTES_HIGH;
         if read_upstream && let Poll::Ready(read) = poll_read(&mut self.upstream, cx) {
             return Poll::Ready(Ok(match read {
@@ -227,10 +260,14 @@ where
                 Ok(_) => Turn::Upstream,
             }));
         }
-        let read_client = interest.client && self.outgoing.len() < UPSTREAM_BYTES_HIGH;
+        let read_client = interest.client && !self.client_ended && self.outgoing.len() < UPSTREAM_BYTES_HIGH;
         if read_client && let Poll::Ready(read) = poll_read(&mut self.client, cx) {
             return Poll::Ready(Ok(match read {
-                Ok(0) | Err(_) => Turn::ClientClosed,
+                Ok(0) => {
+                    self.client_ended = true;
+                    Turn::ClientEnded
+                }
+                Err(_) => Turn::ClientClosed,
                 Ok(_) => Turn::Client,
             }));
         }

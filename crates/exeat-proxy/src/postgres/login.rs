@@ -364,6 +364,7 @@ async fn open(
         return Err(Box::new((session.give_up().await, problem)));
     }
     session.io.outbox.login(|out| out.extend_from_slice(&welcome));
+    session.welcomed = true;
     Ok(Road::Ordinary(Box::new(session)))
 }
 

@@ -7,6 +7,7 @@ mod batch;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod copy;
+mod departure;
 pub(crate) mod destination;
 mod due;
 mod finish;

@@ -147,7 +147,12 @@ impl Picture {
             }
             let ends = matches!(
                 effect.transaction,
-                Some(TransactionCommand::Commit | TransactionCommand::Rollback | TransactionCommand::RollbackTo)
+                Some(
+                    TransactionCommand::Commit
+                        | TransactionCommand::Rollback
+                        | TransactionCommand::RollbackTo
+                        | TransactionCommand::Prepare
+                )
             );
             self.stale |= ends && self.moved;
             self.catalog_changed |= effect.changes_catalog;
@@ -277,7 +282,7 @@ impl Session {
 
     /// Brings policy, catalog and session state up to date.
     pub(crate) async fn renew_picture(&mut self, failed_block: bool) -> Result<Renewed, SessionEnd> {
-        let Some(snapshot) = self.renew_snapshot().await else {
+        let Some(snapshot) = self.renew_snapshot().await? else {
             return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
         };
         let catalog_moved = snapshot.version() != self.picture.facts.snapshot.version();
@@ -296,18 +301,17 @@ impl Session {
     }
 
     /// The catalog as it is within the bound. `None`: it cannot be read.
-    async fn renew_snapshot(&mut self) -> Option<Arc<CatalogSnapshot>> {
-        let database = self.picture.database.as_ref()?;
-        let read = if std::mem::take(&mut self.picture.catalog_changed) {
-            database.refresh(true).await
-        } else {
-            database.snapshot().await
-        };
-        read.inspect_err(|problem| {
-            self.picture.catalog_changed = true;
-            tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(problem), "catalog could not be read");
-        })
-        .ok()
+    async fn renew_snapshot(&mut self) -> Result<Option<Arc<CatalogSnapshot>>, SessionEnd> {
+        let Some(database) = self.picture.database.clone() else { return Ok(None) };
+        let changed = std::mem::take(&mut self.picture.catalog_changed);
+        let read = async { if changed { database.refresh(true).await } else { database.snapshot().await } };
+        let read = self.while_client_stays(read).await?;
+        Ok(read
+            .inspect_err(|problem| {
+                self.picture.catalog_changed = true;
+                tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(problem), "catalog could not be read");
+            })
+            .ok())
     }
 
     /// Search path, role and database, read on this connection.
@@ -418,7 +422,12 @@ fn runs_in_failed_block(permit: &Permit) -> bool {
     permit.plans.first().is_none_or(|plan| {
         matches!(
             plan.effect.transaction,
-            Some(TransactionCommand::Commit | TransactionCommand::Rollback | TransactionCommand::RollbackTo)
+            Some(
+                TransactionCommand::Commit
+                    | TransactionCommand::Rollback
+                    | TransactionCommand::RollbackTo
+                    | TransactionCommand::Prepare
+            )
         )
     })
 }

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use exeat_enforce::admit::{Verdict, admit_query};
@@ -84,9 +84,13 @@ pub(crate) struct Session {
     cancel_due: Option<Asked>,
     pub(crate) cancelling: Cancelling,
     pub(crate) tenure: Tenure,
-    large: Share,
+    pub(crate) large: Share,
     pub(crate) next_request: u64,
     pub(crate) upstream_closed: bool,
+    /// The login is over: what is queued for the client may leave.
+    pub(crate) welcomed: bool,
+    /// When the last look found that the client had ended its side.
+    pub(crate) abandoned: Option<Instant>,
     pub(crate) looks: Looks,
     pub(crate) _counted: SessionGuard,
 }
@@ -190,6 +194,8 @@ impl Session {
             tenure: seat.tenure,
             next_request: 0,
             upstream_closed: false,
+            welcomed: false,
+            abandoned: None,
             looks: Looks::default(),
             _counted: seat.counted,
         }
@@ -210,8 +216,9 @@ impl Session {
             self.leave_if_due()?;
             self.take_messages().await?;
             if self.upstream_closed {
-                return Err(SessionEnd::UpstreamClosed);
+                return Err(self.upstream_end());
             }
+            self.pass_on_end();
             self.keep_window_moving();
             if self.cancel_due.is_some() {
                 self.cancel_in_order().await?;
@@ -325,13 +332,13 @@ impl Session {
         }
     }
 
-    /// Until the server has said more. The client is not read meanwhile.
+    /// Until the server has said more. What the client says meanwhile is kept, so that its leaving is noticed.
     pub(crate) async fn await_answers(&mut self) -> Done {
-        if self.turn(Interest { client: false, upstream: true }).await? == Turn::ClientClosed {
+        if self.turn(Interest { client: self.hears_client(), upstream: true }).await? == Turn::ClientClosed {
             return Err(SessionEnd::ClientClosed);
         }
         self.take_answers().await?;
-        if self.upstream_closed { Err(SessionEnd::UpstreamClosed) } else { Ok(()) }
+        if self.upstream_closed { Err(self.upstream_end()) } else { Ok(()) }
     }
 
     /// A simple Query, whole or not at all.
@@ -403,7 +410,7 @@ impl Session {
         Arc::from(format!("req_{}_{}", self.record.session(), self.next_request))
     }
 
-    fn window_open(&self) -> bool {
+    pub(crate) fn window_open(&self) -> bool {
         !self.copy_in.awaited()
             && self.pipeline.due() < WINDOW_REQUESTS_MAX
             && (!self.tenure.is_leaving() || self.inside_transaction())
@@ -441,7 +448,8 @@ impl Session {
     }
 
     /// Once a second: do identity and gateway still hold? If not, the session ends between transactions.
-    fn look(&mut self) -> Done {
+    pub(crate) fn look(&mut self) -> Done {
+        self.abandon()?;
         self.large.look()?;
         if self.large.is_waiting() {
             self.tenure.heard();
@@ -459,7 +467,11 @@ impl Session {
     /// look at the clock.
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
         let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
-        self.io.clear(committed);
+        if self.welcomed {
+            self.io.clear(committed)
+        } else {
+            self.io.clear_upstream(committed)
+        }
         let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };
         let landed = self.cancelling.landed();
         let takes_cancel = self.cancel_due.is_none() && !self.cancelling.under_way();
@@ -492,7 +504,7 @@ impl Session {
                 self.tenure.heard();
                 Ok(turn)
             }
-            Turn::Upstream | Turn::ClientClosed | Turn::Flushed => Ok(turn),
+            Turn::Upstream | Turn::ClientClosed | Turn::ClientEnded | Turn::Flushed => Ok(turn),
         }
     }
 

@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use exeat_store::record::SessionRecord;
@@ -28,6 +28,7 @@ use self::notes::{Notes, Owed};
 use self::replies::{Ended, Pending};
 use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
+use super::departure::ABANDONED_MAX;
 use super::finish::{LAST_WORDS, last_words, log_end};
 use super::seat::{Looks, Seat, Tenure};
 use super::session::{Client, Done, Ending, READS_BEFORE_CANCEL_MAX, SessionEnd};
@@ -38,10 +39,6 @@ use crate::large_messages::{Settled, Share};
 use crate::limits::SessionGuard;
 use crate::server::Shared;
 use crate::upstream::UpstreamStream;
-
-/// How long a statement may run on once its client has left. Then it is cancelled, and as long again after that the
-/// connection is closed.
-const ABANDONED_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct PassThrough {
     shared: Arc<Shared>,
@@ -304,7 +301,8 @@ impl PassThrough {
         self.tenure.leave_if_due(self.mid_transaction())
     }
 
-    /// What the client sent before it left may finish, but not run on for nobody for long.
+    /// What the client sent before it left may finish, but not run on for nobody for long: it is cancelled, and as long
+    /// again after that the connection is closed.
     fn abandon(&mut self) -> Done {
         let since = *self.abandoned.get_or_insert_with(Instant::now);
         if since.elapsed() >= 2 * ABANDONED_MAX {
