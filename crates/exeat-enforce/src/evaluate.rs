@@ -2,14 +2,16 @@
 //! answer must look like. Knows no bytes; the result is shared by every message of the session with the same
 //! text until the policy, the catalog or the search path changes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use exeat_policy::{
-    Access, AccessRequest, Capability, Decision, Effect, Mask, Policy, Preset, Principal, Reason, RelationName,
+    Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Mask, Nulls, Policy, Preset, Principal, Reason,
+    RelationName,
 };
 use exeat_sql::{
     Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Origin, Output,
-    Relation, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Relation, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
 };
 
 use crate::copy;
@@ -21,6 +23,7 @@ use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
 use crate::seal::SealPlan;
 use crate::settings;
+use crate::writes;
 
 /// What the session is, for decisions. Rebuilt whole when policy or catalog change; never edited.
 #[derive(Debug, Clone)]
@@ -273,7 +276,7 @@ fn evaluate_known(
     if touched.any(|oid| facts.snapshot.relation(*oid).is_none()) {
         return Step::Refuse { refusal: Refusal::catalog_drift(), decision: None };
     }
-    let needs = needs_of(facts, kind, text, lineage);
+    let needs = needs_of(facts, kind, lineage);
     let decision = policy.decide(&request(facts, kind, &needs));
     if decision.effect == Effect::Deny {
         return Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) };
@@ -283,7 +286,8 @@ fn evaluate_known(
     }
     let refusal = settings_refusal(facts, kind, lineage)
         .or_else(|| copy::to_a_file(facts, kind, lineage))
-        .or_else(|| seal_refusal(facts, lineage));
+        .or_else(|| seal_refusal(facts, lineage))
+        .or_else(|| writes::refusal(facts, text, lineage));
     if let Some(refusal) = refusal {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
@@ -308,7 +312,7 @@ fn evaluate_known(
     Step::Permit { plan: Box::new(plan), decision }
 }
 
-fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Lineage) -> Needs {
+fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Needs {
     let mut needs = Needs::default();
     if let StatementKind::Session(command) = kind {
         match command {
@@ -335,12 +339,12 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
             ask(Capability::Update, oid);
         }
     }
-    let write = if *kind == StatementKind::CopyFile { Capability::CopyIn } else { capability(kind) };
-    for oid in &lineage.writes {
-        ask(write, oid);
-        if *kind == StatementKind::Insert && may_update_on_conflict(text, lineage) {
-            ask(Capability::Update, oid);
-        }
+    for writing in &lineage.writing {
+        ask(written_by(kind, *writing), &writing.relation);
+    }
+    let told: BTreeSet<Oid> = lineage.writing.iter().map(|writing| writing.relation).collect();
+    for oid in lineage.writes.difference(&told) {
+        ask(capability(kind), oid);
     }
     if *kind == StatementKind::CopyFile {
         needs.accesses.push(Access { capability: Capability::Files, relation: None });
@@ -355,12 +359,14 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, text: &str, lineage: &Li
     needs
 }
 
-/// INSERT ... ON CONFLICT DO UPDATE changes rows that are there. Lineage does not tell it from DO NOTHING. It names
-/// key columns of its target, and key words stand in a text as they are: what lacks either is no such statement.
-fn may_update_on_conflict(text: &str, lineage: &Lineage) -> bool {
-    let keyed = |used: &ColumnUse| used.how == Use::Key && lineage.writes.contains(&used.column.relation);
-    let text = text.to_ascii_lowercase();
-    text.contains("conflict") && text.contains("update") && lineage.uses.iter().any(keyed)
+fn written_by(kind: &StatementKind, writing: Writing) -> Capability {
+    match (kind, writing.write) {
+        (StatementKind::CopyIn | StatementKind::CopyFile, _) => Capability::CopyIn,
+        _ if writing.by_merge => Capability::Merge,
+        (_, Write::Insert) => Capability::Insert,
+        (_, Write::Update) => Capability::Update,
+        (_, Write::Delete) => Capability::Delete,
+    }
 }
 
 /// A view does not launder a `deny`: a rule that denies what stands behind it denies the statement.
@@ -474,19 +480,6 @@ fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
             .suggestion("leave the size out of the statement"),
         );
     }
-    // Rows of a child are written through its parent, and rules and checks of the child look at all of them.
-    let family = |oid: &Oid| std::iter::once(*oid).chain(facts.snapshot.family(*oid)).collect::<Vec<_>>();
-    let touched = lineage.writes.iter().chain(lineage.reads.iter().filter(|_| lineage.locks_rows)).flat_map(family);
-    if let Some(seal) = touched.filter_map(|oid| facts.seals.relation(oid)).next() {
-        return Some(
-            Refusal::new(
-                RefusalCode::MaskedColumnInWrite,
-                "writing to or locking a relation with sealed columns is not supported by this version",
-            )
-            .object(Object::relation(&facts.target, Some(&seal.name)))
-            .suggestion("read it instead, or write to a relation without sealed columns"),
-        );
-    }
     lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used))
 }
 
@@ -535,7 +528,9 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
         Use::Expression => (RefusalCode::MaskedColumnInExpression, "computed with"),
         Use::Predicate => (RefusalCode::MaskedColumnInPredicate, "compared"),
         Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
-        Use::Written => (RefusalCode::MaskedColumnInWrite, "written anywhere"),
+        // A value of the client's own goes into it.
+        Use::Written => return None,
+        Use::Source => (RefusalCode::MaskedColumnInWrite, "written anywhere"),
     };
     let refusal = if refused {
         Refusal::new(code, format!("{shown} is sealed for you and may not be {may_not}"))
@@ -558,16 +553,24 @@ fn looked_up(facts: &SessionFacts, rule: &str) -> Refusal {
 
 fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
     let Some(outputs) = &lineage.outputs else { return Outputs::None };
-    Outputs::Columns(outputs.iter().map(|output| planned(facts, output)).collect())
+    Outputs::Columns(outputs.iter().map(|output| planned(facts, output, lineage.rewritten)).collect())
 }
 
-fn planned(facts: &SessionFacts, output: &Output) -> PlannedColumn {
+fn planned(facts: &SessionFacts, output: &Output, rewritten: bool) -> PlannedColumn {
     let origin = match output.origin {
         Origin::Column(id) => PlannedOrigin::Column(id),
         Origin::None => PlannedOrigin::None,
         Origin::Unknown => PlannedOrigin::OneOf(output.flows.keys().copied().collect()),
     };
-    PlannedColumn { origin, name: output.name.clone(), mask: facts.seals.mask_of(&output.flows) }
+    let made = facts.seals.mask_of(&output.flows);
+    let mask = if rewritten && !facts.seals.is_empty() { Some(rewritten_mask(made)) } else { made };
+    PlannedColumn { origin, name: output.name.clone(), mask }
+}
+
+/// What a trigger made of a row may hold anything that it could read.
+fn rewritten_mask(made: Option<ColumnMask>) -> ColumnMask {
+    let mask = made.map_or(Mask::Redact, |made| made.mask.max(Mask::Redact));
+    ColumnMask { label: "trigger".to_owned(), mask, rule: "built-in".to_owned(), nulls: Nulls::Hide }
 }
 
 fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Taint {
@@ -582,7 +585,12 @@ fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ta
 }
 
 pub(crate) fn uses_sealed(facts: &SessionFacts, lineage: &Lineage) -> bool {
-    lineage.large_objects || lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some())
+    // A row that fails a check is quoted whole.
+    let in_family =
+        |oid: &Oid| facts.snapshot.family(*oid).iter().chain([oid]).any(|oid| facts.seals.relation(*oid).is_some());
+    lineage.large_objects
+        || lineage.writes.iter().any(in_family)
+        || lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some())
 }
 
 pub(crate) fn relation_name(snapshot: &CatalogSnapshot, oid: Oid) -> Option<RelationName> {

@@ -16,3 +16,4 @@ pub mod release;
 pub mod scrub;
 pub mod seal;
 pub mod settings;
+mod writes;

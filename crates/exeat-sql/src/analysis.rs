@@ -260,8 +260,12 @@ pub struct Lineage {
     /// Relations named by the statement (directly, also inside sub-selects and CTEs), each once. A target of
     /// INSERT, UPDATE or DELETE is among them only if the statement also reads a column of it.
     pub reads: BTreeSet<Oid>,
-    /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets).
+    /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets, those in WITH too).
     pub writes: BTreeSet<Oid>,
+    /// What is done to each of them.
+    pub writing: BTreeSet<Writing>,
+    /// A trigger may change the rows that RETURNING gives back: they may hold anything.
+    pub rewritten: bool,
     /// Relations reached without being named: behind views and materialized views (transitively), inheritance
     /// or partition parents and children, relations a foreign key's ON UPDATE/DELETE action would change. What a
     /// `deny` says of them holds for the statement. A foreign key that only checks stands in `uses` instead: its
@@ -311,6 +315,20 @@ pub enum NotifyText {
     Literal(String),
     /// `$n`.
     Parameter(i32),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Writing {
+    pub relation: Oid,
+    pub write: Write,
+    pub by_merge: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Write {
+    Insert,
+    Update,
+    Delete,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -399,6 +417,8 @@ pub enum Use {
     Predicate,
     /// USING/NATURAL, GROUP BY, ORDER BY, DISTINCT, UNION/INTERSECT/EXCEPT, window partition or order.
     Key,
-    /// Target or source of a write.
+    /// Target of a write.
     Written,
+    /// Source of a write.
+    Source,
 }

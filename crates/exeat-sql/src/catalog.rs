@@ -6,6 +6,7 @@ mod calls;
 mod queries;
 mod session;
 mod types;
+mod writes;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,6 +15,9 @@ pub(crate) use calls::{Argument, Reviewed};
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
 pub(crate) use types::{Operands, Type, UserCast, UserFunction, UserOperator};
+pub use writes::CheckedTogether;
+
+use writes::Triggers;
 
 use crate::classes::Entry;
 use crate::walk::view::ViewLineage;
@@ -103,7 +107,6 @@ pub enum CatalogError {
 /// What a relation makes the server run beside the statement itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RelationFacts {
-    pub(crate) triggers: bool,
     pub(crate) rules: bool,
     pub(crate) row_security: bool,
     pub(crate) policies: bool,
@@ -142,6 +145,8 @@ pub struct CatalogSnapshot {
     view_lineages: HashMap<Oid, Result<ViewLineage, String>>,
     versions: Arc<Versions>,
     relatives: HashMap<Oid, Vec<Oid>>,
+    triggers: HashMap<Oid, Triggers>,
+    checked_together: HashMap<Oid, Vec<CheckedTogether>>,
     foreign_keys: Vec<ForeignKey>,
     keys_of: HashMap<Oid, Vec<usize>>,
     keys_to: HashMap<Oid, Vec<usize>>,

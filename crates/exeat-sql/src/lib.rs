@@ -14,11 +14,11 @@ mod walk;
 pub use analysis::{
     Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, MessageAnalysis,
     Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure, Reference, SessionCommand,
-    StatementAnalysis, StatementKind, TransactionCommand, Use,
+    StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
 };
 pub use catalog::{
-    CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid, PG_CATALOG,
-    QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
+    CatalogError, CatalogQuery, CatalogSnapshot, CheckedTogether, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid,
+    PG_CATALOG, QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
 pub use parse::parse_and_analyse;
 pub use walk::view::ViewLineage;

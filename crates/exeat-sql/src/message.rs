@@ -236,6 +236,7 @@ fn plain_lineage(
         NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
         NodeEnum::UpdateStmt(update) => walker.update(update)?,
         NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
+        NodeEnum::MergeStmt(merge) => walker.merge(merge)?,
         NodeEnum::CopyStmt(copy) => walker.copy(copy)?,
         _ => return construct(statement::name(node, kind), NOWHERE),
     };
@@ -285,6 +286,8 @@ fn finish(
         uses: facts.uses.iter().map(use_of).collect(),
         reads: facts.reads,
         writes: facts.writes,
+        writing: facts.writing,
+        rewritten: facts.rewritten,
         outputs,
         copy_layout: None,
         user_code: facts.user_code,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::types::{CastContext, TypeClass};
+use super::writes::CheckedTogether;
 use super::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Generated, Oid, QUERIES,
     Relation, RelationKind, Type, UserCast, UserFunction, UserOperator,
@@ -54,7 +55,11 @@ impl CatalogSnapshot {
                 "views" => {
                     self.views.insert(row.oid(0)?, row.text(1)?.to_owned());
                 }
-                "triggers" => self.facts.entry(row.oid(0)?).or_default().triggers = true,
+                "triggers" => self.triggers.entry(row.oid(0)?).or_default().0.push(row.number(1)?),
+                "checked together" => {
+                    let together = CheckedTogether { unique: row.flag(1)?, columns: row.numbers(2)? };
+                    self.checked_together.entry(row.oid(0)?).or_default().push(together);
+                }
                 "rules" => self.facts.entry(row.oid(0)?).or_default().rules = true,
                 "policies" => self.facts.entry(row.oid(0)?).or_default().policies = true,
                 "generated" => self.load_generated(&row)?,

@@ -54,7 +54,37 @@ pub const QUERIES: &[CatalogQuery] = &[
     },
     CatalogQuery {
         name: "triggers",
-        sql: "SELECT DISTINCT t.tgrelid::pg_catalog.text FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
+        sql: "SELECT t.tgrelid::pg_catalog.text, t.tgtype::pg_catalog.text FROM pg_catalog.pg_trigger t \
+            WHERE NOT t.tgisinternal",
+    },
+    CatalogQuery {
+        // Columns that a unique index, an exclusion constraint, an index on expressions or with a predicate, a CHECK or
+        // a partition key looks at, and whether another row's values decide.
+        name: "checked together",
+        sql: "SELECT i.indrelid::pg_catalog.text, (i.indisunique OR i.indisexclusion)::pg_catalog.text, ARRAY(\
+            SELECT k.number FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) k(number) \
+            WHERE k.number OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 \
+            UNION ALL SELECT p.refobjsubid::pg_catalog.int2 FROM pg_catalog.pg_depend p \
+            WHERE p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) i.indexrelid \
+            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.refobjid OPERATOR(pg_catalog.=) i.indrelid \
+            AND p.refobjsubid OPERATOR(pg_catalog.>) '0'::pg_catalog.int4)::pg_catalog.text \
+            FROM pg_catalog.pg_index i WHERE i.indrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
+            AND (i.indisunique OR i.indisexclusion OR i.indexprs IS NOT NULL OR i.indpred IS NOT NULL) \
+            UNION ALL SELECT c.conrelid::pg_catalog.text, 'false', c.conkey::pg_catalog.text \
+            FROM pg_catalog.pg_constraint c WHERE c.contype OPERATOR(pg_catalog.=) 'c'::pg_catalog.\"char\" \
+            AND c.conrelid OPERATOR(pg_catalog.<>) '0'::pg_catalog.oid AND c.conkey IS NOT NULL \
+            UNION ALL SELECT r.partrelid::pg_catalog.text, 'false', ARRAY(\
+            SELECT k.number FROM pg_catalog.unnest(r.partattrs::pg_catalog.int2[]) k(number) \
+            WHERE k.number OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 \
+            UNION ALL SELECT p.refobjsubid::pg_catalog.int2 FROM pg_catalog.pg_depend p \
+            WHERE p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.objid OPERATOR(pg_catalog.=) r.partrelid \
+            AND p.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
+            AND p.refobjid OPERATOR(pg_catalog.=) r.partrelid \
+            AND p.refobjsubid OPERATOR(pg_catalog.>) '0'::pg_catalog.int4)::pg_catalog.text \
+            FROM pg_catalog.pg_partitioned_table r",
     },
     CatalogQuery {
         name: "rules",

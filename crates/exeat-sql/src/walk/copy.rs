@@ -6,12 +6,11 @@ use std::rc::Rc;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{CopyStmt, DefElem, Node, RangeVar};
 
-use super::dml::Write;
 use super::scope::{Level, Value};
 use super::select::Target;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, string, unresolved};
-use crate::Use;
 use crate::catalog::{ColumnId, Relation};
+use crate::{Use, Write};
 
 /// Options that say how rows are written down, and nothing about which.
 const OPTIONS: [&str; 15] = [

@@ -52,7 +52,17 @@ impl Walker<'_> {
 
     fn with_query(&mut self, cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
         let (query, names) = taken_apart(cte)?;
-        let outputs = self.apart(|walker| walker.select(query))?;
+        let depth = self.levels.len();
+        let outputs = match query {
+            NodeEnum::SelectStmt(query) => self.apart(|walker| walker.select(query))?,
+            NodeEnum::InsertStmt(insert) => self.apart(|walker| walker.insert(insert))?.unwrap_or_default(),
+            NodeEnum::UpdateStmt(update) => self.apart(|walker| walker.update(update))?.unwrap_or_default(),
+            NodeEnum::DeleteStmt(delete) => self.apart(|walker| walker.delete(delete))?.unwrap_or_default(),
+            NodeEnum::MergeStmt(merge) => self.apart(|walker| walker.merge(merge))?.unwrap_or_default(),
+            _ => return construct("WITH of a statement of this kind", cte.location),
+        };
+        // A statement that writes leaves its own level behind.
+        self.levels.truncate(depth);
         alias(&outputs, &names, cte)
     }
 
@@ -60,7 +70,10 @@ impl Walker<'_> {
     /// the name bound to them. Anything else of a WITH RECURSIVE may not mention itself.
     fn recursive_query(&mut self, cte: &CommonTableExpr) -> Walk<Rc<Columns>> {
         let (query, names) = taken_apart(cte)?;
-        let SelectStmt { op, larg: Some(left), rarg: Some(right), .. } = query else { return self.with_query(cte) };
+        let NodeEnum::SelectStmt(query) = query else { return self.with_query(cte) };
+        let SelectStmt { op, larg: Some(left), rarg: Some(right), .. } = query.as_ref() else {
+            return self.with_query(cte);
+        };
         let plain_union = *op == SetOperation::SetopUnion as i32
             && query.with_clause.is_none()
             && query.into_clause.is_none()
@@ -99,7 +112,7 @@ impl Walker<'_> {
     }
 }
 
-fn taken_apart(cte: &CommonTableExpr) -> Walk<(&SelectStmt, Vec<&str>)> {
+fn taken_apart(cte: &CommonTableExpr) -> Walk<(&NodeEnum, Vec<&str>)> {
     let CommonTableExpr {
         ctename: _,
         aliascolnames,
@@ -118,10 +131,7 @@ fn taken_apart(cte: &CommonTableExpr) -> Walk<(&SelectStmt, Vec<&str>)> {
     else {
         return construct("WITH with SEARCH or CYCLE", cte.location);
     };
-    let NodeEnum::SelectStmt(query) = inner(query)? else {
-        return construct("WITH of a statement that writes", *location);
-    };
-    Ok((query, column_names(aliascolnames, *location)?))
+    Ok((inner(query)?, column_names(aliascolnames, *location)?))
 }
 
 fn column_names(nodes: &[Node], at: i32) -> Walk<Vec<&str>> {

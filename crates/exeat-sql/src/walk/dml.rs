@@ -13,17 +13,10 @@ use super::from::alias_parts;
 use super::scope::{Item, Level};
 use super::select::Target;
 use super::{NOWHERE, Walk, Walker, construct, inner, relation_property, unresolved};
-use crate::Use;
 use crate::catalog::{ColumnId, ForeignKey, Oid, Relation, RelationKind};
+use crate::{Use, Write, Writing};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Write {
-    Insert,
-    Update,
-    Delete,
-}
-
-type Returned = Option<Vec<Target>>;
+pub(crate) type Returned = Option<Vec<Target>>;
 
 impl<'a> Walker<'a> {
     pub(crate) fn insert(&mut self, stmt: &InsertStmt) -> Walk<Returned> {
@@ -65,7 +58,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Columns that an INSERT does not write itself: some of a list, any where there is no list.
-    fn left_out(&mut self, target: &Relation, cols: &[Node]) -> Walk<BTreeSet<i16>> {
+    pub(crate) fn left_out(&mut self, target: &Relation, cols: &[Node]) -> Walk<BTreeSet<i16>> {
         self.spend(cols.len() + target.columns.len())?;
         let named: BTreeSet<&str> = cols
             .iter()
@@ -93,10 +86,10 @@ impl<'a> Walker<'a> {
                 return self.value_rows(&source.values_lists);
             }
         }
-        let outside = std::mem::replace(&mut self.place, Use::Written);
+        let outside = std::mem::replace(&mut self.place, Use::Source);
         let outputs = self.select(source)?;
         self.place = outside;
-        outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Written, target.at))
+        outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Source, target.at))
     }
 
     fn value_rows(&mut self, rows: &[Node]) -> Walk<()> {
@@ -108,7 +101,7 @@ impl<'a> Walker<'a> {
     }
 
     /// A value on its way into a column: DEFAULT, or an expression.
-    fn assigned(&mut self, node: &Node) -> Walk<()> {
+    pub(crate) fn assigned(&mut self, node: &Node) -> Walk<()> {
         match inner(node)? {
             NodeEnum::SetToDefault(_) => {
                 self.facts.says_default = true;
@@ -119,7 +112,7 @@ impl<'a> Walker<'a> {
                 // Every column of (a, b) = ... carries the same source; it counts once.
                 if *colno > 1 { Ok(()) } else { self.multi_source(source) }
             }
-            _ => self.expr(node, Use::Written),
+            _ => self.expr(node, Use::Source),
         }
     }
 
@@ -127,11 +120,11 @@ impl<'a> Walker<'a> {
         let Some(source) = source else { return construct("SET (...) of this form", NOWHERE) };
         match inner(source)? {
             NodeEnum::RowExpr(row) => row.args.iter().try_for_each(|node| self.assigned(node)),
-            _ => self.expr(source, Use::Written),
+            _ => self.expr(source, Use::Source),
         }
     }
 
-    fn insert_columns(&mut self, target: &Relation, cols: &[Node]) -> Walk<()> {
+    pub(crate) fn insert_columns(&mut self, target: &Relation, cols: &[Node]) -> Walk<()> {
         if cols.is_empty() {
             let all: Vec<_> = target.columns.iter().map(|column| column.attribute).collect();
             return all.into_iter().try_for_each(|attribute| self.written(target, attribute, NOWHERE));
@@ -183,7 +176,7 @@ impl<'a> Walker<'a> {
         self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
-    fn set_list(&mut self, target: &Relation, list: &[Node]) -> Walk<()> {
+    pub(crate) fn set_list(&mut self, target: &Relation, list: &[Node]) -> Walk<()> {
         for node in list {
             match self.assignment_target(target, node)? {
                 Some(value) => self.assigned(value)?,
@@ -223,6 +216,14 @@ impl<'a> Walker<'a> {
 
     /// Resolves the relation written to and notes all that writing it touches.
     pub(crate) fn target(&mut self, table: &RangeVar, write: Write) -> Walk<&'a Relation> {
+        self.written_relation(table, &BTreeSet::from([write]), false)
+    }
+
+    pub(crate) fn merge_target(&mut self, table: &RangeVar, writes: &BTreeSet<Write>) -> Walk<&'a Relation> {
+        self.written_relation(table, writes, true)
+    }
+
+    fn written_relation(&mut self, table: &RangeVar, writes: &BTreeSet<Write>, by_merge: bool) -> Walk<&'a Relation> {
         let at = table.location;
         let hidden = table.schemaname.is_empty() && self.cte_in_sight(&table.relname, at)?.is_some();
         if hidden {
@@ -248,12 +249,15 @@ impl<'a> Walker<'a> {
             if facts.rules {
                 return relation_property(target, "has rules", at);
             }
-            if facts.triggers || facts.calls_user_code {
+            if facts.calls_user_code || writes.iter().any(|write| self.snapshot.fires(*member, *write)) {
                 self.facts.user_code = true;
             }
         }
         self.facts.writes.insert(target.oid);
-        self.foreign_keys(&members, write)?;
+        for write in writes {
+            self.facts.writing.insert(Writing { relation: target.oid, write: *write, by_merge });
+            self.foreign_keys(&members, *write)?;
+        }
         Ok(target)
     }
 
@@ -309,8 +313,8 @@ impl<'a> Walker<'a> {
         if updates {
             let at = *location;
             self.foreign_keys(&BTreeSet::from([target.oid]), Write::Update)?;
-            // The proposed row: its columns count as the target's own.
-            let excluded = Item::new(Some("excluded"), self.relation_columns(target));
+            self.facts.writing.insert(Writing { relation: target.oid, write: Write::Update, by_merge: false });
+            let excluded = self.proposed(target);
             self.items_mut().push(excluded);
             self.set_list(target, target_list)?;
             self.optional(where_clause, Use::Predicate)?;
@@ -363,9 +367,11 @@ impl<'a> Walker<'a> {
         }
         let mut members = self.snapshot.family(target.oid);
         members.insert(target.oid);
-        if members.iter().any(|member| self.snapshot.facts(*member).triggers) {
-            return relation_property(target, "has triggers, which may change what RETURNING gives back", NOWHERE);
-        }
+        let rewrites = |writing: &Writing| {
+            writing.relation == target.oid
+                && members.iter().any(|member| self.snapshot.rewrites_rows(*member, writing.write))
+        };
+        self.facts.rewritten |= self.facts.writing.iter().any(rewrites);
         let runs_code = |attribute| self.snapshot.default_runs_code(ColumnId { relation: target.oid, attribute });
         let filled = target.columns.iter().map(|column| column.attribute);
         if filled.filter(|at| self.facts.says_default || left_out.contains(at)).any(runs_code) {

@@ -56,7 +56,7 @@ impl Walker<'_> {
             (false, Some(names)) => names.into_iter().map(Rc::from).collect(),
             (false, None) => return construct("a USING list of this form", NOWHERE),
         };
-        let (merged, columns) = self.merge(&using, &l.columns, &r.columns, kind)?;
+        let (merged, columns) = self.merge_columns(&using, &l.columns, &r.columns, kind)?;
         if let Some(quals) = quals {
             items = self.among(items, |walker| walker.expr(quals, Use::Predicate))?;
         }
@@ -100,14 +100,20 @@ impl Walker<'_> {
     }
 
     /// Runs with these items, and no others of this level, in sight: the scope of ON.
-    fn among(&mut self, items: Vec<Item>, walk: impl FnOnce(&mut Self) -> Walk<()>) -> Walk<Vec<Item>> {
+    pub(crate) fn among(&mut self, items: Vec<Item>, walk: impl FnOnce(&mut Self) -> Walk<()>) -> Walk<Vec<Item>> {
         let outside = std::mem::replace(self.items_mut(), items);
         walk(self)?;
         Ok(std::mem::replace(self.items_mut(), outside))
     }
 
     /// Merged columns first, then the rest of both sides, as the server orders them.
-    fn merge(&mut self, using: &[Rc<str>], l: &Columns, r: &Columns, kind: Kind) -> Walk<(Vec<Named>, Vec<Named>)> {
+    fn merge_columns(
+        &mut self,
+        using: &[Rc<str>],
+        l: &Columns,
+        r: &Columns,
+        kind: Kind,
+    ) -> Walk<(Vec<Named>, Vec<Named>)> {
         let mut merged = Vec::with_capacity(using.len());
         if !using.is_empty() {
             self.operator(&["="], Operands::default(), NOWHERE)?;

@@ -17,6 +17,7 @@ pub(crate) mod flows;
 pub(crate) mod from;
 pub(crate) mod join;
 pub(crate) mod keys;
+pub(crate) mod merge;
 pub(crate) mod naming;
 pub(crate) mod scope;
 pub(crate) mod select;
@@ -30,7 +31,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{Notification, OpaqueReason, Use};
+use crate::{Notification, OpaqueReason, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -86,6 +87,8 @@ pub(crate) fn unresolved<T>(name: &str, at: i32) -> Walk<T> {
 pub(crate) struct Facts {
     pub(crate) reads: BTreeSet<Oid>,
     pub(crate) writes: BTreeSet<Oid>,
+    pub(crate) writing: BTreeSet<Writing>,
+    pub(crate) rewritten: bool,
     pub(crate) reaches: BTreeSet<Oid>,
     pub(crate) changes: BTreeSet<Oid>,
     /// Views named so far, in the order met; their definitions are analysed after the statement.

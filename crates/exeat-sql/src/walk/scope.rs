@@ -84,6 +84,15 @@ impl Columns {
         }
     }
 
+    /// The same columns, with nothing stored in those that `empty` says so of.
+    pub(crate) fn without_flows(&self, empty: impl Fn(ColumnId) -> bool) -> Rc<Self> {
+        let emptied = |value: &Value| match value.origin {
+            Origin::Column(id) if empty(id) => Value { of: value.of, ..Value::computed() },
+            Origin::Column(_) | Origin::None | Origin::Unknown => value.clone(),
+        };
+        Rc::new(Self::new(self.list.iter().map(|(name, value)| (name.clone(), emptied(value))).collect()))
+    }
+
     /// Whether every column is made from the same stored ones.
     pub(crate) fn same_flows(&self, other: &Self) -> bool {
         let how = |stream: &Stream| (stream.column, stream.how);

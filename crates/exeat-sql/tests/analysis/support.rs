@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use exeat_sql::{
     Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, Oid, Origin, PARSER_STACK_BYTES, ParseFailure,
-    QUERIES, Scope, Use, parse_and_analyse,
+    QUERIES, Scope, Use, Writing, parse_and_analyse,
 };
 
 /// A snapshot from rows captured by `examples/catalog_script.rs`.
@@ -98,6 +98,15 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
             writeln!(out, "{what}: {}", names.join(", ")).unwrap();
         }
     }
+    let kinds: Vec<_> = lineage.writing.iter().map(|writing| (writing.write, writing.by_merge)).collect();
+    let plain = kinds.iter().all(|(_, by_merge)| !by_merge) && kinds.len() == lineage.writes.len();
+    if !plain {
+        let does = |writing: &Writing| {
+            let by = if writing.by_merge { " by merge" } else { "" };
+            format!("{:?} {}{by}", writing.write, relation(writing.relation, snapshot)).to_lowercase()
+        };
+        writeln!(out, "does: {}", lineage.writing.iter().map(does).collect::<Vec<_>>().join(", ")).unwrap();
+    }
     for output in lineage.outputs.iter().flatten() {
         let origin = match &output.origin {
             Origin::Column(id) => column(*id, snapshot),
@@ -117,7 +126,7 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         };
         writeln!(out, "output: {} <- {origin}{from}", output.name.as_deref().unwrap_or("?")).unwrap();
     }
-    for how in [Use::Projected, Use::Derived, Use::Expression, Use::Predicate, Use::Key, Use::Written] {
+    for how in [Use::Projected, Use::Derived, Use::Expression, Use::Predicate, Use::Key, Use::Written, Use::Source] {
         let uses = lineage.uses.iter().filter(|known| known.how == how);
         let at = |at: Option<usize>| at.map_or(String::new(), |at| format!("@{at}"));
         let mut names: Vec<_> =
@@ -131,6 +140,7 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();
     }
     for (flag, set) in [
+        ("rewritten", lineage.rewritten),
         ("notifies", !lineage.notifies.is_empty()),
         ("large objects", lineage.large_objects),
         ("user code", lineage.user_code),
