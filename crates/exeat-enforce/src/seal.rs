@@ -1,16 +1,16 @@
 //! Which columns are sealed for one principal, on one catalog snapshot, under one policy.
-//! Labels bind by name here; the result is keyed by OID and attribute number, so nothing after this page
-//! looks at a name again to decide whether a value is sensitive.
+//! Labels match by name here, or by what they are bound to; the result is keyed by OID and attribute number, so
+//! nothing after this page looks at a name again to decide whether a value is sensitive.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use exeat_policy::{ColumnMask, Mask, Nulls, Policy, Principal, RelationName};
+use exeat_policy::{ColumnMask, Mask, Nulls, Policy, Principal, RelationName, UNCLASSIFIED};
 use exeat_sql::{CatalogSnapshot, ColumnId, Flow, Oid, Relation, RelationKind, ViewLineage};
-
 use exeat_wire::Format;
 
 use crate::builtin;
+use crate::drift::Drift;
 use crate::mask::{LabelKeys, MaskEncoder, MaskKeys, TypeKin};
 
 /// Label of a generated column that runs a user's code.
@@ -39,17 +39,25 @@ pub struct RelationSeal {
 }
 
 impl SealPlan {
-    pub fn compute(policy: &Policy, principal: &Principal, target: &str, snapshot: &CatalogSnapshot) -> Self {
+    /// `drift`: what follows from the database's bindings and baseline on this snapshot, under this policy.
+    pub fn compute(
+        policy: &Policy,
+        principal: &Principal,
+        target: &str,
+        snapshot: &CatalogSnapshot,
+        drift: &Drift,
+    ) -> Self {
         if !policy.masks_any(principal, target) {
             return Self::default();
         }
         let mut plan = Self::default();
+        let asked = Asked { policy, principal, target };
         for relation in snapshot.relations() {
             if matches!(relation.kind, RelationKind::CompositeType) {
                 continue;
             }
             let name = RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() };
-            let columns = sealed_columns(policy, principal, target, relation, &name);
+            let columns = sealed_columns(&asked, relation, &name, drift);
             if !columns.is_empty() {
                 plan.relations.insert(relation.oid, RelationSeal { name, columns });
             }
@@ -261,34 +269,58 @@ fn keep_strictest<K: Ord>(sealed: &mut BTreeMap<K, ColumnMask>, key: K, mask: &C
     stricter
 }
 
+/// What holds where both do.
+fn both(one: ColumnMask, other: ColumnMask) -> ColumnMask {
+    let (mask, nulls) = (one.mask.and(other.mask), one.nulls.max(other.nulls));
+    let named = if other.mask > one.mask { other } else { one };
+    ColumnMask { mask, nulls, ..named }
+}
+
 fn name_of(relation: &Relation, attribute: i16) -> Option<&str> {
     relation.columns.iter().find(|column| column.attribute == attribute).map(|column| column.name.as_str())
 }
 
+/// For whom, where and by which rules.
+struct Asked<'a> {
+    policy: &'a Policy,
+    principal: &'a Principal,
+    target: &'a str,
+}
+
+impl Asked<'_> {
+    fn mask(&self, relation: &RelationName, labels: &[String]) -> Option<ColumnMask> {
+        self.policy.column_mask(self.principal, self.target, relation, labels)
+    }
+}
+
 fn sealed_columns(
-    policy: &Policy,
-    principal: &Principal,
-    target: &str,
+    asked: &Asked<'_>,
     relation: &Relation,
     name: &RelationName,
+    drift: &Drift,
 ) -> BTreeMap<i16, ColumnMask> {
     let mut sealed = BTreeMap::new();
     for column in &relation.columns {
-        let labels: Vec<String> = policy
-            .labels(target)
-            .iter()
+        let id = ColumnId { relation: relation.oid, attribute: column.attribute };
+        let labels = asked.policy.labels(asked.target).iter();
+        let mut labels: Vec<String> = labels
             .filter(|label| label.matches(&name.schema, &name.name, &column.name))
             .map(|label| label.name().to_owned())
             .collect();
-        let by_label = if labels.is_empty() { None } else { policy.column_mask(principal, target, name, &labels) };
+        labels.extend(drift.bound(id).iter().map(|bound| bound.label.clone()));
+        if drift.is_unclassified(id) {
+            labels.push(UNCLASSIFIED.to_owned());
+        }
+        let by_name = if labels.is_empty() { None } else { asked.mask(name, &labels) };
+        let by_binding =
+            drift.bound(id).iter().filter_map(|bound| asked.mask(&bound.relation, std::slice::from_ref(&bound.label)));
+        let unclassified = drift.is_unclassified(id).then(|| ColumnMask::built_in(UNCLASSIFIED));
         // A value-bearing system column is sealed whatever the rules say, as long as anything is sealed at all:
         // statistics and statement texts carry values of the columns that are.
         let built_in = builtin::label(&name.schema, &name.name, &column.name).map(ColumnMask::built_in);
-        let strictest = match (by_label, built_in) {
-            (Some(labelled), Some(built_in)) if built_in.mask > labelled.mask => Some(built_in),
-            (labelled, built_in) => labelled.or(built_in),
-        };
-        if let Some(mask) = strictest {
+        // Of equally strict ones the first is named.
+        let masks = by_name.into_iter().chain(by_binding).chain(unclassified).chain(built_in);
+        if let Some(mask) = masks.reduce(both) {
             sealed.insert(column.attribute, mask);
         }
     }
@@ -361,7 +393,7 @@ rules:
             token_id: None,
             instance: Default::default(),
         };
-        SealPlan::compute(&policy, &principal, "shop", &snapshot)
+        SealPlan::compute(&policy, &principal, "shop", &snapshot, &Drift::default())
     }
 
     fn sealed(plan: &SealPlan, relation: u32, attribute: i16) -> Option<(&str, Mask, &str)> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::decision::Capability;
 use crate::document::{Diagnostics, Span, closest};
-use crate::label::Label;
+use crate::label::{Label, UNCLASSIFIED};
 use crate::load::{Draft, MaskMention, POLICY_RULES_MAX};
 use crate::policy::Policy;
 use crate::rule::{Effects, LabelMask, Rule};
@@ -94,6 +94,10 @@ fn check_masks(mention: &MaskMention, labels: &BTreeMap<String, Vec<Label>>, dia
     let known: Vec<&Label> =
         labels.iter().filter(|(target, _)| is_for(target)).flat_map(|(_, labels)| labels).collect();
     for entry in &mention.masks {
+        // No column carries it by name, and any may come to carry it.
+        if entry.label == UNCLASSIFIED && !known.is_empty() {
+            continue;
+        }
         let mut named = known.iter().filter(|label| label.name == entry.label).peekable();
         if named.peek().is_none() {
             let help = match closest(&entry.label, known.iter().map(|label| label.name.as_str())) {

@@ -3,6 +3,9 @@
 use crate::document::Span;
 use crate::pattern::ColumnPattern;
 
+/// The implicit label of columns that nobody has accepted yet; it cannot be attached by hand.
+pub const UNCLASSIFIED: &str = "unclassified";
+
 /// One label of one target.
 #[derive(Debug, Clone)]
 pub struct Label {
@@ -19,6 +22,10 @@ impl Label {
     /// Does a column of this name carry the label?
     pub fn matches(&self, schema: &str, table: &str, column: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(schema, table, column))
+    }
+
+    pub fn patterns(&self) -> impl Iterator<Item = &ColumnPattern> {
+        self.patterns.iter()
     }
 
     /// Where it is written.

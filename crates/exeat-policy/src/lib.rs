@@ -16,7 +16,7 @@ pub mod selftest;
 mod who;
 
 pub use decision::{Access, AccessRequest, Capability, Decision, Effect, Preset, Reach, Reason, RelationName};
-pub use label::Label;
+pub use label::{Label, UNCLASSIFIED};
 pub use mask::{ColumnMask, Generalize, Mask, Nulls, Period};
 pub use policy::{Policy, PolicyContext};
 pub use principal::{Principal, PrincipalKind};

@@ -10,7 +10,7 @@ use self::masks::read_masks;
 use crate::check;
 use crate::decision::Capability;
 use crate::document::{Diagnostics, Document, Entry, MappingReader, Node, Span, Value, closest};
-use crate::label::Label;
+use crate::label::{Label, UNCLASSIFIED};
 use crate::pattern::{ColumnPattern, PatternError, RelationPattern};
 use crate::policy::{Policy, PolicyContext};
 use crate::principal::PrincipalKind;
@@ -27,9 +27,6 @@ pub const POLICY_RULES_MAX: usize = 1000;
 /// Longest rule id, label or reason in bytes: they travel in refusals and in every record.
 const NAME_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 500;
-
-/// The implicit label of drifted columns; it cannot be attached by hand.
-const RESERVED_LABEL: &str = "unclassified";
 
 const RULE_KEYS_UNSUPPORTED: &[&str] = &[
     "hold",
@@ -162,7 +159,7 @@ fn read_labels(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) {
 
 fn read_label(entry: &Entry, known: &[Label], diags: &mut Diagnostics) -> Option<Label> {
     check_name("label", &entry.key, &entry.key_span, diags)?;
-    if entry.key == RESERVED_LABEL {
+    if entry.key == UNCLASSIFIED {
         diags.error(&entry.key_span, "label `unclassified` is reserved for columns without a label");
         return None;
     }

@@ -4,6 +4,8 @@
 //! differently (capitals without quotes, `*` inside a part, names longer than PostgreSQL keeps) is refused here.
 //! Never resolves a name: matching is by the names of a catalog that has already folded them.
 
+use std::fmt;
+
 use crate::decision::RelationName;
 
 /// PostgreSQL cuts identifiers to this many bytes (NAMEDATALEN - 1).
@@ -94,6 +96,25 @@ impl ColumnPattern {
 
     pub fn relation(&self) -> &RelationPattern {
         &self.relation
+    }
+}
+
+/// As it could be written in a policy.
+impl fmt::Display for ColumnPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.relation.schema, self.relation.relation, self.column)
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Any => f.write_str("*"),
+            Part::Name(name) if name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') => {
+                f.write_str(name)
+            }
+            Part::Name(name) => write!(f, "\"{}\"", name.replace('"', "\"\"")),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decision::{Access, AccessRequest, Capability, Decision, Effect, Reason, RelationName};
 use crate::document::Diagnostics;
-use crate::label::Label;
+use crate::label::{Label, UNCLASSIFIED};
 use crate::mask::ColumnMask;
 use crate::principal::Principal;
 use crate::rule::Rule;
@@ -109,7 +109,7 @@ impl Policy {
         self.rules.iter().any(|rule| {
             rule.masks(principal, target, &self.default_issuer)
                 .iter()
-                .any(|entry| labels.iter().any(|label| label.name() == entry.label))
+                .any(|entry| labels.iter().any(|label| entry.label == label.name() || entry.label == UNCLASSIFIED))
         })
     }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
 use exeat_policy::Policy;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
 use exeat_store::record::Recorder;
+use exeat_store::state::State;
 /// The least that `large_messages_bytes` may be: room for one message.
 pub use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX as LARGE_MESSAGES_BYTES_MIN;
 use tokio::sync::{oneshot, watch};
@@ -118,6 +120,8 @@ pub struct Target {
     pub statement_timeout: Option<Duration>,
     pub allow_newer_server: bool,
     pub allow_privileged_login: bool,
+    /// What becomes of relations that nobody has accepted yet.
+    pub unclassified: Unclassified,
     /// NOTIFY channels whose notifications pass to every session.
     pub channels: Vec<String>,
 }
@@ -151,6 +155,7 @@ pub type Analyser = Arc<dyn Fn(AnalyseRequest) -> oneshot::Receiver<AnalyseResul
 pub struct Dependencies {
     pub policy: Arc<ArcSwap<LoadedPolicy>>,
     pub recorder: Arc<Recorder>,
+    pub state: State,
     pub analyser: Analyser,
     pub verifier: Arc<Verifier>,
     pub threads: SessionThreads,

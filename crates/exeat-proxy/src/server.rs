@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use exeat_enforce::drift::Drift;
 use exeat_wire::Fields;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +19,7 @@ use crate::large_messages::LargeMessages;
 use crate::limits::{Failures, Lobby, LobbyPlace, Sessions};
 use crate::postgres::cancel::CancelKeys;
 use crate::postgres::catalog::Catalogs;
+use crate::postgres::drift::Keeper;
 use crate::postgres::{login, session, startup, stream};
 use crate::tls::ServerTls;
 use crate::upstream::{CatalogConnection, UpstreamError};
@@ -86,6 +88,8 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
     let shutdown = dependencies.shutdown.clone();
     let certificates = tls.clone().map(|tls| tokio::spawn(tls.watch(shutdown.clone())));
     let targets = config.targets.iter().map(|(name, target)| (name.clone(), Arc::new(target.clone()))).collect();
+    let keeper = Keeper { state: dependencies.state.clone(), recorder: Arc::clone(&dependencies.recorder) };
+    let catalogs = Catalogs::new(keeper);
     let shared = Arc::new(Shared {
         failures: Failures::new(config.listen.limits.failed_logins_per_minute),
         sessions: Sessions::new(config.listen.limits),
@@ -95,7 +99,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
         targets,
         dependencies,
         tls,
-        catalogs: Catalogs::default(),
+        catalogs,
         cancel_keys: Arc::default(),
     });
     let workers = Workers::start(shared.dependencies.threads).map_err(ServeError::Threads)?;
@@ -109,6 +113,14 @@ pub struct TargetStatus {
     pub name: String,
     /// `Err` says what is wrong in words that may be shown on the console listener.
     pub state: Result<(), String>,
+}
+
+/// What one database has become since it was accepted.
+#[derive(Debug, Clone)]
+pub struct DatabaseDrift {
+    pub target: String,
+    pub database: String,
+    pub drift: Arc<Drift>,
 }
 
 /// Counts wrong tokens shown at other doors together with those of this one.
@@ -128,6 +140,12 @@ impl Guesses {
 impl Server {
     pub fn guesses(&self) -> Guesses {
         Guesses(Arc::clone(&self.shared))
+    }
+
+    /// What has drifted, as sessions saw it last.
+    pub fn drift(&self) -> Vec<DatabaseDrift> {
+        let seen = self.shared.catalogs.drift().into_iter();
+        seen.map(|(target, database, drift)| DatabaseDrift { target, database, drift }).collect()
     }
 
     /// Logs in to every target's database as its last login, the one without conditions where there is one.

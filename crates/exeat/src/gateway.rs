@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use exeat_console::{ConsoleError, StatusFn};
+use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
 use exeat_proxy::auth::{Handles, IssueError};
 use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
@@ -18,6 +19,7 @@ use exeat_proxy::upstream::TlsMode;
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
 use exeat_store::record::{ConfigChange, PolicyChange, Recorder, RecorderConfig};
+use exeat_store::state::{State, StateError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -49,6 +51,8 @@ pub(crate) enum StartError {
     Pool(#[from] PoolError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("could not listen on {address} (listen.console): {source}; choose another address or stop what holds it")]
     Console { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
@@ -78,14 +82,16 @@ impl Gateway {
         warn_of_what_is_off(&config);
         let analyser = pool::start()?;
         let loaded = load_policy(&config, &analyser).await?;
-        let keys = KeySet::open(&config.keys, &config.data_dir)?;
+        let keys = Arc::new(KeySet::open(&config.keys, &config.data_dir)?);
         let mask_keys = Arc::new(MaskKeys::new(keys.mask_root()));
         let recorder_config = RecorderConfig {
             data_dir: config.data_dir.clone(),
             gateway: config.name.clone(),
             durability: config.durability,
         };
-        let recorder = Arc::new(Recorder::open(&recorder_config, keys)?);
+        let recorder = Arc::new(Recorder::open(&recorder_config, Arc::clone(&keys))?);
+        // Behind the record: that has taken the folder for this process and checked the keys.
+        let state = State::open(&config.data_dir, &keys, config.durability).await?;
         record_start(&recorder, &loaded, &config)?;
         let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
         let console = bind_console(config.console).await?;
@@ -97,6 +103,7 @@ impl Gateway {
         let dependencies = Dependencies {
             policy: Arc::clone(&policy),
             recorder: Arc::clone(&recorder),
+            state: state.clone(),
             analyser: Arc::clone(&analyser),
             verifier: Arc::clone(&verifier),
             threads: pool::session_threads(config.proxy.listen.threads),
@@ -128,7 +135,7 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
-        tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), shutdown.clone()));
+        tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), state, shutdown.clone()));
         tasks.spawn(heartbeat(recorder, shutdown.clone()));
         let (console, console_task) = console
             .map(|(listener, address)| {
@@ -201,6 +208,16 @@ fn warn_of_what_is_off(config: &Config) {
     for target in config.proxy.targets.values() {
         if target.upstream.mode() == TlsMode::Off {
             tracing::warn!(name = target.name, "the target is reached without TLS, on loopback only");
+        }
+        match target.unclassified {
+            Unclassified::Seal => {}
+            Unclassified::Detect => tracing::warn!(
+                name = target.name,
+                "this version has no detectors: `unclassified: detect` seals relations that are not accepted, as `seal` does"
+            ),
+            Unclassified::Allow => {
+                tracing::warn!(name = target.name, "relations of the target that are not accepted are not sealed");
+            }
         }
         if target.allow_privileged_login {
             tracing::warn!(name = target.name, "the target accepts privileged logins");

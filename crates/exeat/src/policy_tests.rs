@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use exeat_enforce::drift::Drift;
 use exeat_enforce::evaluate::{Evaluation, SessionFacts, evaluate};
 use exeat_enforce::plan::{Outputs, StatementPlan};
 use exeat_enforce::refusal::Refusal;
@@ -90,7 +91,7 @@ async fn run_one(policy: &Policy, test: &PolicyTest, catalog: &TargetCatalog, an
         principal: Arc::new(test.principal.clone()),
         target: test.target.clone(),
         snapshot: Arc::clone(&catalog.snapshot),
-        seals: Arc::new(SealPlan::compute(policy, &test.principal, &test.target, &catalog.snapshot)),
+        seals: Arc::new(SealPlan::compute(policy, &test.principal, &test.target, &catalog.snapshot, &Drift::default())),
     };
     compare(&test.expect, &evaluate(&facts, policy, &test.statement, &analysis))
 }

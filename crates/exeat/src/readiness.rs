@@ -10,8 +10,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use exeat_console::{Check, CheckState, Readiness};
 use exeat_proxy::identity::Verifier;
-use exeat_proxy::server::{Server, TargetStatus};
+use exeat_proxy::server::{DatabaseDrift, Server, TargetStatus};
 use exeat_store::record::Recorder;
+use exeat_store::state::State;
 use tokio::sync::watch;
 
 /// A target that is down is looked for often, one that is up seldom: each look is a login.
@@ -25,6 +26,9 @@ pub(crate) struct Health {
     verifier: Arc<Verifier>,
     policy_problem: Arc<ArcSwap<Option<String>>>,
     record_problem: ArcSwap<Option<String>>,
+    state_problem: ArcSwap<Option<String>>,
+    /// What sessions saw last.
+    drift: ArcSwap<Vec<DatabaseDrift>>,
     /// `None` before the first look.
     targets: ArcSwap<Option<Vec<TargetStatus>>>,
     stopping: AtomicBool,
@@ -36,6 +40,8 @@ impl Health {
             verifier,
             policy_problem,
             record_problem: ArcSwap::default(),
+            state_problem: ArcSwap::default(),
+            drift: ArcSwap::default(),
             targets: ArcSwap::default(),
             stopping: AtomicBool::new(false),
         }
@@ -51,8 +57,9 @@ impl Health {
             true => Check::failed("listener", "shutting down"),
             false => Check::ok("listener"),
         };
-        let mut checks = vec![listener, self.identity(), self.policy(), self.record()];
+        let mut checks = vec![listener, self.identity(), self.policy(), self.record(), self.state()];
         checks.extend(targets(self.targets.load().as_ref().as_deref()));
+        checks.extend(drift(&self.drift.load()));
         Readiness { checks }
     }
 
@@ -93,16 +100,26 @@ impl Health {
         }
     }
 
+    fn state(&self) -> Check {
+        match self.state_problem.load().as_ref() {
+            None => Check::ok("state"),
+            Some(problem) => Check::failed("state", problem.clone()),
+        }
+    }
+
     /// Looks until `shutdown` turns true.
     pub(crate) async fn follow(
         self: Arc<Self>,
         server: Arc<Server>,
         recorder: Arc<Recorder>,
+        state: State,
         mut shutdown: watch::Receiver<bool>,
     ) {
         let mut until_targets = Duration::ZERO;
         loop {
             self.look_at_record(&recorder);
+            self.look_at_state(&state).await;
+            self.drift.store(Arc::new(server.drift()));
             if until_targets.is_zero() {
                 let found = server.probe_targets().await;
                 let down = found.iter().any(|target| target.state.is_err());
@@ -117,6 +134,15 @@ impl Health {
         }
     }
 
+    async fn look_at_state(&self, state: &State) {
+        let problem = state.health().await.err();
+        if let Some(error) = &problem {
+            tracing::error!(error = exeat_store::chain(error), "the state store cannot be written");
+        }
+        self.state_problem
+            .store(Arc::new(problem.map(|_| "the state store cannot be written; see the log".to_owned())));
+    }
+
     fn look_at_record(&self, recorder: &Recorder) {
         let problem = recorder.health().err();
         if let Some(error) = &problem {
@@ -124,6 +150,27 @@ impl Health {
         }
         self.record_problem.store(Arc::new(problem.map(|_| "the record cannot be written; see the log".to_owned())));
     }
+}
+
+/// As many as fit a probe's answer; `exeat discover` shows them all.
+const FINDINGS_SHOWN: usize = 3;
+
+/// A database that has drifted is served all the same: what nobody has accepted is sealed.
+fn drift(databases: &[DatabaseDrift]) -> Vec<Check> {
+    databases
+        .iter()
+        .map(|seen| {
+            let name = format!("drift {}/{}", seen.target, seen.database);
+            let count = seen.drift.findings().count();
+            if count == 0 {
+                return Check::ok(name);
+            }
+            let shown: Vec<String> = seen.drift.findings().take(FINDINGS_SHOWN).map(ToString::to_string).collect();
+            let more =
+                if count > FINDINGS_SHOWN { format!("; {} more", count - FINDINGS_SHOWN) } else { String::new() };
+            Check::degraded(name, format!("{}{more}", shown.join("; ")))
+        })
+        .collect()
 }
 
 fn targets(found: Option<&[TargetStatus]>) -> Vec<Check> {

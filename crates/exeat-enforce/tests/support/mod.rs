@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use exeat_enforce::drift::Drift;
 use exeat_enforce::evaluate::SessionFacts;
 use exeat_enforce::seal::SealPlan;
 use exeat_policy::{Policy, PolicyContext, Principal, PrincipalKind};
@@ -62,7 +63,7 @@ pub(crate) fn principal(words: &str) -> Principal {
 
 /// As the session makes them.
 pub(crate) fn session(snapshot: &Arc<CatalogSnapshot>, policy: &Policy, principal: Principal) -> SessionFacts {
-    let seals = SealPlan::compute(policy, &principal, TARGET, snapshot);
+    let seals = SealPlan::compute(policy, &principal, TARGET, snapshot, &Drift::default());
     SessionFacts {
         principal: Arc::new(principal),
         target: TARGET.to_owned(),

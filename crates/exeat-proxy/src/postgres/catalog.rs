@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use exeat_enforce::drift::Drift;
 use exeat_sql::catalog::{FINGERPRINT_QUERY, QUERIES};
 use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::config::{AnalyseRequest, Analyser, Target};
+use super::drift::{DriftError, Judged, Keeper, Seen};
+use crate::config::{AnalyseRequest, Analyser, LoadedPolicy, Target};
 use crate::upstream::{CatalogConnection, LoginConfig, UpstreamError};
 
 /// Analyses kept per database. Texts are bounded by `CACHED_STATEMENT_BYTES_MAX`, so this is at most 64 MiB of text
@@ -36,12 +38,16 @@ pub(crate) enum CatalogUnavailable {
     JustFailed,
     #[error("the catalog connection reached database {found} where the session is in {expected}")]
     OtherDatabase { expected: u32, found: u32 },
+    #[error("what is known of the database cannot be told")]
+    Known(#[from] DriftError),
 }
 
 /// All databases known to the data plane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Catalogs {
     databases: Mutex<HashMap<DatabaseKey, Weak<DatabaseCatalog>>>,
+    keeper: Keeper,
+    seen: Arc<Seen>,
 }
 
 /// The OID is what sessions are in; the name is what a catalog connection asks for, and a database may get another.
@@ -53,6 +59,15 @@ struct DatabaseKey {
 }
 
 impl Catalogs {
+    pub(crate) fn new(keeper: Keeper) -> Self {
+        Self { databases: Mutex::default(), keeper, seen: Arc::default() }
+    }
+
+    /// What was last seen of every database, by target and name.
+    pub(crate) fn drift(&self) -> Vec<(String, String, Arc<Drift>)> {
+        self.seen.all()
+    }
+
     /// The catalog of the database a session is in. `login` is the session's own: the catalog connection uses the
     /// login of the session that opened it.
     pub(crate) fn database(
@@ -76,6 +91,9 @@ impl Catalogs {
             asked: AtomicBool::new(true),
             connection: AsyncMutex::new(Reader { connection: None, version: 0, failed_at: None }),
             analyses: Cache::new(ANALYSES_MAX),
+            keeper: self.keeper.clone(),
+            seen: Arc::clone(&self.seen),
+            judged: ArcSwapOption::empty(),
         });
         databases.insert(key, Arc::downgrade(&catalog));
         tokio::spawn(poll(Arc::downgrade(&catalog), target.catalog_bound));
@@ -114,6 +132,9 @@ pub(crate) struct DatabaseCatalog {
     /// Single flight: whoever holds it reads for all.
     connection: AsyncMutex<Reader>,
     analyses: Cache<AnalysisKey, Arc<MessageAnalysis>>,
+    keeper: Keeper,
+    seen: Arc<Seen>,
+    judged: ArcSwapOption<Judged>,
 }
 
 impl Drop for DatabaseCatalog {
@@ -215,6 +236,28 @@ impl DatabaseCatalog {
         }
         self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
         Ok(snapshot)
+    }
+
+    /// Moves when what was accepted of any database does.
+    pub(crate) fn revision(&self) -> u64 {
+        self.keeper.state.revision()
+    }
+
+    /// What follows from the database's bindings and baseline. Takes them where there are none yet.
+    pub(crate) async fn drift(
+        &self,
+        policy: &LoadedPolicy,
+        snapshot: &CatalogSnapshot,
+    ) -> Result<Arc<Drift>, CatalogUnavailable> {
+        let before = self.judged.load_full();
+        if let Some(judged) = before.as_ref().filter(|judged| judged.is_of(snapshot, policy, &self.keeper.state)) {
+            return Ok(Arc::clone(&judged.drift));
+        }
+        let judged = self.keeper.judge(&self.target, snapshot, policy, before.as_deref()).await?;
+        let drift = Arc::clone(&judged.drift);
+        self.seen.note(&self.target.name, snapshot.database_name(), &drift);
+        self.judged.store(Some(Arc::new(judged)));
+        Ok(drift)
     }
 
     /// Analysis of a text, from the cache or from the parser pool. `None`: the pool gave no answer.

@@ -126,6 +126,7 @@ mod tests {
             statement_timeout: None,
             allow_newer_server: false,
             allow_privileged_login: false,
+            unclassified: Default::default(),
             channels: Vec::new(),
         };
         entries.iter().map(|entry| (entry.0.to_owned(), Arc::new(target(entry)))).collect()

@@ -84,7 +84,9 @@ impl Session {
             if !self.means_the_same(&analysed, &now).await {
                 return Err(SessionEnd::CatalogMoved);
             }
-            self.picture.catalog_moved(Arc::clone(&now));
+            if self.catalog_moved(Arc::clone(&now)).await.is_none() {
+                return Err(SessionEnd::CatalogMoved);
+            }
         }
         if let Some(gate) = self.front_gate_mut() {
             gate.analysed.catalog = now.version();
@@ -140,15 +142,16 @@ impl Session {
         let Some(database) = &self.picture.database else { return false };
         let analyser = &self.shared.dependencies.analyser;
         match database.analyse(analyser, now, &analysed.scope, permit.sql()).await {
-            Some(Ok(again)) => again == *before && self.decides_the_same(permit, &again, now),
+            Some(Ok(again)) => again == *before && self.decides_the_same(permit, &again, now).await,
             Some(Err(_)) | None => false,
         }
     }
 
-    fn decides_the_same(&self, permit: &Permit, analysis: &MessageAnalysis, now: &Arc<CatalogSnapshot>) -> bool {
+    async fn decides_the_same(&self, permit: &Permit, analysis: &MessageAnalysis, now: &Arc<CatalogSnapshot>) -> bool {
         let facts = &self.picture.facts;
         let policy = &self.picture.policy.policy;
-        let seals = SealPlan::compute(policy, &facts.principal, &facts.target, now);
+        let Some(drift) = self.drift(&self.picture.policy, now).await else { return false };
+        let seals = SealPlan::compute(policy, &facts.principal, &facts.target, now, &drift);
         if seals.is_empty() != facts.seals.is_empty() {
             return false;
         }

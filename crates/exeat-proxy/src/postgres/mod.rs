@@ -9,6 +9,7 @@ pub(crate) mod catalog;
 mod copy;
 mod departure;
 pub(crate) mod destination;
+pub(crate) mod drift;
 mod due;
 mod finish;
 mod function;

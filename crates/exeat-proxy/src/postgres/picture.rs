@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use exeat_enforce::drift::Drift;
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate, evaluate_with};
 use exeat_enforce::mask::MaskKeys;
 use exeat_enforce::plan::StateEffect;
@@ -46,6 +47,8 @@ pub(crate) struct Picture {
     /// A setting the state depends on was changed in the open transaction: its end may take it back.
     pub(crate) moved: bool,
     pub(crate) catalog_changed: bool,
+    /// Of what was accepted of the database, as the seals know it.
+    revision: u64,
     evaluated: HashMap<Arc<str>, (Arc<MessageAnalysis>, Evaluation)>,
 }
 
@@ -110,23 +113,18 @@ impl Picture {
             stale: true,
             moved: false,
             catalog_changed: false,
+            revision: 0,
             evaluated: HashMap::new(),
         }
     }
 
     /// A new policy or catalog: seals are computed again, nothing evaluated before counts.
-    fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>) {
-        let seals = SealPlan::compute(&policy.policy, &self.facts.principal, &self.facts.target, &snapshot);
+    fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>, drift: &Drift) {
+        let seals = SealPlan::compute(&policy.policy, &self.facts.principal, &self.facts.target, &snapshot, drift);
         self.facts.snapshot = snapshot;
         self.facts.seals = Arc::new(seals.with_keys(&self.mask_keys, &self.facts.target));
         self.policy = policy;
         self.evaluated.clear();
-    }
-
-    /// The catalog moved while a statement ran that means the same all the same.
-    pub(crate) fn catalog_moved(&mut self, snapshot: Arc<CatalogSnapshot>) {
-        self.renew(Arc::clone(&self.policy), snapshot);
-        self.stale = true;
     }
 
     fn remember(&mut self, sql: &str, analysis: Arc<MessageAnalysis>, evaluation: &Evaluation) {
@@ -280,6 +278,26 @@ impl Session {
         Ok((analysis, evaluation))
     }
 
+    /// The catalog moved while a statement ran that means the same all the same. `None`: what follows cannot be told.
+    pub(crate) async fn catalog_moved(&mut self, snapshot: Arc<CatalogSnapshot>) -> Option<()> {
+        let policy = Arc::clone(&self.picture.policy);
+        let drift = self.drift(&policy, &snapshot).await?;
+        self.picture.renew(policy, snapshot, &drift);
+        self.picture.stale = true;
+        Some(())
+    }
+
+    /// What follows from what is known of the database. `None`: it cannot be told, which the log says.
+    pub(crate) async fn drift(&self, policy: &LoadedPolicy, snapshot: &CatalogSnapshot) -> Option<Arc<Drift>> {
+        let database = self.picture.database.as_ref()?;
+        let drift = database.drift(policy, snapshot).await;
+        drift
+            .inspect_err(|problem| {
+                tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(problem), "statements are refused");
+            })
+            .ok()
+    }
+
     /// Brings policy, catalog and session state up to date.
     pub(crate) async fn renew_picture(&mut self, failed_block: bool) -> Result<Renewed, SessionEnd> {
         let Some(snapshot) = self.renew_snapshot().await? else {
@@ -287,9 +305,15 @@ impl Session {
         };
         let catalog_moved = snapshot.version() != self.picture.facts.snapshot.version();
         let policy_moved = self.shared.dependencies.policy.load().generation != self.picture.policy.generation;
-        if policy_moved || catalog_moved {
+        // Before it is read: what is accepted meanwhile is seen next time.
+        let revision = self.picture.database.as_ref().map_or(0, |database| database.revision());
+        if policy_moved || catalog_moved || revision != self.picture.revision {
             let policy = self.shared.dependencies.policy.load_full();
-            self.picture.renew(policy, snapshot);
+            let Some(drift) = self.drift(&policy, &snapshot).await else {
+                return Ok(Renewed::Refuse(Refusal::not_enforceable("what is known of the database cannot be read")));
+            };
+            self.picture.renew(policy, snapshot, &drift);
+            self.picture.revision = revision;
             // A schema that was made, dropped, renamed or granted changes what the path means without any SET.
             self.picture.stale |= catalog_moved;
         }

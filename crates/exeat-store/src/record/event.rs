@@ -84,6 +84,46 @@ pub enum HandleEvent<'a> {
     Revoked,
 }
 
+/// Who changed something by hand, and how they came.
+#[derive(Debug, Clone, Copy)]
+pub struct Requester<'a> {
+    pub principal: &'a Principal,
+    /// Address and port the request came from.
+    pub source: &'a str,
+    /// What the request was made with.
+    pub token: TokenRef<'a>,
+}
+
+/// What is known of a database has changed.
+#[derive(Debug, Clone, Copy)]
+pub struct BaselineChange<'a> {
+    pub what: BaselineEvent,
+    pub target: &'a str,
+    pub database: &'a str,
+    /// In the baseline now; 0 where it did not change.
+    pub relations: usize,
+    /// Now; of `Bound` only those that are new.
+    pub bindings: usize,
+    /// `None`: the first session there, or a label that is new in the policy.
+    pub by: Option<Requester<'a>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BaselineEvent {
+    Taken,
+    Bound,
+    Accepted,
+}
+
+/// Counters were set back. What is `None` was any.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitReset<'a> {
+    pub principal: Option<&'a str>,
+    pub target: Option<&'a str>,
+    pub label: Option<&'a str>,
+    pub by: Requester<'a>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Simple,

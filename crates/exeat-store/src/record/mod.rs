@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use event::{
-    AuthFailure, ConfigChange, Decision, HandleChange, HandleEvent, MaskedColumn, Outcome, OutcomeResult, Parameter,
-    PolicyChange, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
+    AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, LimitReset,
+    MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef, Protocol, Requester, SessionStart,
+    Statement, TokenRef,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
@@ -158,6 +159,42 @@ impl Recorder {
         self.shared.write(&entry)
     }
 
+    /// What labels are bound to, or what was accepted of a database.
+    pub fn baseline_changed(&self, change: &BaselineChange<'_>) -> Result<(), StoreError> {
+        let kind = match change.what {
+            BaselineEvent::Taken => "baseline.taken",
+            BaselineEvent::Bound => "baseline.bound",
+            BaselineEvent::Accepted => "baseline.accepted",
+        };
+        let mut entry = self.shared.entry(kind, None, |body| {
+            body.number("bindings", u64::try_from(change.bindings).unwrap_or(u64::MAX));
+            body.text("database", change.database);
+            body.number("relations", u64::try_from(change.relations).unwrap_or(u64::MAX));
+            session::token(body, change.by.map(|by| by.token));
+        });
+        requested(&mut entry, change.by);
+        json::fragment(&mut entry.middle, |line| {
+            line.optional("source", change.by.map(|by| by.source));
+            line.text("target", change.target);
+        });
+        self.shared.write(&entry)
+    }
+
+    /// Before anything is forgotten.
+    pub fn limits_reset(&self, reset: &LimitReset<'_>) -> Result<(), StoreError> {
+        let mut entry = self.shared.entry("limit.reset", None, |body| {
+            body.optional("label", reset.label);
+            body.optional("of", reset.principal);
+            session::token(body, Some(reset.by.token));
+        });
+        requested(&mut entry, Some(reset.by));
+        json::fragment(&mut entry.middle, |line| {
+            line.text("source", reset.by.source);
+            line.optional("target", reset.target);
+        });
+        self.shared.write(&entry)
+    }
+
     /// A sign of life, so that silence is evidence. The caller keeps the time.
     pub fn heartbeat(&self) -> Result<(), StoreError> {
         let appended = self.shared.journal.heartbeat()?;
@@ -168,6 +205,12 @@ impl Recorder {
     /// ready again without anybody's help.
     pub fn health(&self) -> Result<(), StoreError> {
         self.shared.journal.health()
+    }
+}
+
+fn requested(entry: &mut Entry, by: Option<Requester<'_>>) {
+    if let Some(by) = by {
+        entry.head.extend_from_slice(&session::render_principal(by.principal).0);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use exeat_enforce::drift::Unclassified;
 use exeat_proxy::config::{Databases, Keepalive, Listen, ListenAuth, ListenTls, Target};
 use exeat_proxy::identity::{Algorithm, IssuerConfig, JwksSource};
 use exeat_proxy::upstream::LoginConfig;
@@ -108,6 +109,11 @@ fn show_target(target: &Target) -> Value {
         "catalog": {"bounded": milliseconds(target.catalog_bound)},
         "allow_newer_server": target.allow_newer_server,
         "allow_privileged_login": target.allow_privileged_login,
+        "unclassified": match target.unclassified {
+            Unclassified::Seal => "seal",
+            Unclassified::Detect => "detect",
+            Unclassified::Allow => "allow",
+        },
         "channels": target.channels,
     }})
 }

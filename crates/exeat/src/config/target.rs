@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use exeat_enforce::drift::Unclassified;
 use exeat_policy::document::{Entry, MappingReader, Node, Value};
 use exeat_proxy::config::{Databases, Target};
 use exeat_proxy::tls::ClientCertificate;
@@ -15,11 +16,13 @@ use super::Reading;
 use super::identity::optional;
 
 const TARGET_KEYS_UNSUPPORTED: &[&str] = &["http"];
-const POSTGRES_KEYS_UNSUPPORTED: &[&str] =
-    &["held_max", "mode", "unclassified", "trust", "declassify", "hide", "sealed_originals"];
+const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["held_max", "mode", "trust", "declassify", "hide", "sealed_originals"];
 
 const TLS_MODES: &[(&str, TlsMode)] =
     &[("verify-full", TlsMode::VerifyFull), ("require", TlsMode::Require), ("off", TlsMode::Off)];
+
+const UNCLASSIFIED: &[(&str, Unclassified)] =
+    &[("seal", Unclassified::Seal), ("detect", Unclassified::Detect), ("allow", Unclassified::Allow)];
 
 const LOGIN_AUTH: &[(&str, LoginAuth)] = &[
     ("scram", LoginAuth::Scram),
@@ -88,6 +91,10 @@ impl Reading<'_> {
         let statement_timeout = self.optional_duration(&mut reader, "statement_timeout", STATEMENT_TIMEOUT);
         let allow_newer_server = self.switch(&mut reader, "allow_newer_server");
         let allow_privileged_login = self.switch(&mut reader, "allow_privileged_login");
+        let unclassified = match reader.optional("unclassified") {
+            None => Some(Unclassified::default()),
+            Some(node) => node.one_of(UNCLASSIFIED, &mut self.diags),
+        };
         let channels = match reader.optional("channels") {
             None => Some(Vec::new()),
             Some(node) => node.as_strings(&mut self.diags),
@@ -103,6 +110,7 @@ impl Reading<'_> {
             statement_timeout: statement_timeout?,
             allow_newer_server: allow_newer_server?,
             allow_privileged_login: allow_privileged_login?,
+            unclassified: unclassified?,
             channels: channels?,
         })
     }
