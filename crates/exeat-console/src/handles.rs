@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::server::Peer;
 
 /// A wish has three short members.
-const BODY_BYTES_MAX: usize = 4096;
+pub(crate) const BODY_BYTES_MAX: usize = 4096;
 
 /// An answer that takes a moment: the issuer's keys may have to be fetched.
 pub type Reply<T> = Pin<Box<dyn Future<Output = Result<T, DeskError>> + Send>>;
@@ -59,8 +59,13 @@ pub struct NewHandle {
 /// Why not, in words the client may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeskError {
-    NotAuthenticated { problem: String, hint: &'static str },
+    NotAuthenticated {
+        problem: String,
+        hint: &'static str,
+    },
     NotHere(String),
+    /// Whoever asks has proved who they are, and may not.
+    NotAllowed(String),
     Wish(String),
     NotFound(String),
     TooMany(String),
@@ -112,7 +117,7 @@ async fn revoke(
     }
 }
 
-fn asked(headers: &HeaderMap, peer: SocketAddr) -> Result<Asked, DeskError> {
+pub(crate) fn asked(headers: &HeaderMap, peer: SocketAddr) -> Result<Asked, DeskError> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let one = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
     let value = one.ok_or_else(|| DeskError::NotAuthenticated {
@@ -149,10 +154,10 @@ fn wish(body: &[u8]) -> Result<HandleWish, DeskError> {
     Ok(wish)
 }
 
-fn refuse(error: &DeskError) -> Response {
+pub(crate) fn refuse(error: &DeskError) -> Response {
     let (status, problem, hint) = match error {
         DeskError::NotAuthenticated { problem, hint } => (StatusCode::UNAUTHORIZED, problem, Some(*hint)),
-        DeskError::NotHere(problem) => (StatusCode::FORBIDDEN, problem, None),
+        DeskError::NotHere(problem) | DeskError::NotAllowed(problem) => (StatusCode::FORBIDDEN, problem, None),
         DeskError::Wish(problem) => (StatusCode::BAD_REQUEST, problem, None),
         DeskError::NotFound(problem) => (StatusCode::NOT_FOUND, problem, None),
         DeskError::TooMany(problem) => (StatusCode::TOO_MANY_REQUESTS, problem, None),
@@ -169,7 +174,7 @@ fn refuse(error: &DeskError) -> Response {
     response
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
     let headers: [(HeaderName, &str); 2] =
         [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, format!("{body}\n")).into_response()

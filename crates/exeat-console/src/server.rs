@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::admin::{self, AdminDesk};
 use crate::handles::{self, HandleDesk};
 use crate::health::{self, StatusFn};
 
@@ -32,19 +33,34 @@ pub enum ConsoleError {
     Serve(#[source] io::Error),
 }
 
-/// Without a desk there are no handles. Serves until `shutdown` resolves and the open requests are answered.
+/// Who answers what needs a token; a desk that is not there has no routes.
+#[derive(Default)]
+pub struct Desks {
+    pub handles: Option<Arc<dyn HandleDesk>>,
+    pub admin: Option<Arc<dyn AdminDesk>>,
+}
+
+impl std::fmt::Debug for Desks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desks").finish_non_exhaustive()
+    }
+}
+
+/// Serves until `shutdown` resolves and the open requests are answered.
 pub async fn serve(
     listener: TcpListener,
     status: StatusFn,
-    desk: Option<Arc<dyn HandleDesk>>,
+    desks: Desks,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ConsoleError> {
     let bounded = BoundedListener { inner: listener, slots: Arc::new(Semaphore::new(CONSOLE_CONNECTIONS_MAX)) };
-    let health = health::router(status);
-    let routes = match desk {
-        None => health,
-        Some(desk) => health.merge(handles::router(desk)),
-    };
+    let mut routes = health::router(status);
+    if let Some(desk) = desks.handles {
+        routes = routes.merge(handles::router(desk));
+    }
+    if let Some(desk) = desks.admin {
+        routes = routes.merge(admin::router(desk));
+    }
     let service = routes.into_make_service_with_connect_info::<Peer>();
     axum::serve(bounded, service).with_graceful_shutdown(shutdown).await.map_err(ConsoleError::Serve)
 }

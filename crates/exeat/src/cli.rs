@@ -34,6 +34,10 @@ pub(crate) enum Command {
     /// Work with policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What is counted against limits, at a running gateway
+    Limits(LimitsArgs),
+    /// What a database has become since it was accepted, and accepting what is there now
+    Discover(DiscoverArgs),
     /// See it work: a sample database, identities, a policy and the gateway in one process
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -73,6 +77,60 @@ pub(crate) struct PolicyTestArgs {
     /// Test this policy file or folder instead of the one the configuration names
     #[arg(long, value_name = "PATH")]
     pub(crate) policy: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LimitsArgs {
+    #[command(subcommand)]
+    pub(crate) command: LimitsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LimitsCommand {
+    /// Print the counters
+    #[command(alias = "list")]
+    Show(LimitsFilterArgs),
+    /// Set counters back, all that match
+    Reset(LimitsFilterArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LimitsFilterArgs {
+    /// Of this subject, or agent acting for one
+    #[arg(long, value_name = "SUBJECT")]
+    pub(crate) principal: Option<String>,
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    #[arg(long)]
+    pub(crate) label: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiscoverArgs {
+    /// The target; may be left out where there is one, or a default
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// The database, for a target of every database
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    /// Accept what is there: what is sealed only because nobody had accepted it opens
+    #[arg(long)]
+    pub(crate) accept: bool,
+    #[command(flatten)]
+    pub(crate) remote: RemoteArgs,
+}
+
+/// The token is in EXEAT_TOKEN: a command line shows in the process list.
+#[derive(Debug, Args)]
+pub(crate) struct RemoteArgs {
+    /// The running gateway's console (listen.console); the token is taken from EXEAT_TOKEN
+    #[arg(long, value_name = "URL", env = "EXEAT_URL", default_value = "http://127.0.0.1:6480")]
+    pub(crate) url: String,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

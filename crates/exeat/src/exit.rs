@@ -11,6 +11,7 @@ pub(crate) enum Exit {
     Error,
     /// The policy refuses what was asked, or a test of the policy fails.
     Refused,
+    NotAuthenticated,
 }
 
 impl From<Exit> for ExitCode {
@@ -19,6 +20,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => ExitCode::SUCCESS,
             Exit::Error => ExitCode::from(1),
             Exit::Refused => ExitCode::from(3),
+            Exit::NotAuthenticated => ExitCode::from(5),
         }
     }
 }

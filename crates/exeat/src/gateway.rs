@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use exeat_console::{ConsoleError, StatusFn};
+use exeat_console::{ConsoleError, Desks, StatusFn};
 use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
 use exeat_proxy::auth::{Handles, IssueError};
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::admin::{Admin, SharedAdmin};
 use crate::config::Config;
 use crate::handles::{Desk, SharedDesk};
 use crate::policy_file::{PolicyFileError, PolicyText};
@@ -112,7 +113,7 @@ impl Gateway {
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);
-        let desk = SharedDesk(Arc::new(Desk {
+        let desk = Arc::new(Desk {
             verifier: Arc::clone(&verifier),
             handles,
             recorder: Arc::clone(&recorder),
@@ -120,7 +121,8 @@ impl Gateway {
             targets: config.proxy.targets.keys().cloned().collect(),
             default_target: config.proxy.listen.default_target.clone(),
             is_private: console.as_ref().is_some_and(|(_, address)| address.ip().is_loopback()),
-        }));
+        });
+        let desks = desks(desk, &config, state.clone(), Arc::clone(&policy));
         let reloader = Reloader {
             path: config.policy.clone(),
             context: config.policy_context(),
@@ -140,7 +142,7 @@ impl Gateway {
         let (console, console_task) = console
             .map(|(listener, address)| {
                 let (stop, stopped) = watch::channel(false);
-                (address, (stop, tokio::spawn(serve_console(listener, Arc::clone(&health), Arc::new(desk), stopped))))
+                (address, (stop, tokio::spawn(serve_console(listener, Arc::clone(&health), desks, stopped))))
             })
             .unzip();
         Ok(Self { address: server.address, console, health, server, stop, tasks, console_task })
@@ -228,6 +230,19 @@ fn warn_of_what_is_off(config: &Config) {
     }
 }
 
+/// Who answers at the console what needs a token.
+fn desks(desk: Arc<Desk>, config: &Config, state: State, policy: Arc<ArcSwap<LoadedPolicy>>) -> Desks {
+    let admin = SharedAdmin(Arc::new(Admin {
+        desk: Arc::clone(&desk),
+        state,
+        policy,
+        targets: config.proxy.targets.clone(),
+        issuer: config.identity.first().map(|issuer| issuer.issuer.clone()),
+        roles: config.roles.clone(),
+    }));
+    Desks { handles: Some(Arc::new(SharedDesk(desk))), admin: Some(Arc::new(admin)) }
+}
+
 async fn bind_console(address: Option<SocketAddr>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
     let Some(address) = address else { return Ok(None) };
     let error = |source| StartError::Console { address, source };
@@ -236,18 +251,13 @@ async fn bind_console(address: Option<SocketAddr>) -> Result<Option<(TcpListener
     Ok(Some((listener, bound)))
 }
 
-async fn serve_console(
-    listener: TcpListener,
-    health: Arc<Health>,
-    desk: Arc<SharedDesk>,
-    mut shutdown: watch::Receiver<bool>,
-) {
+async fn serve_console(listener: TcpListener, health: Arc<Health>, desks: Desks, mut shutdown: watch::Receiver<bool>) {
     let status: StatusFn = Arc::new(move || health.readiness());
     let stopped = async move {
         // A dropped sender means the same as a true value.
         let _stopped = shutdown.wait_for(|stop| *stop).await.is_ok();
     };
-    if let Err(ConsoleError::Serve(error)) = exeat_console::serve(listener, status, Some(desk), stopped).await {
+    if let Err(ConsoleError::Serve(error)) = exeat_console::serve(listener, status, desks, stopped).await {
         tracing::error!(error = exeat_store::chain(&error), "the console listener ended");
     }
 }

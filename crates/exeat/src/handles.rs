@@ -46,7 +46,7 @@ impl HandleDesk for SharedDesk {
 
 impl Desk {
     /// Who asks, and from where.
-    async fn identify(&self, asked: Asked) -> Result<(Verified, String), DeskError> {
+    pub(crate) async fn identify(&self, asked: Asked) -> Result<(Verified, String), DeskError> {
         if !self.is_private {
             return Err(DeskError::NotHere(
                 "tokens and passwords would cross the network in clear; set listen.console to a loopback address"
@@ -114,7 +114,7 @@ impl Desk {
         self.record(identity, HandleEvent::Revoked, (&revoked.handle, &revoked.target), source)
     }
 
-    fn target(&self, wanted: Option<String>) -> Result<String, DeskError> {
+    pub(crate) fn target(&self, wanted: Option<String>) -> Result<String, DeskError> {
         let wanted = match (wanted, &self.default_target, self.targets.as_slice()) {
             (Some(target), _, _) => target,
             (None, Some(target), _) => target.clone(),

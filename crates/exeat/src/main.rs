@@ -1,6 +1,7 @@
 //! Exeat: the gateway's command line, configuration and wiring. No logic of its own: what a statement reads, who
 //! may do what and what leaves the gateway is decided in the crates below.
 
+mod admin;
 mod catalog;
 mod cli;
 mod commands;
@@ -58,6 +59,8 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Serve(args) => Ok(commands::serve::run(args).await?),
         Command::Check(args) => Ok(commands::check::run(args).await?),
         Command::Policy(PolicyCommand::Test(args)) => Ok(commands::policy::test(args).await?),
+        Command::Limits(args) => Ok(commands::remote::limits(args).await?),
+        Command::Discover(args) => Ok(commands::remote::discover(args).await?),
         #[cfg(feature = "demo")]
         Command::Demo(args) => Ok(demo::run(args).await?),
     }

@@ -2,4 +2,5 @@
 
 pub(crate) mod check;
 pub(crate) mod policy;
+pub(crate) mod remote;
 pub(crate) mod serve;

@@ -24,8 +24,12 @@ use ring::digest::{SHA256, digest};
 
 pub(crate) use show::show;
 
+use crate::admin::ConsoleRoles;
+
 /// Keys of the format that this version does not honour yet.
-const TOP_KEYS_UNSUPPORTED: &[&str] = &["notify", "console"];
+const TOP_KEYS_UNSUPPORTED: &[&str] = &["notify"];
+/// There is nothing to approve yet.
+const ROLES_UNSUPPORTED: &[&str] = &["approver"];
 const AUDIT_KEYS_UNSUPPORTED: &[&str] = &["archive", "results", "require_archive", "sealed_originals"];
 
 /// The configuration, resolved.
@@ -43,6 +47,7 @@ pub(crate) struct Config {
     /// A file or a folder of files.
     pub(crate) policy: PathBuf,
     pub(crate) console: Option<SocketAddr>,
+    pub(crate) roles: ConsoleRoles,
     pub(crate) proxy: exeat_proxy::config::Config,
 }
 
@@ -103,6 +108,10 @@ impl Reading<'_> {
         let listeners = reader.required("listen", &mut self.diags).and_then(|node| self.listen(node, targets.as_ref()));
         let identity = reader.required("identity", &mut self.diags).and_then(|node| self.issuers(node));
         let policy = reader.required("policy", &mut self.diags).and_then(|node| self.policy(node));
+        let roles = match reader.optional("console") {
+            None => Some(ConsoleRoles::default()),
+            Some(node) => self.console(node),
+        };
         reader.unsupported(TOP_KEYS_UNSUPPORTED, &mut self.diags);
         reader.finish(&mut self.diags);
         let (listen, console) = listeners?;
@@ -116,6 +125,7 @@ impl Reading<'_> {
             identity: identity?,
             policy: policy?,
             console,
+            roles: roles?,
             proxy: exeat_proxy::config::Config { listen, targets: targets? },
         })
     }
@@ -164,6 +174,25 @@ impl Reading<'_> {
         inner.unsupported(AUDIT_KEYS_UNSUPPORTED, &mut self.diags);
         inner.finish(&mut self.diags);
         durability
+    }
+
+    /// `console: {roles: {admin: [groups], …}}`.
+    fn console(&mut self, node: &Node) -> Option<ConsoleRoles> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        let roles = reader.required("roles", &mut self.diags).and_then(|node| self.roles(node));
+        reader.finish(&mut self.diags);
+        roles
+    }
+
+    fn roles(&mut self, node: &Node) -> Option<ConsoleRoles> {
+        let mut reader = node.mapping(&mut self.diags)?;
+        reader.unsupported(ROLES_UNSUPPORTED, &mut self.diags);
+        let [admin, auditor, viewer] = ["admin", "auditor", "viewer"].map(|role| match reader.optional(role) {
+            None => Some(Vec::new()),
+            Some(node) => node.as_strings(&mut self.diags),
+        });
+        reader.finish(&mut self.diags);
+        Some(ConsoleRoles { admin: admin?, auditor: auditor?, viewer: viewer? })
     }
 
     fn policy(&mut self, node: &Node) -> Option<PathBuf> {

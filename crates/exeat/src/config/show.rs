@@ -29,6 +29,9 @@ pub(crate) fn show(config: &Config) -> Value {
             "postgres": show_listen(&config.proxy.listen),
             "console": config.console.map(|address| json!({"address": address.to_string()})),
         },
+        "console": {"roles": {
+            "admin": config.roles.admin, "auditor": config.roles.auditor, "viewer": config.roles.viewer,
+        }},
         "identity": config.identity.iter().map(show_issuer).collect::<Vec<_>>(),
         "targets": targets,
         "policy": {"path": path(&config.policy)},

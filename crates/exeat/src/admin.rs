@@ -1,0 +1,220 @@
+//! The desk for people who look after a running gateway: limits, and what has been accepted of each database. A token
+//! checked as at every other door, a role its groups give, and what changes on record before it changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use exeat_console::{AdminDesk, Asked, DeskError, DiscoverWish, Discovered, Reply};
+use exeat_enforce::drift;
+use exeat_policy::baseline::Known;
+use exeat_proxy::config::{Databases, LoadedPolicy, Target};
+use exeat_proxy::identity::Verified;
+use exeat_store::record::{BaselineChange, BaselineEvent, LimitReset, Requester, TokenRef};
+use exeat_store::state::{DatabaseRef, LimitFilter, LimitUse, State};
+use jiff::Timestamp;
+
+use crate::catalog;
+use crate::handles::Desk;
+
+/// Groups of the first issuer, by what they may do here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ConsoleRoles {
+    /// Change what the gateway has accepted and counted.
+    pub(crate) admin: Vec<String>,
+    /// Look.
+    pub(crate) auditor: Vec<String>,
+    pub(crate) viewer: Vec<String>,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Look,
+    Change,
+}
+
+impl ConsoleRoles {
+    fn allow(&self, groups: &[String], wanted: Wanted) -> bool {
+        let holds = |role: &[String]| role.iter().any(|group| groups.contains(group));
+        match wanted {
+            Wanted::Change => holds(&self.admin),
+            Wanted::Look => holds(&self.admin) || holds(&self.auditor) || holds(&self.viewer),
+        }
+    }
+}
+
+pub(crate) struct Admin {
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) state: State,
+    pub(crate) policy: Arc<ArcSwap<LoadedPolicy>>,
+    pub(crate) targets: BTreeMap<String, Target>,
+    pub(crate) roles: ConsoleRoles,
+    /// Whose groups count; another issuer could name any.
+    pub(crate) issuer: Option<String>,
+}
+
+/// The desk as the console sees it.
+pub(crate) struct SharedAdmin(pub(crate) Arc<Admin>);
+
+impl AdminDesk for SharedAdmin {
+    fn limits(&self, asked: Asked, filter: LimitFilter) -> Reply<Vec<LimitUse>> {
+        let admin = Arc::clone(&self.0);
+        Box::pin(async move {
+            admin.identify(asked, Wanted::Look).await?;
+            let found = admin.state.limits(&filter, Timestamp::now()).await;
+            found.map_err(|problem| unavailable(&problem, "the state store cannot be read"))
+        })
+    }
+
+    fn reset_limits(&self, asked: Asked, filter: LimitFilter) -> Reply<usize> {
+        let admin = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (identity, source) = admin.identify(asked, Wanted::Change).await?;
+            let reset = LimitReset {
+                principal: filter.principal.as_deref(),
+                target: filter.target.as_deref(),
+                label: filter.label.as_deref(),
+                by: requester(&identity, &source),
+            };
+            let recorded = admin.desk.recorder.limits_reset(&reset);
+            recorded.map_err(|problem| unavailable(&problem, "the gateway cannot record this"))?;
+            let count = admin.state.reset_limits(&filter).await;
+            count.map_err(|problem| unavailable(&problem, "the state store cannot be written"))
+        })
+    }
+
+    fn discover(&self, asked: Asked, wish: DiscoverWish) -> Reply<Discovered> {
+        let admin = Arc::clone(&self.0);
+        Box::pin(async move {
+            let wanted = if wish.accept { Wanted::Change } else { Wanted::Look };
+            let (identity, source) = admin.identify(asked, wanted).await?;
+            admin.discover(&identity, &source, wish).await
+        })
+    }
+}
+
+impl Admin {
+    async fn identify(&self, asked: Asked, wanted: Wanted) -> Result<(Verified, String), DeskError> {
+        let (identity, source) = self.desk.identify(asked).await?;
+        let principal = &identity.principal;
+        let is_ours = self.issuer.as_ref() == Some(&principal.issuer);
+        if is_ours && self.roles.allow(&principal.groups, wanted) {
+            return Ok((identity, source));
+        }
+        tracing::warn!(subject = principal.subject, source, "a request to the console was refused: no role for it");
+        let role = match wanted {
+            Wanted::Look => "admin, auditor or viewer",
+            Wanted::Change => "admin",
+        };
+        Err(DeskError::NotAllowed(format!("this needs role {role}; console.roles says which groups have it")))
+    }
+
+    async fn discover(&self, identity: &Verified, source: &str, wish: DiscoverWish) -> Result<Discovered, DeskError> {
+        let target = self.target(wish.target, wish.database)?;
+        let read = catalog::read(&target).await;
+        let snapshot = read.map_err(|problem| unavailable(&problem, "the target's catalog cannot be read"))?.snapshot;
+        let policy = self.policy.load_full();
+        let labels = policy.policy.labels(&target.name);
+        let database = DatabaseRef { target: &target.name, name: snapshot.database_name() };
+        let known = self.state.known(database).await;
+        let known = known.map_err(|problem| unavailable(&problem, "the state store cannot be read"))?;
+        let before = known.clone().unwrap_or_default();
+        let drift = drift::examine(labels, &snapshot, &before, target.unclassified);
+        let mut discovered = Discovered {
+            target: target.name.clone(),
+            database: database.name.to_owned(),
+            known: known.is_some(),
+            findings: drift.findings().map(ToString::to_string).collect(),
+            accepted: wish.accept,
+            relations: before.baseline.len(),
+            bindings: before.bindings.len(),
+        };
+        if wish.accept {
+            let accepted = drift::accepted(labels, &snapshot, &before);
+            self.accept(requester(identity, source), database, &accepted).await?;
+            discovered.relations = accepted.baseline.len();
+            discovered.bindings = accepted.bindings.len();
+        }
+        Ok(discovered)
+    }
+
+    async fn accept(&self, by: Requester<'_>, database: DatabaseRef<'_>, found: &Known) -> Result<(), DeskError> {
+        // A database that is empty, or not the one that was meant, would take every binding away.
+        if found.bindings.is_empty() {
+            return Err(DeskError::Wish(format!(
+                "no label of target \"{}\" matches a column in database \"{}\"; there is nothing to accept",
+                database.target, database.name
+            )));
+        }
+        let (relations, bindings) = (found.baseline.len(), found.bindings.len());
+        let what = BaselineEvent::Accepted;
+        let change = BaselineChange {
+            what,
+            target: database.target,
+            database: database.name,
+            relations,
+            bindings,
+            by: Some(by),
+        };
+        let recorded = self.desk.recorder.baseline_changed(&change);
+        recorded.map_err(|problem| unavailable(&problem, "the gateway cannot record this"))?;
+        let accepted = self.state.accept(database, found, Timestamp::now()).await;
+        accepted.map_err(|problem| unavailable(&problem, "the state store cannot be written"))
+    }
+
+    fn target(&self, wanted: Option<String>, database: Option<String>) -> Result<Target, DeskError> {
+        let name = self.desk.target(wanted)?;
+        let missing = || DeskError::Wish(format!("target \"{name}\" does not exist"));
+        let target = self.targets.get(&name).ok_or_else(missing)?;
+        match (target.databases, database) {
+            (Databases::One, None) => Ok(target.clone()),
+            (Databases::One, Some(database)) if target.upstream.database() == database => Ok(target.clone()),
+            (Databases::One, Some(database)) => {
+                Err(DeskError::Wish(format!("target \"{name}\" has no database \"{}\"", database.escape_debug())))
+            }
+            (Databases::Every, None) => {
+                Err(DeskError::Wish(format!("target \"{name}\" has every database of its server: name one")))
+            }
+            (Databases::Every, Some(database)) => {
+                Ok(Target { upstream: target.upstream.with_database(&database), ..target.clone() })
+            }
+        }
+    }
+}
+
+fn requester<'a>(identity: &'a Verified, source: &'a str) -> Requester<'a> {
+    let token = &identity.token_ref;
+    Requester {
+        principal: &identity.principal,
+        source,
+        token: TokenRef { id: token.jti.as_deref(), sha256_8: &token.sha256_8 },
+    }
+}
+
+fn unavailable(problem: &dyn std::error::Error, words: &str) -> DeskError {
+    tracing::error!(problem = exeat_store::chain(problem), "{words}");
+    DeskError::Unavailable(format!("{words}; the gateway's log says more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_admins_change_and_nobody_looks_without_a_role() {
+        let groups = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let roles = ConsoleRoles { admin: groups(&["ops"]), auditor: groups(&["audit"]), viewer: groups(&["eyes"]) };
+        for (held, look, change) in
+            [("ops", true, true), ("audit", true, false), ("eyes", true, false), ("x", false, false)]
+        {
+            let held = groups(&[held]);
+            assert_eq!(
+                (roles.allow(&held, Wanted::Look), roles.allow(&held, Wanted::Change)),
+                (look, change),
+                "{held:?}"
+            );
+            assert!(!ConsoleRoles::default().allow(&held, Wanted::Look));
+        }
+    }
+}

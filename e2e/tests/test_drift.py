@@ -1,0 +1,162 @@
+"""A database that changes under its policy: a rename keeps its label, and what nobody has accepted is sealed."""
+
+import json
+import os
+import subprocess
+
+import psycopg
+import pytest
+
+from lib.gateway import SHOP_SQL, binary
+from lib.postgres import psql
+from lib.run import wait_until
+from spine import REDACTED
+
+
+@pytest.fixture
+def place(fresh_gateway, server, trust, request):
+    """A gateway over a shop of its own, which it knows already."""
+    name = request.node.name[:50]
+    admin = server.create_database(name)
+    psql(admin, file=SHOP_SQL)
+    gateway = fresh_gateway(name, database=name).trust(trust.entry())
+    del gateway.config["targets"]["shop"]["postgres"]["unclassified"]
+    gateway.config["console"] = {"roles": {"admin": ["dpo"], "viewer": ["seats"]}}
+    gateway.start()
+    yield Place(gateway, admin, trust)
+    gateway.stop()
+
+
+class Place:
+    def __init__(self, gateway, admin, trust):
+        self.gateway, self.admin = gateway, admin
+        self.tokens = {group: trust.token("someone", [group]) for group in ("agents", "dpo", "seats")}
+        self.agent = gateway.dsn(self.tokens["agents"])
+        self.officer = gateway.dsn(self.tokens["dpo"])
+        # The first session there.
+        assert self.read("SELECT email FROM customers WHERE id = 1") == [(REDACTED,)]
+
+    def change(self, sql):
+        psql(self.admin, sql)
+
+    def read(self, sql, dsn=None):
+        with psycopg.connect((dsn or self.agent).text()) as connection:
+            return connection.execute(sql).fetchall()
+
+
+    def command(self, group, *arguments):
+        """(exit status, what was printed as JSON, what was said beside it)"""
+        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": self.tokens.get(group, group)}
+        done = subprocess.run(
+            [binary(), *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+    def recorded(self, kind):
+        lines = [line for file in sorted((self.gateway.data_dir / "log").iterdir()) for line in file.read_text().splitlines()]
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in events if event["type"] == kind]
+
+
+def test_a_renamed_column_keeps_its_label(place):
+    place.change("ALTER TABLE customers RENAME email TO contact")
+    assert place.read("SELECT contact FROM customers WHERE id = 1") == [(REDACTED,)]
+    [(seen,)] = place.read("SELECT contact FROM customers WHERE id = 1", place.officer)
+    assert seen != REDACTED
+
+
+def test_a_renamed_relation_keeps_its_labels(place):
+    place.change("ALTER TABLE customers RENAME TO people")
+    assert place.read("SELECT email FROM people WHERE id = 1") == [(REDACTED,)]
+
+
+def test_the_label_survives_a_restart(place):
+    place.change("ALTER TABLE customers RENAME email TO contact")
+    place.gateway.stop()
+    place.gateway.start()
+    assert place.read("SELECT contact FROM customers WHERE id = 1") == [(REDACTED,)]
+
+
+def test_a_new_column_is_sealed_on_a_labelled_relation_only(place):
+    place.change("ALTER TABLE customers ADD nickname text DEFAULT 'secret'")
+    place.change("ALTER TABLE orders ADD remark text DEFAULT 'plain'")
+    assert place.read("SELECT nickname FROM customers WHERE id = 1") == [(REDACTED,)]
+    assert place.read("SELECT remark FROM orders LIMIT 1") == [("plain",)]
+    assert place.read("SELECT nickname FROM customers WHERE id = 1", place.officer) == [("secret",)]
+
+
+def test_a_relation_outside_the_baseline_is_sealed(place):
+    place.change("CREATE TABLE copied AS SELECT email AS a, id FROM customers")
+    place.change("GRANT SELECT ON copied TO PUBLIC")
+    assert place.read("SELECT a, id FROM copied LIMIT 1") == [(REDACTED, None)]
+    [(address, _)] = place.read("SELECT a, id FROM copied LIMIT 1", place.officer)
+    assert "@" in address
+    wait_until("readiness tells", lambda: "public.copied" in str(place.gateway.readiness()))
+
+
+def test_accepting_opens_what_was_new_and_nothing_that_has_a_label(place):
+    place.change("CREATE TABLE made AS SELECT 'plain' AS a; GRANT SELECT ON made TO PUBLIC")
+    place.change("ALTER TABLE customers ADD nickname text DEFAULT 'Bo'; ALTER TABLE customers RENAME email TO contact")
+    reads = ["SELECT a FROM made", "SELECT nickname, contact FROM customers WHERE id = 1"]
+    with psycopg.connect(place.agent.text(), autocommit=True) as open_session:
+
+        def seen():
+            return [open_session.execute(sql).fetchall() for sql in reads]
+
+        assert seen() == [[(REDACTED,)], [(REDACTED, REDACTED)]]
+        status, shown, _ = place.command("seats", "discover")
+        assert status == 0 and not shown["accepted"]
+        for finding in ("public.made", "public.customers.nickname", "public.customers.contact and keeps label email"):
+            assert any(finding in text for text in shown["findings"]), shown
+        assert seen() == [[(REDACTED,)], [(REDACTED, REDACTED)]], "looking changes nothing"
+        status, shown, _ = place.command("dpo", "discover", "--accept")
+        assert status == 0 and shown["accepted"]
+        assert seen() == [[("plain",)], [("Bo", REDACTED)]], "an open session knows at once"
+    [event] = place.recorded("baseline.accepted")
+    assert event["principal"]["sub"] == "someone" and event["target"] == "shop"
+    assert len(place.recorded("baseline.taken")) == 1
+
+
+def test_who_has_no_role_accepts_and_resets_nothing(place):
+    place.change("CREATE TABLE made AS SELECT 'plain' AS a; GRANT SELECT ON made TO PUBLIC")
+    for group, arguments in [
+        ("agents", ["discover"]),
+        ("agents", ["discover", "--accept"]),
+        ("seats", ["discover", "--accept"]),
+        ("agents", ["limits", "show"]),
+        ("seats", ["limits", "reset"]),
+    ]:
+        status, shown, said = place.command(group, *arguments)
+        assert (status, shown) == (3, None) and "console.roles" in said, (group, arguments, said)
+    assert place.command("no token at all", "discover", "--accept")[0] == 5
+    assert place.read("SELECT a FROM made") == [(REDACTED,)]
+    assert place.recorded("baseline.accepted") == place.recorded("limit.reset") == []
+
+
+def test_limits_are_shown_and_reset_on_record(place):
+    assert place.command("seats", "limits", "show")[:2] == (0, {"limits": []})
+    assert place.command("dpo", "limits", "reset", "--principal", "agent-7")[:2] == (0, {"reset": 0})
+    [event] = place.recorded("limit.reset")
+    assert event["body"]["of"] == "agent-7" and event["principal"]["groups"] == ["dpo"]
+
+
+def test_an_empty_database_is_never_a_baseline(place):
+    place.change("DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC")
+    status, _, said = place.command("dpo", "discover", "--accept")
+    assert status == 1 and "nothing to accept" in said
+    place.change("CREATE TABLE customers (id int, email text, more text); GRANT SELECT ON customers TO PUBLIC")
+    place.change("INSERT INTO customers VALUES (1, 'a@b.c', 'm')")
+    assert place.read("SELECT email, more FROM customers") == [(REDACTED, REDACTED)]
+    assert place.command("dpo", "discover", "--accept")[0] == 0
+    assert place.read("SELECT email, more FROM customers") == [(REDACTED, "m")]
+
+
+def test_a_gateway_whose_store_is_broken_does_not_start(fresh_gateway, trust):
+    gateway = fresh_gateway("brokenstore").trust(trust.entry()).start()
+    gateway.stop()
+    store = gateway.data_dir / "state" / "exeat.db"
+    for companion in store.parent.glob("exeat.db-*"):
+        companion.unlink()
+    store.write_bytes(b"no database" * 100)
+    gateway.launch()
+    wait_until("it says why", lambda: "state store" in gateway.log_text() and gateway.process.poll() is not None)
