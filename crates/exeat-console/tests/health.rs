@@ -33,7 +33,7 @@ async fn readiness_follows_the_state_and_liveness_does_not() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(listener, status, None, async {
+    let server = tokio::spawn(serve(listener, status, exeat_console::Desks::default(), async {
         stopped.await.ok();
     }));
 

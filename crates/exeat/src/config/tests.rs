@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use exeat_enforce::drift::Unclassified;
 use exeat_proxy::config::{Databases, Keepalive, ListenTls};
 use exeat_proxy::upstream::TlsMode;
 use exeat_store::secret::SecretSource;
@@ -139,6 +140,20 @@ fn secrets_come_from_files_and_commands_too() {
 }
 
 #[test]
+fn what_is_not_accepted_is_sealed_and_nobody_may_accept_unless_said_otherwise() {
+    let config = changed("policy:", "store: embedded\npolicy:").unwrap();
+    assert_eq!(config.proxy.targets["shop"].unclassified, Unclassified::Seal);
+    assert_eq!(config.roles, ConsoleRoles::default());
+    let said = "      host: localhost\n      unclassified: allow\n";
+    let config = changed("      host: localhost\n", said).unwrap();
+    assert_eq!(config.proxy.targets["shop"].unclassified, Unclassified::Allow);
+    let config = changed("policy:", "console: {roles: {admin: [ops]}}\npolicy:").unwrap();
+    assert_eq!(config.roles.admin, ["ops"]);
+    refused("      host: localhost\n", "      host: localhost\n      unclassified: open\n", "`open`");
+    refused("policy:", "console: {roles: {admins: [ops]}}\npolicy:", "`admins`");
+}
+
+#[test]
 fn what_later_versions_know_is_refused_by_name() {
     for (from, to, key) in [
         ("policy:", "notify: []\npolicy:", "`notify`"),
@@ -146,7 +161,7 @@ fn what_later_versions_know_is_refused_by_name() {
         ("policy:", "audit: {results: {rows: 1}}\npolicy:", "`results`"),
         ("listen:\n", "listen:\n  http: {address: '127.0.0.1:1', tls: off}\n", "`http`"),
         ("      host: localhost\n", "      host: localhost\n      declassify: []\n", "`declassify`"),
-        ("      host: localhost\n", "      host: localhost\n      unclassified: allow\n", "`unclassified`"),
+        ("policy:", "console: {roles: {approver: [a]}}\npolicy:", "`approver`"),
         ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
         ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
     ] {
