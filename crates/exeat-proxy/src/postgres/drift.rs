@@ -1,5 +1,6 @@
 //! What is known of a database, and what has drifted from it. Taken when the first session finds labelled relations
-//! there; judged for all sessions of the database at once, when the catalog moved, the policy, or what was accepted. A store that cannot be read or written leaves nothing to judge by, and no statement passes.
+//! there; judged for all sessions of the database at once, when the catalog moved, the policy, or what was accepted. A
+//! store that cannot be read or written leaves nothing to judge by, and no statement passes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
