@@ -98,8 +98,8 @@ SELECT coalesce(e.extname::text, '') AS extension, p.proname AS name, p.prokind 
   ARRAY(SELECT t.typname FROM unnest(p.proargtypes) WITH ORDINALITY a(oid, place) JOIN pg_type t ON t.oid = a.oid
     ORDER BY place) AS args,
   r.typname AS result, l.lanname AS language,
-  CASE WHEN l.lanname IN ('c', 'internal') THEN '' ELSE md5(CASE WHEN p.prosqlbody IS NULL THEN p.prosrc
-    ELSE replace(pg_get_function_sqlbody(p.oid), quote_ident(n.nspname) || '.', '@.') END) END AS source, p.oid < 16384 AS built_in, g.aggkind AS aggregate
+  CASE WHEN l.lanname IN ('c', 'internal') THEN '' ELSE replace(coalesce(pg_get_function_sqlbody(p.oid), p.prosrc),
+    quote_ident(n.nspname) || '.', '@.') END AS body, p.oid < 16384 AS built_in, g.aggkind AS aggregate
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_type r ON r.oid = p.prorettype JOIN pg_language l ON l.oid = p.prolang
 LEFT JOIN pg_aggregate g ON g.aggfnoid = p.oid
 LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'

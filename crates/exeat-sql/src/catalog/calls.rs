@@ -222,12 +222,10 @@ impl CatalogSnapshot {
 
     /// How each argument fits; `None`: this candidate cannot be meant.
     fn fits(&self, parameters: &[Parameter], arguments: &[Argument], built_in: bool) -> Option<Vec<Fit>> {
-        let rest = parameters.last().is_some_and(|last| last.rest);
-        let required = parameters.iter().filter(|parameter| !parameter.optional && !parameter.rest).count();
-        if arguments.len() < required || (arguments.len() > parameters.len() && !rest) {
+        if !classes::takes(parameters, arguments.len()) {
             return None;
         }
-        let last = parameters.last().filter(|_| rest);
+        let last = parameters.last().filter(|last| last.rest);
         let places = parameters.iter().chain(last.into_iter().cycle());
         arguments.iter().zip(places).map(|(argument, place)| self.fit(place, *argument, built_in)).collect()
     }

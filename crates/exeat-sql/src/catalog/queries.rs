@@ -169,31 +169,34 @@ pub const QUERIES: &[CatalogQuery] = &[
             t.typoutput::pg_catalog.oid::pg_catalog.text FROM pg_catalog.pg_type t",
     },
     CatalogQuery {
-        // What did not come with the server. Of a member of an extension also whose it is and the MD5 of its body, which
-        // is empty for one in C: only a superuser can have made that. An aggregate is as its support functions are.
+        // What did not come with the server. Of a member of an extension also whose it is and the MD5 of its body, its
+        // own schema as `@`; empty for one in C, which only a superuser can have made. An aggregate is as its support
+        // functions are. LIMIT keeps the planner, which knows no statistics of a fresh database, from comparing every
+        // function with every member.
         name: "functions",
         sql: "SELECT p.oid::pg_catalog.text, p.pronamespace::pg_catalog.text, p.proname::pg_catalog.text, \
             p.proargtypes::pg_catalog.text, coalesce(e.extname::pg_catalog.text, ''), \
             CASE WHEN e.oid IS NULL THEN '' \
             WHEN l.lanname OPERATOR(pg_catalog.=) ANY (ARRAY['c','internal']::pg_catalog.name[]) \
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_aggregate g JOIN pg_catalog.pg_proc s \
-            ON s.oid OPERATOR(pg_catalog.=) ANY (ARRAY[g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, \
-            g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, g.aggmfinalfn]::pg_catalog.oid[]) \
+            AND p.oid OPERATOR(pg_catalog.<>) ALL (ARRAY(SELECT g.aggfnoid::pg_catalog.oid \
+            FROM pg_catalog.pg_aggregate g CROSS JOIN LATERAL pg_catalog.unnest(ARRAY[g.aggtransfn, g.aggfinalfn, \
+            g.aggcombinefn, g.aggserialfn, g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn, \
+            g.aggmfinalfn]::pg_catalog.oid[]) AS f(oid) \
+            JOIN pg_catalog.pg_proc s ON s.oid OPERATOR(pg_catalog.=) f.oid \
             JOIN pg_catalog.pg_language k ON k.oid OPERATOR(pg_catalog.=) s.prolang \
-            WHERE g.aggfnoid::pg_catalog.oid OPERATOR(pg_catalog.=) p.oid \
-            AND k.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['c','internal']::pg_catalog.name[])) THEN '' \
-            ELSE pg_catalog.md5(CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
-            ELSE pg_catalog.replace(pg_catalog.pg_get_function_sqlbody(p.oid), \
-            pg_catalog.concat(pg_catalog.quote_ident(n.nspname::pg_catalog.text), '.'), '@.') END) END \
+            WHERE k.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['c','internal']::pg_catalog.name[]))) THEN '' \
+            ELSE pg_catalog.md5(pg_catalog.replace(\
+            coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), \
+            pg_catalog.concat(pg_catalog.quote_ident(n.nspname::pg_catalog.text), '.'), '@.')) END \
             FROM pg_catalog.pg_proc p \
             JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \
-            LEFT JOIN pg_catalog.pg_depend d \
-            ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
-            AND d.objid OPERATOR(pg_catalog.=) p.oid \
+            LEFT JOIN LATERAL (SELECT x.oid, x.extname FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension x \
+            ON x.oid OPERATOR(pg_catalog.=) d.refobjid \
+            WHERE d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass \
+            AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.objsubid OPERATOR(pg_catalog.=) '0'::pg_catalog.int4 \
             AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
-            AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\" \
-            LEFT JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid \
+            AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\" LIMIT 1) e ON true \
             WHERE p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
             OR p.pronamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
     },

@@ -185,12 +185,12 @@ impl CatalogSnapshot {
         !self.type_runs_code(oid) || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
     }
 
-    /// May a call of `name` by a session that searches `schemas` run a user's function? Arity does not count: defaults
-    /// and VARIADIC bend it.
+    /// May a call of `name` by a session that searches `schemas` run a user's function? Arity does not count, for
+    /// defaults and VARIADIC bend it, save for a member of an extension, whose defaults the tables know.
     pub(crate) fn user_function_visible(&self, schemas: &[Oid], name: &str, arguments: &[Argument]) -> bool {
         self.functions.get(name).into_iter().flatten().any(|function| {
             let fits = |(oid, argument): (&Oid, &Argument)| argument.is_open() || self.enters_expressions(*oid);
-            function.reviewed.is_none_or(|entry| entry.class == Class::Opaque)
+            function.reviewed.is_none_or(|entry| entry.class == Class::Opaque && entry.takes(arguments.len()))
                 && schemas.contains(&function.schema)
                 && function.arguments.iter().zip(arguments).all(fits)
         })

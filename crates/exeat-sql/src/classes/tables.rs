@@ -63,11 +63,23 @@ impl Entry {
         self.parameters.iter().map(|parameter| parameter.type_name).eq(types.iter().copied())
     }
 
+    /// Can it be called with so many arguments?
+    pub(crate) fn takes(&self, arguments: usize) -> bool {
+        takes(&self.parameters, arguments)
+    }
+
     #[cfg(test)]
     pub(super) fn signature(&self) -> String {
         let types: Vec<_> = self.parameters.iter().map(|parameter| parameter.type_name).collect();
         if types.is_empty() { "()".to_owned() } else { types.join(",") }
     }
+}
+
+/// Can something with these parameters be called with so many arguments?
+pub(crate) fn takes(parameters: &[Parameter], arguments: usize) -> bool {
+    let rest = parameters.last().is_some_and(|last| last.rest);
+    let required = parameters.iter().filter(|parameter| !parameter.optional && !parameter.rest).count();
+    arguments >= required && (rest || arguments <= parameters.len())
 }
 
 /// Every function of pg_catalog with this name, on any supported server.
@@ -79,7 +91,9 @@ pub(crate) fn built_in(name: &str) -> &'static [Entry] {
 pub(crate) fn extension_member(extension: &str, name: &str, types: &[&str], source: &str) -> Option<&'static Entry> {
     let mut members = TABLES.extensions.get(extension)?.get(name)?.iter();
     let body_fits = |entry: &&Entry| {
-        if source.is_empty() { entry.sources.is_empty() } else { entry.sources.contains(&source) }
+        let known = if source.is_empty() { entry.sources.is_empty() } else { entry.sources.contains(&source) };
+        // What is opaque is so with any body.
+        known || entry.class == Class::Opaque
     };
     members.find(|entry| entry.has_types(types)).filter(body_fits)
 }
