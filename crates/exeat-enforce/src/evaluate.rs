@@ -222,7 +222,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
         Effect::Permit => {
             let plan = StatementPlan {
                 // The operator named `opaque`: what the server says a column is still gets its mask.
-                outputs: if facts.seals.is_empty() { Outputs::Unchecked } else { Outputs::ByOrigin },
+                outputs: if facts.seals.checks_nothing() { Outputs::Unchecked } else { Outputs::ByOrigin },
                 taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
                 effect: StateEffect::of(named::acts_as(&statement.kind), true),
                 forgets: Forgets::of(&statement.kind),

@@ -5,6 +5,7 @@ pub mod admit;
 pub mod asked;
 pub mod builtin;
 mod copy;
+pub mod detect;
 pub mod drift;
 pub mod evaluate;
 pub mod mask;

@@ -12,11 +12,13 @@ mod partial;
 
 use std::sync::Arc;
 
-use exeat_policy::{Generalize, Mask, Nulls};
+use exeat_policy::{Detector, Generalize, Mask, Nulls};
 use exeat_wire::{CellAction, Format};
 
 pub use self::keyed::{LabelKeys, MaskKeys};
 pub use self::kin::TypeKin;
+
+use crate::detect;
 
 use self::date::DateKin;
 use self::keyed::Input;
@@ -68,6 +70,11 @@ enum Action {
         how: Generalize,
         format: Format,
     },
+    /// A column that no mask covers: kept, unless something is found in it.
+    Detect {
+        detectors: Arc<[Detector]>,
+        redacted: Box<[u8]>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -107,6 +114,21 @@ impl MaskEncoder {
         Self { action, nulls: Nulls::Keep }
     }
 
+    /// For a column that no mask covers. `None`: nothing is looked for in such a type.
+    pub fn tripwire(detectors: &Arc<[Detector]>, kin: TypeKin, format: Format) -> Option<Self> {
+        if detectors.is_empty() || !(kin.is_text() || matches!(kin, TypeKin::Json | TypeKin::Jsonb)) {
+            return None;
+        }
+        let redacted = redacted(kin, format)?;
+        let action = Action::Detect { detectors: Arc::clone(detectors), redacted };
+        Some(Self { action, nulls: Nulls::Keep })
+    }
+
+    /// Whether it keeps most cells, and the column is no sealed one.
+    pub fn is_tripwire(&self) -> bool {
+        matches!(self.action, Action::Detect { .. })
+    }
+
     #[must_use]
     pub fn with_nulls(self, nulls: Nulls) -> Self {
         Self { nulls, ..self }
@@ -126,7 +148,8 @@ impl MaskEncoder {
             | Action::Token(_)
             | Action::Date { .. }
             | Action::Number { .. }
-            | Action::Network { .. } => false,
+            | Action::Network { .. }
+            | Action::Detect { .. } => false,
         }
     }
 
@@ -136,6 +159,7 @@ impl MaskEncoder {
             Action::Null | Action::Date { .. } | Action::Number { .. } | Action::Network { .. } => {
                 return CellAction::Null;
             }
+            Action::Detect { .. } => return CellAction::Keep,
             Action::Constant(bytes) => bytes.as_ref(),
             Action::Hash(keyed) | Action::Token(keyed) => match &keyed.redacted {
                 Some(bytes) => bytes,
@@ -170,6 +194,13 @@ impl MaskEncoder {
             Action::Date { how, kin, format } => date::generalize(*kin, how.to, *format, value, out),
             Action::Number { bucket, kin, format } => number::generalize(*kin, *bucket, *format, value, out),
             Action::Network { how, format } => network::generalize(*how, *format, value, out),
+            Action::Detect { detectors, redacted } => {
+                if !std::str::from_utf8(value).is_ok_and(|text| detect::finds(detectors, text)) {
+                    return CellAction::Keep;
+                }
+                out.extend_from_slice(redacted);
+                Some(())
+            }
         };
         match written {
             Some(()) => CellAction::Replaced,
@@ -191,7 +222,8 @@ impl MaskEncoder {
                 | Action::Partial { .. }
                 | Action::Date { .. }
                 | Action::Number { .. }
-                | Action::Network { .. },
+                | Action::Network { .. }
+                | Action::Detect { .. },
             ) => self.apply_unseen(out),
         }
     }
@@ -209,7 +241,8 @@ impl MaskEncoder {
             | Action::Partial { .. }
             | Action::Date { .. }
             | Action::Number { .. }
-            | Action::Network { .. } => return self.apply_unseen(out),
+            | Action::Network { .. }
+            | Action::Detect { .. } => return self.apply_unseen(out),
         }
         CellAction::Replaced
     }
@@ -506,6 +539,33 @@ mod tests {
         for other in ["", "redacted", "ext_", "external drive", "***-**-6789"] {
             assert!(!stands_for_a_value(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_tripwire_keeps_what_it_finds_nothing_in() {
+        let detectors: Arc<[Detector]> = Arc::from([Detector::UsSsn]);
+        for (kin, format, redacted) in [
+            (TypeKin::Text, Format::Text, &b"[redacted by exeat]"[..]),
+            (TypeKin::Name, Format::Binary, b"[redacted by exeat]"),
+            (TypeKin::Json, Format::Text, b"\"[redacted by exeat]\""),
+            (TypeKin::Jsonb, Format::Binary, b"\x01\"[redacted by exeat]\""),
+        ] {
+            let tripwire = MaskEncoder::tripwire(&detectors, kin, format).unwrap();
+            assert!(tripwire.is_tripwire() && tripwire.looks_at(10) && !tripwire.looks_at(SEEN_BYTES_MAX + 1));
+            let mut out = Vec::new();
+            assert_eq!(tripwire.apply(Some(b"{\"ssn\": \"123-45-6789\"}"), &mut out), CellAction::Replaced);
+            assert_eq!(out, redacted);
+            for kept in [Some(&b"{\"ssn\": \"000-45-6789\"}"[..]), Some(b"\xff 123-45-6789"), Some(b"")] {
+                let mut out = Vec::new();
+                assert_eq!(tripwire.apply(kept, &mut out), CellAction::Keep);
+                assert!(out.is_empty());
+            }
+            assert_eq!(tripwire.apply(None, &mut Vec::new()), CellAction::Null);
+        }
+        for kin in [TypeKin::Bytea, TypeKin::Int4, TypeKin::Other] {
+            assert!(MaskEncoder::tripwire(&detectors, kin, Format::Text).is_none());
+        }
+        assert!(MaskEncoder::tripwire(&Arc::from([]), TypeKin::Text, Format::Text).is_none());
     }
 
     #[test]

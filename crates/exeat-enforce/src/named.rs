@@ -200,7 +200,7 @@ impl At<'_> {
         }
         let sealed = !self.facts.seals.is_empty();
         Settled::Plan(Box::new(StatementPlan {
-            outputs: if sealed { Outputs::ByOrigin } else { Outputs::Unchecked },
+            outputs: if self.facts.seals.checks_nothing() { Outputs::Unchecked } else { Outputs::ByOrigin },
             effect: StateEffect { rereads_state: true, ..StateEffect::default() },
             ..StatementPlan::quiet(if sealed { Taint::UserCode } else { Taint::Clean })
         }))

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod stream;
 
 use bytes::{Buf, BytesMut};
+use exeat_policy::ColumnMask;
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
 use exeat_wire::encode::EncodeError;
 use exeat_wire::{
@@ -157,8 +158,7 @@ pub fn bind(
         Outputs::Unchecked => return Ok(BoundMask::UNCHECKED.clone()),
         Outputs::ByOrigin => {
             for (index, field) in fields.iter().enumerate() {
-                let mask = seals.column(origin(field));
-                columns.push(mask.map(|mask| seals.encoder(mask, type_kin(field, snapshot), formats(index))));
+                columns.push(encoder(seals.column(origin(field)), type_kin(field, snapshot), formats(index), seals));
             }
         }
         Outputs::Columns(planned) => {
@@ -167,8 +167,7 @@ pub fn bind(
             }
             for (index, (planned, field)) in planned.iter().zip(fields).enumerate() {
                 cross_check(index, planned, field, seals, snapshot)?;
-                let mask = planned.mask.as_ref();
-                columns.push(mask.map(|mask| seals.encoder(mask, type_kin(field, snapshot), formats(index))));
+                columns.push(encoder(planned.mask.as_ref(), type_kin(field, snapshot), formats(index), seals));
             }
         }
     }
@@ -211,6 +210,13 @@ fn cross_check(
     Ok(())
 }
 
+fn encoder(mask: Option<&ColumnMask>, kin: TypeKin, format: Format, seals: &SealPlan) -> Option<MaskEncoder> {
+    match mask {
+        Some(mask) => Some(seals.encoder(mask, kin, format)),
+        None => seals.tripwire(kin, format),
+    }
+}
+
 fn type_kin(field: &Field, snapshot: &CatalogSnapshot) -> TypeKin {
     let oid = Oid(field.type_oid);
     TypeKin::of(oid.0, snapshot.type_name(oid))
@@ -241,8 +247,9 @@ pub fn release_row(
         row.rewrite_with(&mut out.bytes, &mut out.scratch, |index, cell, scratch| {
             match columns.get(index).and_then(Option::as_ref) {
                 Some(encoder) => {
-                    masked += u64::from(cell.is_some());
-                    encoder.apply(cell, scratch)
+                    let action = encoder.apply(cell, scratch);
+                    masked += u64::from(cell.is_some() && action != CellAction::Keep);
+                    action
                 }
                 None => CellAction::Keep,
             }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use exeat_policy::{ColumnMask, Mask, Nulls, Policy, Principal, RelationName, UNCLASSIFIED};
+use exeat_policy::{ColumnMask, Detector, Mask, Nulls, Policy, Principal, RelationName, UNCLASSIFIED};
 use exeat_sql::{CatalogSnapshot, ColumnId, Flow, Oid, Relation, RelationKind, ViewLineage};
 use exeat_wire::Format;
 
@@ -24,6 +24,8 @@ pub struct SealPlan {
     telling: HashSet<Oid>,
     /// What makes digests and tokens at this target; without it their columns are redacted.
     keys: Option<TargetKeys>,
+    /// What is looked for in columns that no mask covers.
+    detectors: Option<Arc<[Detector]>>,
 }
 
 #[derive(Debug, Clone)]
@@ -47,10 +49,12 @@ impl SealPlan {
         snapshot: &CatalogSnapshot,
         drift: &Drift,
     ) -> Self {
+        let detectors: Vec<Detector> = policy.detectors(principal, target).into_iter().collect();
+        let detectors = (!detectors.is_empty()).then(|| Arc::from(detectors));
+        let mut plan = Self { detectors, ..Self::default() };
         if !policy.masks_any(principal, target) {
-            return Self::default();
+            return plan;
         }
-        let mut plan = Self::default();
         let asked = Asked { policy, principal, target };
         for relation in snapshot.relations() {
             if matches!(relation.kind, RelationKind::CompositeType) {
@@ -82,6 +86,16 @@ impl SealPlan {
             Mask::Partial { .. } | Mask::Generalize(_) | Mask::Redact | Mask::Nullify | Mask::Refuse => None,
         };
         MaskEncoder::plan(mask.mask, kin, format, keys).with_nulls(mask.nulls)
+    }
+
+    /// For a column that no mask covers.
+    pub fn tripwire(&self, kin: TypeKin, format: Format) -> Option<MaskEncoder> {
+        MaskEncoder::tripwire(self.detectors.as_ref()?, kin, format)
+    }
+
+    /// Whether rows pass without anybody looking at them: nothing is sealed, nothing looked for.
+    pub fn checks_nothing(&self) -> bool {
+        self.is_empty() && self.detectors.is_none()
     }
 
     fn label_keys(&self, label: &str) -> Option<Arc<LabelKeys>> {

@@ -4,6 +4,7 @@
 pub mod baseline;
 mod check;
 pub mod decision;
+pub mod detector;
 pub mod document;
 pub mod label;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod selftest;
 mod who;
 
 pub use decision::{Access, AccessRequest, Capability, Decision, Effect, Preset, Reach, Reason, RelationName};
+pub use detector::Detector;
 pub use label::{Label, UNCLASSIFIED};
 pub use mask::{ColumnMask, Generalize, Mask, Nulls, Period};
 pub use policy::{Policy, PolicyContext};

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use self::masks::read_masks;
 use crate::check;
 use crate::decision::Capability;
+use crate::detector::Detector;
 use crate::document::{Diagnostics, Document, Entry, MappingReader, Node, Span, Value, closest};
 use crate::label::{Label, UNCLASSIFIED};
 use crate::pattern::{ColumnPattern, PatternError, RelationPattern};
@@ -28,19 +29,8 @@ pub const POLICY_RULES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 500;
 
-const RULE_KEYS_UNSUPPORTED: &[&str] = &[
-    "hold",
-    "limit",
-    "unbounded",
-    "unbounded_writes",
-    "select_star",
-    "detect",
-    "statements",
-    "when",
-    "ask",
-    "mode",
-    "hide",
-];
+const RULE_KEYS_UNSUPPORTED: &[&str] =
+    &["hold", "limit", "unbounded", "unbounded_writes", "select_star", "statements", "when", "ask", "mode", "hide"];
 
 /// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
 /// not kept, but its id and masks are still checked.
@@ -281,27 +271,45 @@ fn read_effects(
 ) -> Option<Effects> {
     let allow = reader.optional_entry("allow");
     let mask = reader.optional_entry("mask");
+    let detect = reader.optional_entry("detect");
     let deny = reader.optional_entry("deny");
     let reason = reader.optional_entry("reason");
     if let Some(deny) = deny {
-        return read_deny(deny, reason, [allow, mask], diags);
+        return read_deny(deny, reason, [allow, mask, detect], diags);
     }
     if let Some(reason) = reason {
         diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
         return None;
     }
-    if allow.is_none() && mask.is_none() {
-        diags.error(&reader.node().span, "the rule does nothing").help("give it `allow`, `deny: true` or `mask`");
+    if allow.is_none() && mask.is_none() && detect.is_none() {
+        let help = "give it `allow`, `deny: true`, `mask` or `detect`";
+        diags.error(&reader.node().span, "the rule does nothing").help(help);
         return None;
     }
     let allow = all_or_nothing(allow.map(|entry| read_allow(&entry.value, diags)))?;
-    Some(Effects::Grant { allow: allow.unwrap_or_default(), masks: masks.clone()?.unwrap_or_default() })
+    let detect = all_or_nothing(detect.map(|entry| read_detect(&entry.value, diags)))?.unwrap_or_default();
+    if let (false, Some(relations)) = (detect.is_empty(), reader.optional_entry("relations")) {
+        let message = "`detect` looks at every column without a mask: a rule with it takes no `relations`";
+        diags.error(&relations.key_span, message).help("write a rule of its own for it");
+        return None;
+    }
+    Some(Effects::Grant { allow: allow.unwrap_or_default(), masks: masks.clone()?.unwrap_or_default(), detect })
+}
+
+fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
+    let items = node.as_list(diags)?;
+    if items.is_empty() {
+        diags.error(&node.span, "`detect` names no detector");
+    }
+    let choices: Vec<(&str, Detector)> = Detector::ALL.iter().map(|detector| (detector.name(), *detector)).collect();
+    let read: Vec<Option<Detector>> = items.iter().map(|item| item.one_of(&choices, diags)).collect();
+    read.into_iter().collect()
 }
 
 fn read_deny(
     deny: &Entry,
     reason: Option<&Entry>,
-    others: [Option<&Entry>; 2],
+    others: [Option<&Entry>; 3],
     diags: &mut Diagnostics,
 ) -> Option<Effects> {
     let mut alone = true;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decision::{Access, AccessRequest, Capability, Decision, Effect, Reason, RelationName};
+use crate::detector::Detector;
 use crate::document::Diagnostics;
 use crate::label::{Label, UNCLASSIFIED};
 use crate::mask::ColumnMask;
@@ -113,6 +114,11 @@ impl Policy {
         })
     }
 
+    /// What is looked for in columns that no mask covers.
+    pub fn detectors(&self, principal: &Principal, target: &str) -> BTreeSet<Detector> {
+        self.rules.iter().flat_map(|rule| rule.detects(principal, target, &self.default_issuer)).copied().collect()
+    }
+
     /// May the session be passed through: everything allowed on every relation, nothing masked, nothing denied?
     pub fn unrestricted(&self, principal: &Principal, target: &str) -> bool {
         let everywhere: BTreeSet<Capability> = self
@@ -122,7 +128,7 @@ impl Policy {
             .collect();
         let denied = self.rules.iter().any(|rule| rule.denies(principal, target, &self.default_issuer));
         let everything = Capability::ALL.iter().all(|capability| everywhere.contains(capability));
-        everything && !denied && !self.masks_any(principal, target)
+        everything && !denied && !self.masks_any(principal, target) && self.detectors(principal, target).is_empty()
     }
 
     /// Does any rule allow the principal anything at the target?

@@ -1,6 +1,7 @@
 //! One rule as loaded, and whether it speaks of a request. Deciding between rules is the policy's.
 
 use crate::decision::{Access, Capability, Reach, RelationName};
+use crate::detector::Detector;
 use crate::document::Span;
 use crate::mask::{Mask, Nulls};
 use crate::pattern::RelationPattern;
@@ -20,11 +21,11 @@ pub struct Rule {
     pub(crate) effects: Effects,
 }
 
-/// What a rule does: it forbids, or it grants and masks.
+/// What a rule does: it forbids, or it grants, masks and looks for patterns.
 #[derive(Debug, Clone)]
 pub(crate) enum Effects {
     Deny { reason: Option<String> },
-    Grant { allow: Vec<Capability>, masks: Vec<LabelMask> },
+    Grant { allow: Vec<Capability>, masks: Vec<LabelMask>, detect: Vec<Detector> },
 }
 
 /// One entry of `mask:`.
@@ -62,6 +63,16 @@ impl Rule {
         match &self.effects {
             Effects::Grant { masks, .. } if !masks.is_empty() && self.is_for(target) => {
                 if who::restricts(self.who.as_ref(), principal, default_issuer) { masks } else { &[] }
+            }
+            Effects::Grant { .. } | Effects::Deny { .. } => &[],
+        }
+    }
+
+    /// What it looks for in what this principal reads at this target.
+    pub(crate) fn detects(&self, principal: &Principal, target: &str, default_issuer: &str) -> &[Detector] {
+        match &self.effects {
+            Effects::Grant { detect, .. } if !detect.is_empty() && self.is_for(target) => {
+                if who::restricts(self.who.as_ref(), principal, default_issuer) { detect } else { &[] }
             }
             Effects::Grant { .. } | Effects::Deny { .. } => &[],
         }

@@ -200,7 +200,7 @@ impl RowStream {
     /// Writes the row's header once no masked cell is left to change its length.
     fn frame_if_known(&mut self, bound: &BoundMask, out: &mut Outbox) -> Result<(), ReleaseError> {
         let rest = bound.columns.iter().flatten().skip(self.index);
-        if self.framed || rest.flatten().next().is_some() {
+        if self.framed || rest.flatten().any(|encoder| !encoder.is_tripwire()) {
             return Ok(());
         }
         let counted = self.length.saturating_add(HEADER_BYTES - 1);
@@ -238,8 +238,9 @@ fn take_piece(input: &mut BytesMut, left: &mut usize) -> Option<BytesMut> {
     (!piece.is_empty()).then_some(piece)
 }
 
+/// A tripwire does not reach here: it would hold rows of any length back for a column that is not sealed.
 fn encoder(bound: &BoundMask, index: usize) -> Option<&MaskEncoder> {
-    bound.columns.as_ref()?.get(index)?.as_ref()
+    bound.columns.as_ref()?.get(index)?.as_ref().filter(|encoder| !encoder.is_tripwire())
 }
 
 /// COPY data on its way out in pieces.
