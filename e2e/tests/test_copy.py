@@ -271,12 +271,6 @@ REFUSED = {
         "writer", "COPY (SELECT id FROM customers WHERE ssn LIKE '1%') TO STDOUT",
         "COPY (SELECT id FROM customers WHERE city LIKE '1%') TO STDOUT",
     ),
-    "a whole row": (
-        "writer", "COPY (SELECT c FROM customers c) TO STDOUT", "COPY (SELECT n FROM notes n) TO STDOUT",
-    ),
-    "JSON of a whole row": (
-        "writer", "COPY (SELECT to_json(c) FROM customers c) TO STDOUT", "COPY (SELECT to_json(n) FROM notes n) TO STDOUT",
-    ),
     "a condition of COPY FROM": (
         "writer", "COPY tags FROM STDIN WHERE id IN (SELECT id FROM customers WHERE ssn LIKE '1%')",
         "COPY (SELECT id FROM tags WHERE id IN (SELECT id FROM customers)) TO STDOUT",

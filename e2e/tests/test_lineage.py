@@ -72,3 +72,13 @@ def test_a_value_stays_masked_wherever_it_goes(agent, clear, sql, binary):
             assert cell is None or "redacted by exeat" in str(cell) or "*" in str(cell), cell
         else:
             assert cell == (city if wanted == "plain" else wanted)
+
+
+@pytest.mark.parametrize("what", ["SELECT c FROM customers c", "SELECT to_json(c), upper(ssn) FROM customers c", "TABLE customers"])
+@pytest.mark.parametrize("options", ["", " WITH (FORMAT csv, HEADER)", " WITH (FORMAT binary)"])
+def test_a_copy_of_it_stays_masked_too(agent, clear, what, options):
+    values, _ = clear
+    with psycopg.connect(agent.text()) as connection, connection.cursor() as cursor:
+        with cursor.copy(f"COPY ({what}) TO STDOUT{options}") as copy:
+            shown = b"".join(bytes(piece) for piece in copy).decode(errors="replace").lower()
+    assert shown and not any(value in shown for value in values)
