@@ -23,6 +23,9 @@ SETTINGS = {
 # Cases log in with roles and tokens of their own making, as often as they like.
 LIMITS = {"failed_logins": "1000/min", "per_principal": 1000}
 NO_RESET = ":"
+# Who resets; no case has a token of this group.
+OPERATORS = "redteam-operators"
+TOKEN_TTL = "24h"
 
 
 class Stack:
@@ -42,6 +45,7 @@ class Stack:
         upstream = {"host": "127.0.0.1", "port": self.server.port, "database": policy.TARGET, "tls": "off"}
         upstream["logins"] = [{"user": self.role, "auth": "trust"}]
         self.gateway.config["targets"][policy.TARGET] = {"postgres": {**upstream, "allow_privileged_login": True}}
+        self.gateway.config["console"] = {"roles": {"admin": [OPERATORS]}}
         self.holds = policy.equip(self.gateway, corpus)
         self._start(given.log)
         self._resets = run.path("reset.log")
@@ -67,8 +71,10 @@ class Stack:
         if helped.returncode != 0:
             say("left out: `exeat limits reset` before each case: this gateway counts nothing yet")
             return NO_RESET
-        words = [str(word) for word in [*command, "--config", self.gateway.config_file]]
-        return f"{' '.join(words)} 2>>{self._resets}.err || echo $CASE_ID >>{self._resets}"
+        token = self.run.secret_file("operator.token", self._trust.token("operator", [OPERATORS], ttl=TOKEN_TTL))
+        # The token stands in a file: command lines show in the process list.
+        reset = f"EXEAT_URL={self.gateway.console_url()} EXEAT_TOKEN=$(cat {token}) {' '.join(map(str, command))} >/dev/null"
+        return f"{reset} 2>>{self._resets}.err || echo $CASE_ID >>{self._resets}"
 
     def dsn(self, direct=False):
         """The road under test; its user is the upstream role, so that cases that name it mean the same on both roads."""
