@@ -147,12 +147,12 @@ impl Plan {
             let (before, after) = (before.expect("a cell"), after.expect("a cell"));
             match column.mask {
                 None => assert_eq!(before, after),
-                Some(mask) => self.holds(mask, column, format, before, after),
+                Some(mask) => Self::holds(mask, column, format, before, after),
             }
         }
     }
 
-    fn holds(&self, mask: Mask, column: &Column, format: Format, before: Option<&[u8]>, after: Option<&[u8]>) {
+    fn holds(mask: Mask, column: &Column, format: Format, before: Option<&[u8]>, after: Option<&[u8]>) {
         assert!(before.is_some() || after.is_none() || column.nulls == Nulls::Hide, "NULL stays NULL");
         let Some(after) = after else { return };
         assert!(valid(column.oid, format, after), "{column:?} {format:?} {after:?}");
@@ -255,7 +255,7 @@ fn valid(oid: u32, format: Format, value: &[u8]) -> bool {
         (114, _) | (3802, Format::Text) => is_json_string(value),
         (3802, Format::Binary) => value.strip_prefix(&[1]).is_some_and(is_json_string),
         (17, Format::Binary) => true,
-        (17, Format::Text) => value.starts_with(b"\\x") && value.len() % 2 == 0,
+        (17, Format::Text) => value.starts_with(b"\\x") && value.len().is_multiple_of(2),
         (2950, Format::Binary) | (1114 | 1184 | 20 | 701, Format::Binary) => matches!(value.len(), 8 | 16),
         (2950, Format::Text) => value.len() == 36,
         (1082 | 23 | 700, Format::Binary) => value.len() == 4,
@@ -269,7 +269,7 @@ fn valid(oid: u32, format: Format, value: &[u8]) -> bool {
             let digits = value.strip_prefix(b"-").unwrap_or(value);
             !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
         }
-        (1700, Format::Binary) => value.len() >= 8 && value.len() % 2 == 0,
+        (1700, Format::Binary) => value.len() >= 8 && value.len().is_multiple_of(2),
         (869 | 650, Format::Text) => text.is_ok_and(|text| {
             text.split_once('/').is_some_and(|(address, bits)| {
                 address.parse::<IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= 128)
