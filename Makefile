@@ -88,6 +88,10 @@ redteam: ## attacks that must get nothing, and work that must go on (CORPUS=fold
 	    $(STAGE) redteam-$$role $(PYTHON) e2e/redteam --corpus $(CORPUS) --role $$role $(REDTEAM) || failed=1; \
 	done; exit $$failed
 
+twins: ## two databases that differ in sealed values only must look the same (N=100000 for a long run, REGRESS=folder)
+	cargo build --locked -p exeat
+	$(STAGE) twins $(PYTHON) e2e/twins $(if $(N),--statements $(N)) $(if $(REGRESS),--regress $(REGRESS)) $(TWINS)
+
 bench: ## what it costs: queries, bulk, connections, memory; direct, pgbouncer and Exeat in one run (BENCH="--only points" to choose)
 	@.ci/deps bench
 	cargo build --locked --release -p exeat

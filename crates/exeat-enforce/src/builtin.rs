@@ -3,7 +3,8 @@
 //! "statistics". Definitions (views, defaults, checks) are metadata by design, and settings that hold credentials
 //! are shown by the server to its own administrators only.
 
-/// Samples of column values, and how often they occur.
+/// Samples of column values, how often they occur, how many there are and how they lie in stored order. What remains
+/// open (widths, share of NULLs) a client may see in masked rows as well; of an expression it may not.
 pub const STATISTICS: &str = "builtin_statistics";
 /// SQL of this or other sessions, literals included.
 pub const STATEMENTS: &str = "builtin_statements";
@@ -43,6 +44,8 @@ pub const COLUMNS: &[Builtin] = &[
         CATALOG,
         "pg_stats",
         &[
+            "n_distinct",
+            "correlation",
             "most_common_vals",
             "most_common_freqs",
             "histogram_bounds",
@@ -58,6 +61,12 @@ pub const COLUMNS: &[Builtin] = &[
         CATALOG,
         "pg_statistic",
         &[
+            "stadistinct",
+            "stakind1",
+            "stakind2",
+            "stakind3",
+            "stakind4",
+            "stakind5",
             "stavalues1",
             "stavalues2",
             "stavalues3",
@@ -74,13 +83,24 @@ pub const COLUMNS: &[Builtin] = &[
     builtin(
         CATALOG,
         "pg_stats_ext",
-        &["most_common_vals", "most_common_val_nulls", "most_common_freqs", "most_common_base_freqs"],
+        &[
+            "n_distinct",
+            "dependencies",
+            "most_common_vals",
+            "most_common_val_nulls",
+            "most_common_freqs",
+            "most_common_base_freqs",
+        ],
         STATISTICS,
     ),
     builtin(
         CATALOG,
         "pg_stats_ext_exprs",
         &[
+            "null_frac",
+            "avg_width",
+            "n_distinct",
+            "correlation",
             "most_common_vals",
             "most_common_freqs",
             "histogram_bounds",
@@ -92,7 +112,12 @@ pub const COLUMNS: &[Builtin] = &[
         ],
         STATISTICS,
     ),
-    builtin(CATALOG, "pg_statistic_ext_data", &["stxdmcv", "stxdexpr"], STATISTICS),
+    builtin(
+        CATALOG,
+        "pg_statistic_ext_data",
+        &["stxdndistinct", "stxddependencies", "stxdmcv", "stxdexpr"],
+        STATISTICS,
+    ),
     builtin(CATALOG, "pg_stat_activity", &["query"], STATEMENTS),
     builtin(ANY_SCHEMA, "pg_stat_statements", &["query"], STATEMENTS),
     builtin(CATALOG, "pg_prepared_statements", &["statement"], STATEMENTS),
@@ -138,7 +163,11 @@ mod tests {
     #[test]
     fn value_bearing_columns_have_a_label_and_their_neighbours_none() {
         for (schema, relation, sealed, open) in [
-            (CATALOG, "pg_stats", "most_common_vals", "n_distinct"),
+            (CATALOG, "pg_stats", "n_distinct", "avg_width"),
+            (CATALOG, "pg_stats", "correlation", "null_frac"),
+            (CATALOG, "pg_statistic", "stadistinct", "stawidth"),
+            (CATALOG, "pg_stats_ext", "dependencies", "exprs"),
+            (CATALOG, "pg_statistic_ext_data", "stxdndistinct", "stxdinherit"),
             (CATALOG, "pg_statistic", "stavalues5", "starelid"),
             (CATALOG, "pg_stats_ext", "most_common_vals", "attnames"),
             (CATALOG, "pg_stats_ext_exprs", "histogram_bounds", "expr"),

@@ -1,0 +1,183 @@
+SELECT a FROM {t} a LIMIT 3
+SELECT (a).{s}, (a).* FROM {t} a LIMIT 3
+SELECT a.*::text FROM {t} a LIMIT 3
+SELECT {s}(a) FROM {t} a LIMIT 3
+SELECT row_to_json(a), to_jsonb(a) - '{su}' FROM {t} a LIMIT 3
+SELECT a = a FROM {t} a LIMIT 3
+SELECT a IS NOT DISTINCT FROM b FROM {t} a, {t} b LIMIT 3
+SELECT count(*) FROM {t} a JOIN {t} b USING ({s})
+SELECT count(*) FROM {t} a NATURAL JOIN {t} b
+SELECT {k} FROM {t} a ORDER BY {s} LIMIT 5
+SELECT {k}, {s} FROM {t} a ORDER BY 2 LIMIT 5
+SELECT {s} AS x, {k} FROM {t} a ORDER BY x LIMIT 5
+SELECT {k} FROM {t} a ORDER BY a LIMIT 5
+SELECT DISTINCT {s} FROM {t} a LIMIT 5
+SELECT DISTINCT a FROM {t} a LIMIT 5
+SELECT DISTINCT ON ({s}) {k} FROM {t} a
+SELECT count(*) FROM {t} a GROUP BY {s}
+SELECT {s}, count(*) FROM {t} a GROUP BY 1 LIMIT 5
+SELECT {u}, count(*) FROM {t} a GROUP BY GROUPING SETS (({u}), ({s}), ())
+SELECT count(*) FROM {t} a GROUP BY CUBE ({u}, {s})
+SELECT count(*) FROM {t} a HAVING max({s}::text) > 'm'
+SELECT count(DISTINCT {s}) FROM {t} a
+SELECT count(*) FILTER (WHERE {s}::text > 'm') FROM {t} a
+SELECT array_agg({k} ORDER BY {s}) FROM {t} a
+SELECT string_agg({s}::text, ',' ORDER BY {k}) FROM {t} a
+SELECT min({s}), max({s}) FROM {t} a
+SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY {s}) FROM {t} a
+SELECT rank() OVER (ORDER BY {s}), {k} FROM {t} a LIMIT 5
+SELECT count(*) OVER (PARTITION BY {s}), {k} FROM {t} a LIMIT 5
+SELECT lag({s}) OVER w, first_value({s}) OVER w FROM {t} a WINDOW w AS (ORDER BY {k}) LIMIT 5
+SELECT row_number() OVER w FROM {t} a WINDOW w AS (PARTITION BY {s} ORDER BY {k}) LIMIT 5
+SELECT CASE WHEN {s} IS NULL THEN 1 ELSE 2 END FROM {t} a LIMIT 5
+SELECT CASE {s}::text WHEN 'x' THEN 1 ELSE 2 END FROM {t} a LIMIT 5
+SELECT coalesce({s}::text, 'none'), nullif({s}::text, 'x'), greatest({s}, {s}) FROM {t} a LIMIT 5
+SELECT {s} IS NULL, {s} IS NOT NULL FROM {t} a LIMIT 5
+SELECT {k} FROM {t} a WHERE {s} IS NULL
+SELECT {k} FROM {t} a WHERE {e}
+SELECT {k} FROM {t} a WHERE {s} = (SELECT max({s}) FROM {t})
+SELECT {k} FROM {t} a WHERE {s} IN (SELECT {s} FROM {t} WHERE {k} < 5)
+SELECT {k} FROM {t} a WHERE {s} = ANY (ARRAY(SELECT {s} FROM {t} WHERE {k} < 5))
+SELECT {k} FROM {t} a WHERE EXISTS (SELECT FROM {t} b WHERE b.{s} = a.{s} AND b.{k} <> a.{k})
+SELECT {k} FROM {t} a WHERE ({k}, {s}) IN (SELECT {k}, {s} FROM {t})
+SELECT {k} FROM {t} a WHERE a IS NOT NULL
+SELECT {k} FROM {t} a WHERE a > ROW(1)
+SELECT {k} FROM {t} a LIMIT (SELECT length(max({s}::text)) FROM {t})
+SELECT {k} FROM {t} a LIMIT 3 OFFSET (SELECT count(*) FROM {t} WHERE {s}::text > 'm')
+SELECT {s} FROM {t} a UNION SELECT {s} FROM {t} b
+SELECT {s} FROM {t} a EXCEPT SELECT {s} FROM {t} b
+SELECT {s} FROM {t} a INTERSECT ALL SELECT {s} FROM {t} b WHERE {k} < 9
+SELECT x FROM (SELECT {s} AS x FROM {t} a UNION ALL SELECT {s} FROM {t} b) q LIMIT 5
+SELECT x, y FROM (VALUES (1, (SELECT max({s}) FROM {t})), (2, NULL)) v(x, y)
+SELECT * FROM {t} a, LATERAL (SELECT a.{s} AS z) l LIMIT 3
+SELECT * FROM {t} a, LATERAL (SELECT count(*) FROM {t} b WHERE b.{s} < a.{s}) l LIMIT 3
+SELECT g FROM {t} a, generate_series(1, length({s}::text)) g LIMIT 5
+SELECT x FROM {t} a, unnest(ARRAY[{s}]) x LIMIT 5
+SELECT x FROM {t} a, unnest(string_to_array({s}::text, '-')) x LIMIT 5
+SELECT * FROM ROWS FROM (generate_series(1, 2), unnest(ARRAY(SELECT {s} FROM {t} LIMIT 2))) AS r(a, b)
+SELECT x.a FROM ({t} c JOIN {t} d USING ({k})) AS x(a) LIMIT 3
+SELECT * FROM {t} AS x(a, b) LIMIT 3
+WITH w AS (SELECT {s} AS v FROM {t} a) SELECT v FROM w WHERE v IS NOT NULL LIMIT 3
+WITH w AS MATERIALIZED (SELECT * FROM {t} a) SELECT count(*) FROM w WHERE {s}::text > 'm'
+WITH RECURSIVE r(n, v) AS (SELECT 1, {s} FROM {t} a WHERE {k} < 3 UNION SELECT n + 1, v FROM r WHERE n < 3) SELECT * FROM r
+WITH RECURSIVE r(n, v) AS (SELECT 1, {s}::text FROM {t} a WHERE {k} < 3 UNION ALL SELECT n + 1, v || 'x' FROM r WHERE n < 3) SELECT * FROM r
+SELECT ARRAY(SELECT {s} FROM {t} a WHERE {k} < 3)
+SELECT (ARRAY(SELECT {s} FROM {t} a ORDER BY {k}))[1]
+SELECT (SELECT {s} FROM {t} a LIMIT 1)::text || 'x'
+SELECT json_agg(a) FROM (SELECT * FROM {t} LIMIT 3) a
+SELECT json_object_agg({s}::text, {k}) FROM {t} a
+SELECT json_build_object('v', {s}), jsonb_build_array({s}, {u}) FROM {t} a LIMIT 3
+SELECT xmlforest({s} AS v), xmlelement(name r, {s}) FROM {t} a LIMIT 3
+SELECT xmlagg(xmlelement(name r, {s})) FROM {t} a
+SELECT table_to_xml('{t}'::regclass, true, false, '')
+SELECT query_to_xml('SELECT {s} FROM {t}', true, false, '')
+SELECT ctid, {k} FROM {t} a LIMIT 3
+SELECT xmin, tableoid::regclass FROM {t} a LIMIT 3
+SELECT pg_column_size({s}), pg_column_size(a) FROM {t} a LIMIT 3
+SELECT {k} FROM {t} a TABLESAMPLE BERNOULLI (50) REPEATABLE (1)
+SELECT {k} FROM {t} a TABLESAMPLE SYSTEM (50) REPEATABLE (1)
+SELECT pg_typeof({s}), pg_collation_for({s}::text) FROM {t} a LIMIT 1
+SELECT hashtext({s}::text), md5({s}::text) FROM {t} a LIMIT 3
+SELECT length({s}::text), octet_length({s}::text) FROM {t} a LIMIT 3
+SELECT {s}::text::int FROM {t} a LIMIT 3
+SELECT {s}::varchar(2), {s}::text::char(3) FROM {t} a LIMIT 3
+SELECT format('%s', {s}), concat({s}, '-'), concat_ws('-', {s}, {u}) FROM {t} a LIMIT 3
+SELECT 1 / (length({s}::text) - 11) FROM {t} a LIMIT 3
+SELECT {k} / CASE WHEN {s}::text > 'm' THEN 0 ELSE 1 END FROM {t} a LIMIT 3
+SELECT pg_sleep(CASE WHEN {s}::text > 'm' THEN 0.01 ELSE 0 END) FROM {t} a LIMIT 1
+SELECT set_config('application_name', {s}::text, true) FROM {t} a LIMIT 1
+SELECT current_setting('search_path'), current_database(), current_user
+SELECT nextval('x'), pg_notify('c', {s}::text) FROM {t} a LIMIT 1
+SELECT pg_advisory_xact_lock({k}) FROM {t} a WHERE {s}::text > 'm'
+SELECT {k} FROM {t} a WHERE {k} < 3 FOR UPDATE
+SELECT {k} FROM {t} a WHERE {s}::text > 'm' FOR SHARE
+EXPLAIN SELECT * FROM {t} a
+EXPLAIN (COSTS OFF) SELECT {s} FROM {t} a WHERE {k} < 5
+EXPLAIN (COSTS OFF) SELECT {k} FROM {t} a WHERE {e}
+EXPLAIN SELECT {k} FROM {t} a WHERE {e}
+EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT {k} FROM {t} a WHERE {e}
+EXPLAIN (VERBOSE, COSTS OFF) SELECT {s} FROM {t} a
+COPY {t} TO STDOUT
+COPY {t} ({k}, {s}) TO STDOUT (FORMAT csv, HEADER)
+COPY {t} TO STDOUT (FORMAT binary)
+COPY (SELECT {s}, {k} FROM {t} a) TO STDOUT (FORMAT csv, FORCE_QUOTE *)
+COPY (SELECT {k} FROM {t} a WHERE {e}) TO STDOUT
+COPY (SELECT * FROM {t} ORDER BY {s}) TO STDOUT
+TABLE {t}
+UPDATE {t} a SET {u} = {u} WHERE {k} = 1 RETURNING *
+UPDATE {t} a SET {u} = {u} WHERE {e} RETURNING {k}
+UPDATE {t} a SET {s} = {s} WHERE {k} = 1
+UPDATE {t} a SET {s} = {s2} WHERE {k} = 1 RETURNING {s}
+UPDATE {t} a SET {s} = NULL WHERE {k} = 1
+UPDATE {t} a SET ({s}, {u}) = (SELECT {s}, {u} FROM {t} WHERE {k} = 2) WHERE {k} = 1
+UPDATE {t} a SET {u} = {u} FROM {t} b WHERE a.{s} = b.{s} RETURNING a.{k}
+DELETE FROM {t} a WHERE {k} = 1 RETURNING *
+DELETE FROM {t} a WHERE {e}
+DELETE FROM {t} a USING {t} b WHERE a.{s} < b.{s} AND a.{k} = 1 RETURNING a.{k}
+INSERT INTO {t} SELECT * FROM {t} WHERE {k} = 1
+INSERT INTO {t} SELECT * FROM {t} WHERE {k} = 1 ON CONFLICT DO NOTHING RETURNING *
+INSERT INTO {t} ({k}, {s}) SELECT {k} + 100000, {s} FROM {t} ON CONFLICT ({s}) DO NOTHING
+INSERT INTO {t} ({k}) VALUES (100001) ON CONFLICT ({k}) DO UPDATE SET {u} = EXCLUDED.{u} RETURNING *
+INSERT INTO {t} ({k}, {s}) VALUES (100002, NULL) RETURNING {s}
+WITH w AS (UPDATE {t} SET {u} = {u} WHERE {k} = 1 RETURNING *) SELECT {s}, {k} FROM w
+WITH w AS (DELETE FROM {t} WHERE {k} = 1 RETURNING {s}) SELECT count(*) FROM w WHERE {s}::text > 'm'
+MERGE INTO {t} a USING {t} b ON a.{k} = b.{k} WHEN MATCHED AND b.{s}::text > 'm' THEN DELETE
+MERGE INTO {t} a USING {t} b ON a.{s} = b.{s} WHEN MATCHED THEN DO NOTHING
+MERGE INTO {t} a USING {t} b ON a.{k} = b.{k} AND a.{k} = 1 WHEN MATCHED THEN UPDATE SET {u} = b.{u}
+CREATE TEMP TABLE mine AS SELECT {s} FROM {t}
+CREATE TEMP TABLE mine (i int) ;; INSERT INTO mine SELECT length({s}::text) FROM {t} ;; SELECT * FROM mine LIMIT 3
+CREATE TEMP VIEW mine AS SELECT {s} AS v FROM {t} ;; SELECT v FROM mine LIMIT 3
+SELECT {s} INTO TEMP mine FROM {t}
+DECLARE c CURSOR FOR SELECT {s}, {k} FROM {t} a ORDER BY {k} ;; FETCH 2 FROM c ;; FETCH BACKWARD 1 FROM c
+DECLARE c SCROLL CURSOR FOR SELECT {k} FROM {t} a WHERE {e} ;; FETCH ALL FROM c ;; MOVE FIRST IN c ;; CLOSE c
+DECLARE c CURSOR FOR SELECT * FROM {t} FOR UPDATE ;; FETCH 1 FROM c ;; UPDATE {t} SET {u} = {u} WHERE CURRENT OF c RETURNING {s}
+PREPARE p AS SELECT {s} FROM {t} a LIMIT 2 ;; EXECUTE p
+PREPARE p(int) AS SELECT {s} FROM {t} a WHERE {k} = $1 ;; EXECUTE p(1) ;; DEALLOCATE p
+PREPARE p(text) AS SELECT {k} FROM {t} a WHERE {s}::text > $1 ;; EXECUTE p('m')
+PREPARE p(text) AS SELECT $1 ;; EXECUTE p((SELECT max({s}::text) FROM {t}))
+SAVEPOINT s ;; SELECT {s} FROM {t} a LIMIT 1 ;; SELECT 1/0 ;; ROLLBACK TO s ;; SELECT {k} FROM {t} a LIMIT 1
+SELECT attname, n_distinct FROM pg_stats WHERE schemaname <> 'pg_catalog' AND attname = '{su}'
+SELECT * FROM pg_stats WHERE attname = '{su}'
+SELECT most_common_vals::text, histogram_bounds::text FROM pg_stats WHERE schemaname NOT IN ('pg_catalog')
+SELECT stavalues1, stanumbers1, stadistinct, stawidth FROM pg_statistic WHERE starelid = '{t}'::regclass
+SELECT reltuples, relpages FROM pg_class WHERE oid = '{t}'::regclass
+SELECT relname, relpages, reltuples FROM pg_class WHERE relname NOT LIKE 'pg_%' ORDER BY 1
+SELECT pg_relation_size('{t}'), pg_total_relation_size('{t}')
+SELECT n_live_tup, n_tup_ins FROM pg_stat_user_tables ORDER BY relid
+SELECT * FROM pg_stats_ext
+SELECT pg_get_viewdef('{t}'::regclass), pg_get_expr(adbin, adrelid) FROM pg_attrdef LIMIT 3
+SELECT name, statement FROM pg_prepared_statements
+SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()
+SELECT query_to_xml_and_xmlschema('SELECT {s} FROM {t}', true, false, '')
+SELECT lo_import('/etc/passwd'), pg_read_file('PG_VERSION')
+DO $$ BEGIN RAISE NOTICE '%', (SELECT max({s}::text) FROM {t}); END $$
+VALUES ((SELECT {s} FROM {t} a LIMIT 1), 1), (NULL, 2)
+SELECT {k} FROM {t} a WHERE {k} IN (1, 2) AND ({s}::text = 'x' OR true)
+SELECT {k}, {s} FROM {t} a WHERE NOT ({s}::text = 'x') LIMIT 2
+SELECT a.{k} FROM {t} a LEFT JOIN {t} b ON a.{s} = b.{s} AND b.{k} = 1 WHERE b.{k} IS NULL LIMIT 5
+SELECT a.{s}, b.{s} FROM {t} a FULL JOIN {t} b ON a.{k} = b.{k} + 1 LIMIT 5
+SELECT {s}, ({s})::text, ARRAY[{s}], ROW({s}, {u}) FROM {t} a LIMIT 3
+SELECT (ROW({s}, {k})).f1 FROM {t} a LIMIT 3
+SELECT (x).{s} FROM (SELECT a AS x FROM {t} a) q LIMIT 3
+SELECT * FROM jsonb_to_recordset((SELECT jsonb_agg(jsonb_build_object('a', {s})) FROM {t})) AS r(a text) LIMIT 3
+SELECT * FROM json_populate_record(NULL::{t}, (SELECT to_json(a) FROM {t} a LIMIT 1))
+SELECT key, value FROM {t} a, jsonb_each_text(to_jsonb(a)) LIMIT 5
+SELECT * FROM crosstab('SELECT {k}, {u}, {s} FROM {t}') AS c(a int, b text)
+SELECT dblink('dbname=x', 'SELECT 1')
+SELECT {s} COLLATE "C" FROM {t} a LIMIT 2
+SELECT {s} FROM ONLY {t} a LIMIT 2
+SELECT count(*), count({s}), sum(length({s}::text)) FROM {t} a
+SELECT {k}, {s} FROM {t} a FETCH FIRST 3 ROWS WITH TIES
+SELECT {k} FROM {t} a ORDER BY {s} FETCH FIRST 1 ROWS WITH TIES
+SELECT {s} FROM {t} a ORDER BY {k} USING > LIMIT 3
+SELECT count(*) FROM {t} a WHERE {s} BETWEEN SYMMETRIC {s} AND {s2}
+SELECT {k} FROM {t} a WHERE ({s}, {k}) OVERLAPS ({s}, {k})
+SELECT lower({s}::text) = upper({s2}::text), ({s} = {s}) AND NULL FROM {t} a LIMIT 3
+LOCK TABLE {t}
+TRUNCATE {t}
+ANALYZE {t}
+ALTER TABLE {t} ADD CHECK ({s}::text > 'm')
+CREATE INDEX ON {t} (length({s}::text))
+CREATE UNIQUE INDEX ON {t} ({s})
+SHOW exeat.policy
+SET LOCAL work_mem = '1MB' ;; SELECT {s} FROM {t} a LIMIT 1

@@ -1,0 +1,156 @@
+"""Two servers that are copies of one data folder, and one gateway in front of both.
+
+Copies, because object numbers, transaction numbers and file names are then the same too: what a client may read of
+the catalog does not differ. They listen on one port at two addresses, which are the same length.
+"""
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from lib import wire
+from lib.dsn import Dsn, psql
+from lib.gateway import SHOP_SQL, Gateway, Trust
+from lib.postgres import Server
+from lib.run import HarnessError, unprivileged_user
+from lib.yaml_text import dump
+from redteam_support.corpus import label_name, quoted
+
+from . import schema, twist
+
+ADDRESSES = ("127.0.0.1", "127.0.0.2")
+ROLE = "twin_agent"
+GROUP = "agents"
+ALLOWED = ["read", "insert", "update", "delete", "merge", "copy_in", "ddl", "call"]
+STATEMENT_MS_MAX = 250
+SETTINGS = {"autovacuum": "off", "jit": "off", "max_parallel_workers_per_gather": "0", "bgwriter_delay": "10s"}
+SHOP_SEALED = [
+    ("public", "customers", "email"), ("public", "customers", "ssn"), ("public", "customers", "phone"),
+    ("public", "customers", "birth_date"), ("public", "payments", "card_number"), ("hr", "salaries", "salary"),
+]
+
+
+@dataclass
+class World:
+    """One database that exists twice. `labels`: what policy says; `sealed`: also what is computed from it."""
+
+    name: str
+    load: str
+    labels: dict
+    sealed: set
+    tables: list = None
+
+    def target(self, twin):
+        return f"{self.name}_{'ab'[twin]}"
+
+
+def shop():
+    labels = {column: [f"{table}.{column}"] for table, column in ((f"{s}.{t}", c) for s, t, c in SHOP_SEALED)}
+    return World("shop", SHOP_SQL.read_text(encoding="utf-8"), labels, set(SHOP_SEALED))
+
+
+def corpus(folder):
+    """The schema of a red-team corpus; labels only from columns that are not computed from others."""
+    columns = json.loads((folder / "sensitive.json").read_text(encoding="utf-8"))["columns"]
+    labels = {}
+    for column in columns:
+        if not column.get("derived_from"):
+            pattern = ".".join(quoted(column[part]) for part in ("schema", "table", "column"))
+            labels.setdefault(label_name(column["class"]), []).append(pattern)
+    sealed = {(column["schema"], column["table"], column["column"]) for column in columns}
+    return World("redteam", (folder / "schema.sql").read_text(encoding="utf-8"), labels, sealed)
+
+
+class Twin(Server):
+    """A server whose data folder is a copy of another's, at another address and the same port."""
+
+    def __init__(self, original, number):
+        self.run, self.port, self.password, self.ca = original.run, original.port, original.password, None
+        self.address = ADDRESSES[number]
+        self._title = f"twin-{'ab'[number]}"
+        self._bin = original._bin
+        self._log = self.run.path(f"{self._title}.log")
+        self._home = self.run.path(self._title)
+        shutil.copytree(original._home, self._home)
+        with open(self._home / "data/postgresql.conf", "a", encoding="utf-8") as conf:
+            conf.write(f"listen_addresses = '{self.address}'\n")
+        if unprivileged_user() is not None:
+            subprocess.run(["chown", "-R", unprivileged_user(), self._home], check=True)
+        self.start()
+
+    def dsn(self, user, password, dbname):
+        return Dsn(self.address, self.port, user, password, dbname)
+
+
+class Stack:
+    def __init__(self, run, major, worlds, level):
+        self.run, self.worlds = run, worlds
+        original = Server(run, major, settings=SETTINGS, auth="trust", title="original")
+        for world in worlds:
+            self._load(original, world)
+        original.stop()
+        self.twins = [Twin(original, number) for number in range(len(ADDRESSES))]
+        for world in worlds:
+            dsns = [twin.admin(world.name) for twin in self.twins]
+            world.tables = schema.read(dsns[0], world.sealed)
+            for number, dsn in enumerate(dsns):
+                twist.twist(run, dsn, world.tables, changed=number == 1)
+            twist.prove(*dsns, world.tables)
+        # Addresses in text and binary, folders, targets: equally long.
+        self._alike = [(b"127.0.0.2", b"127.0.0.1"), (b"\x7f\0\0\2", b"\x7f\0\0\1"), (b"twin-b", b"twin-a")]
+        self._alike += [(world.target(1).encode(), world.target(0).encode()) for world in worlds]
+        self._trust = Trust(run)
+        self.gateway = self._gateway(level)
+
+    def _load(self, server, world):
+        dsn = server.create_database(world.name)
+        script = self.run.path(f"{world.name}.sql")
+        script.write_text(world.load, encoding="utf-8")
+        psql(dsn, file=script)
+        psql(dsn, GRANTS)
+
+    def _gateway(self, level):
+        gateway = Gateway(self.run).trust(self._trust.entry())
+        postgres = gateway.config["listen"]["postgres"]
+        postgres.update(default_target=self.worlds[0].target(0), limits={"failed_logins": "1000/min", "per_principal": 100})
+        labels, rules = {}, []
+        for world in self.worlds:
+            for number, twin in enumerate(self.twins):
+                name = world.target(number)
+                login = {"user": ROLE, "auth": "trust"}
+                upstream = {"host": twin.address, "port": twin.port, "database": world.name, "tls": "off"}
+                gateway.config["targets"][name] = {"postgres": {**upstream, "logins": [login]}}
+                labels[name] = world.labels
+                rules.append({"id": f"work-{name}", "who": {"groups": [GROUP]}, "target": name, "allow": ALLOWED})
+                mask = {label: {"with": "redact"} for label in world.labels}
+                rules.append({"id": f"seal-{name}", "target": name, "mask": mask})
+        gateway.policy(dump({"version": 1, "labels": labels, "rules": rules}))
+        return gateway.start(level=level)
+
+    def connect(self, world, twin):
+        """A session of a client, with what every statement runs under."""
+        dsn = self.gateway.dsn(self._trust.token("agent-7", [GROUP]), dbname=world.target(twin))
+        connection = wire.Connection(dsn.host, dsn.port).login(dsn, application_name="twins")
+        answer = connection.cycle(wire.query(f"SET statement_timeout = {STATEMENT_MS_MAX}"))
+        if answer[0][0] != "C":
+            raise HarnessError(f"the gateway does not let a client bound its statements: {answer}")
+        return connection
+
+    def normal(self, data):
+        """What differs between the two servers by construction made equal."""
+        for second, first in self._alike:
+            data = data.replace(second, first)
+        return data
+
+
+GRANTS = f"""
+DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN CREATE ROLE {ROLE} LOGIN; END IF; END $$;
+DO $$ DECLARE s text; BEGIN
+  FOR s IN SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %s TO {ROLE}', s);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO {ROLE}', s);
+    EXECUTE format('GRANT ALL ON ALL SEQUENCES IN SCHEMA %s TO {ROLE}', s);
+  END LOOP;
+END $$;
+"""
