@@ -39,7 +39,7 @@ RISKY = {
     "bool": ["({text} ~ 'a')", "({text} > {text})", "({num} > {num})", "({json} @> {json})", "({json} ? 'a')", "({text} = ANY ({array}))",
              "({int}, {text}) < ({int}, {text})", "({text} SIMILAR TO 'a%')", "({bytea} > {bytea})", "({uuid} = {uuid})",
              "({text} ILIKE 'a%')", "({array} && {array})", "(ROW({any}, 1) IS NOT NULL)", "({text} IN ({text}, {text}))",
-             "({text} COLLATE \"C\" < 'm')", "starts_with({text}, 'a')", "({date} OVERLAPS {date})"],
+             "({text} COLLATE \"C\" < 'm')", "starts_with({text}, 'a')"],
     "json": ["({json} -> 'a')", "({json} #> '{{a}}')", "jsonb_set({json}, '{{a}}', '1')", "({json} || {json})", "{text}::jsonb",
              "jsonb_path_query_first({json}, '$.*')", "jsonb_strip_nulls({json})", "to_jsonb({any})", "json_build_array({any})::jsonb"],
     "bytea": ["convert_to({text}, 'UTF8')", "sha256({bytea})", "substr({bytea}, 1, 2)"],

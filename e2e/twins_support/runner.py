@@ -41,10 +41,10 @@ class Figures:
 
 
 class Runner:
-    def __init__(self, stack, tell, admitted=None):
+    def __init__(self, stack, tell, admitted):
         """`tell` is given every finding as it is made; `admitted` every unit that was let through, with what it gave."""
         self._tell, self._admitted = tell, admitted
-        self.figures = {}
+        self.figures, self._more = {}, []
         self._sessions = {
             world.name: [Session(lambda w=world, t=twin: stack.connect(w, t), stack.normal) for twin in (0, 1)]
             for world in stack.worlds
@@ -59,7 +59,7 @@ class Runner:
             figures.reasons[one.code] += 1
         if "timed out" in (one.verdict, other.verdict, again.verdict, other_again.verdict):
             return
-        if one.verdict == "admitted" and self._admitted is not None:
+        if one.verdict == "admitted":
             self._admitted(world, unit, one)
         if difference(one, again) is not None or difference(other, other_again) is not None:
             figures.noise += 1
@@ -77,9 +77,13 @@ class Runner:
         figures.interferences.append(unit)
         self._tell(f"INTERFERENCE {world.name} {unit.source} {unit.mode} {unit.form}\n  {unit.text()}\n  {difference(one, other)}")
 
+    def add_failure(self, words):
+        self._more += [words] if words else []
+
     def failures(self):
         """What is not as it must be, in words."""
-        found = [f"{name}: {len(one.interferences)} interferences" for name, one in self.figures.items() if one.interferences]
+        found = [*self._more]
+        found += [f"{name}: {len(one.interferences)} interferences" for name, one in self.figures.items() if one.interferences]
         total = sum(one.count for one in self.figures.values())
         noise = sum(one.noise for one in self.figures.values())
         if total == 0:

@@ -118,6 +118,8 @@ pub const COLUMNS: &[Builtin] = &[
         &["stxdndistinct", "stxddependencies", "stxdmcv", "stxdexpr"],
         STATISTICS,
     ),
+    // Sizes, as those that functions tell: an index on a sealed column grows with what is in it.
+    builtin(CATALOG, "pg_class", &["relpages", "relallvisible", "relallfrozen"], STATISTICS),
     builtin(CATALOG, "pg_stat_activity", &["query"], STATEMENTS),
     builtin(ANY_SCHEMA, "pg_stat_statements", &["query"], STATEMENTS),
     builtin(CATALOG, "pg_prepared_statements", &["statement"], STATEMENTS),
@@ -172,6 +174,7 @@ mod tests {
             (CATALOG, "pg_stats_ext", "most_common_vals", "attnames"),
             (CATALOG, "pg_stats_ext_exprs", "histogram_bounds", "expr"),
             (CATALOG, "pg_statistic_ext_data", "stxdmcv", "stxoid"),
+            (CATALOG, "pg_class", "relpages", "relname"),
             (CATALOG, "pg_stat_activity", "query", "state"),
             ("extensions", "pg_stat_statements", "query", "calls"),
             (CATALOG, "pg_authid", "rolpassword", "rolname"),

@@ -509,6 +509,11 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
     }
     let column = facts.snapshot.column_name(used.column);
     let object = || Object::column(&facts.target, &seal.name, column, used.at);
+    // Those of the catalogs tell where and when a definition was stored, which tools ask for.
+    let of_catalog = facts.snapshot.relation(used.column.relation).is_some_and(Relation::is_metadata);
+    if used.column.attribute < 0 && of_catalog {
+        return None;
+    }
     if used.column.attribute <= 0 {
         return Some(
             Refusal::new(
