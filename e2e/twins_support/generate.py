@@ -31,11 +31,12 @@ class Generator:
 
     def wrapped(self, sql, safe):
         """The query itself, or another way to its rows."""
-        ways = [[sql]] * 12 + [[f"COPY ({sql}) TO STDOUT"], ["DECLARE c CURSOR FOR " + sql, f"FETCH {ROWS_MAX} FROM c", "CLOSE c"]]
+        ways = [[sql]] * 12 + [[f"COPY ({sql}) TO STDOUT"]]
+        ways += [["DECLARE c CURSOR FOR " + sql, f"FETCH {ROWS_MAX} FROM c", "CLOSE c"]]
         ways += [["PREPARE p AS " + sql, "EXECUTE p", "DEALLOCATE p"], [f"SELECT * FROM ({sql}) AS x"]]
         if not safe:
-            ways += [["EXPLAIN " + sql], ["CREATE TEMP TABLE mine AS " + sql, "SELECT * FROM mine"], [f"SELECT count(*) FROM ({sql}) x"]]
-            ways += [["EXPLAIN (COSTS OFF) " + sql], [f"SELECT EXISTS ({sql})"], [f"SELECT json_agg(x) FROM ({sql}) AS x"]]
+            ways += [["EXPLAIN " + sql], ["CREATE TEMP TABLE mine AS " + sql, "SELECT * FROM mine"]]
+            ways += [[f"SELECT count(*) FROM ({sql}) x"], ["EXPLAIN (COSTS OFF) " + sql], [f"SELECT EXISTS ({sql})"], [f"SELECT json_agg(x) FROM ({sql}) AS x"]]
         return self.random.choice(ways)
 
     def filled(self, form):

@@ -25,7 +25,7 @@ fn main() -> std::io::Result<()> {
     write!(out, "{}", views(&snapshot).concat())?;
     for text in std::io::stdin().lock().split(0) {
         let sql = String::from_utf8(text?).map_err(std::io::Error::other)?;
-        write!(out, "{}end\n", said(&sql, &snapshot, &scope))?;
+        writeln!(out, "{}end", said(&sql, &snapshot, &scope))?;
     }
     Ok(())
 }
