@@ -67,10 +67,12 @@ class Runner:
             self._confirm(world, unit, one, other)
 
     def _confirm(self, world, unit, one, other):
-        """Something that varies by itself may agree with itself twice; not this often."""
+        """Something that varies by itself, or by connection, may agree with itself twice; not this often on new ones."""
         figures = self.figures[unit.source]
         first, second = self._sessions[world.name]
         for _ in range(CONFIRMATIONS):
+            first.renew()
+            second.renew()
             if difference(one, first.run(unit)) is not None or difference(other, second.run(unit)) is not None:
                 figures.noise += 1
                 return

@@ -43,6 +43,12 @@ class Session:
         self._connect, self._normal = connect, normal
         self._connection = None
 
+    def renew(self):
+        """Another connection: another port, another process, another start."""
+        if self._connection is not None:
+            self._connection.socket.close()
+            self._connection = None
+
     def run(self, unit):
         """The transcript of the unit. Its verdict is the worst answer of its statements."""
         seen = Transcript()
