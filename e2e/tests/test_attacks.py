@@ -241,5 +241,5 @@ def test_the_attacks_aim_at_something(shop, value):
     """Past the gateway the same texts do show the value."""
     with psycopg.connect(shop.reader.text(), options="-c search_path=attack") as direct:
         assert direct.execute(SEALED).fetchone() == (value,)
-        assert direct.execute(COMPUTED).fetchone() == (f"x{value}",)
+        assert direct.execute(COMPUTED).fetchone() == (value,)
         assert direct.execute("SELECT digits FROM attack.people").fetchone() == (value,)
