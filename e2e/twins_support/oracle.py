@@ -129,7 +129,7 @@ class Oracle:
 
     def _origins(self, sql, predicted):
         for number, (_, relation, attribute, _) in enumerate(self._statements[sql]):
-            if relation >= FIRST_USER_OBJECT and predicted.outputs:
+            if relation >= FIRST_USER_OBJECT and attribute > 0 and predicted.outputs:
                 self.counts["origins"] += 1
                 if (relation, attribute) not in predicted.outputs[number]:
                     self.errors.append(f"MISSING {self._world.name} origin {number + 1}: {relation}.{attribute}\n  {sql}")

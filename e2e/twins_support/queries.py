@@ -25,7 +25,7 @@ ROWS_MAX = 20
 class Queries:
     def __init__(self, random, tables, safe):
         self.random, self.safe = random, safe
-        self.tables = [table for table in tables if any(column.kind == "int" for column in table.columns)]
+        self.tables = [table for table in tables if table.of("int", sealed=False if safe else None)]
         self._aliases = 0
 
     def chance(self, share):

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from lib import wire
 from lib.dsn import Dsn, psql
@@ -39,6 +40,7 @@ class World:
     load: str
     labels: dict
     sealed: set
+    folder: Path = None
     tables: list = None
 
     def target(self, twin):
@@ -60,6 +62,21 @@ def corpus(folder):
             labels.setdefault(label_name(column["class"]), []).append(pattern)
     sealed = {(column["schema"], column["table"], column["column"]) for column in columns}
     return World("redteam", (folder / "schema.sql").read_text(encoding="utf-8"), labels, sealed)
+
+
+# Of the tables that most of PostgreSQL's regression tests speak of.
+REGRESSION_SEALED = [
+    *(("public", table, column) for table in ("onek", "onek2", "tenk1", "tenk2") for column in ("hundred", "string4")),
+    *(("public", table, "age") for table in ("person", "emp", "student", "stud_emp")),
+    *(("public", table, "salary") for table in ("emp", "stud_emp")),
+    ("public", "text_tbl", "f1"), ("public", "varchar_tbl", "f1"),
+]
+
+
+def regression(folder):
+    """What `test_setup.sql` makes, read by psql; `folder` holds it. Its functions in C are left out."""
+    labels = {f"{table}_{column}": [f"{schema}.{table}.{column}"] for schema, table, column in REGRESSION_SEALED}
+    return World("regress", (folder / "test_setup.sql").read_text(encoding="utf-8"), labels, set(REGRESSION_SEALED), folder)
 
 
 class Twin(Server):
@@ -107,8 +124,19 @@ class Stack:
         dsn = server.create_database(world.name)
         script = self.run.path(f"{world.name}.sql")
         script.write_text(world.load, encoding="utf-8")
-        psql(dsn, file=script)
+        if world.folder is None:
+            psql(dsn, file=script)
+        else:
+            self._load_regression(dsn, script, world.folder.parent)
         psql(dsn, GRANTS)
+
+    def _load_regression(self, dsn, script, folder):
+        """The server's user reads the rows itself: it gets a copy of them. Functions in C fail, and are not wanted."""
+        copy = self.run.path("regress")
+        shutil.copytree(folder / "data", copy / "data")
+        environment = {**dsn.environment(), "PG_ABS_SRCDIR": str(copy), "PG_LIBDIR": "/nonexistent", "PG_DLSUFFIX": ".so"}
+        subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+        subprocess.run(["psql", "-X", "-q", "-f", script], env=environment, capture_output=True, check=True)
 
     def _gateway(self, level):
         gateway = Gateway(self.run).trust(self._trust.entry())
