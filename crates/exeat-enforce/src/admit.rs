@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use exeat_wire::{Bind, Close, Describe, Execute, Frame, FunctionCall, Parse, Query};
 
-use crate::evaluate::{Permit, function_text};
+use crate::evaluate::Permit;
+use crate::function_call::function_text;
 use crate::plan::CopyStream;
 use crate::refusal::{Refusal, RefusalCode};
 

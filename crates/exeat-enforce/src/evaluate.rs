@@ -18,7 +18,7 @@ use crate::copy;
 use crate::named::{self, At, KnownNames, Missing, Settled};
 pub use crate::permit::{Evaluation, Permit};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
-use crate::record::{self, RecordFacts};
+use crate::record;
 use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
 use crate::seal::SealPlan;
@@ -117,33 +117,6 @@ fn decide_nothing(facts: &SessionFacts, policy: &Policy) -> Decision {
         accesses: Vec::new(),
         presets: vec![Preset::Session],
     })
-}
-
-/// A FunctionCall: nothing is known of the function but its OID, and policy must name the capability.
-pub fn evaluate_function_call(facts: &SessionFacts, policy: &Policy, oid: u32) -> Evaluation {
-    let mut record = RecordFacts { kinds: vec!["function_call"], ..RecordFacts::default() };
-    let decision = policy.decide(&AccessRequest {
-        principal: &facts.principal,
-        target: &facts.target,
-        accesses: vec![Access { capability: Capability::FunctionCall, relation: None }],
-        presets: Vec::new(),
-    });
-    record.add(&decision);
-    if decision.effect == Effect::Deny {
-        let refusal = policy_refusal(facts, &decision).suggestion("call the function with SELECT");
-        return Evaluation::Refuse { refusal, facts: record };
-    }
-    let plan = StatementPlan {
-        outputs: Outputs::FunctionResult,
-        effect: StateEffect { rereads_state: true, ..StateEffect::default() },
-        ..StatementPlan::quiet(if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode })
-    };
-    Evaluation::Permit(Arc::new(Permit::of_one(&function_text(oid), plan, record)))
-}
-
-/// A FunctionCall as the record words it.
-pub(crate) fn function_text(oid: u32) -> String {
-    format!("function call {oid}")
 }
 
 enum Step {
@@ -399,7 +372,7 @@ fn denied_behind(facts: &SessionFacts, policy: &Policy, lineage: &Lineage) -> Op
     })
 }
 
-fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
+pub(crate) fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
     let denied = decision.reasons.iter().find(|reason| matches!(reason, Reason::Denied { .. }));
     let missing = decision.reasons.iter().find(|reason| matches!(reason, Reason::CapabilityMissing { .. }));
     match denied.or(missing) {

@@ -8,6 +8,7 @@ mod copy;
 pub mod detect;
 pub mod drift;
 pub mod evaluate;
+pub mod function_call;
 pub mod mask;
 pub mod named;
 pub mod permit;

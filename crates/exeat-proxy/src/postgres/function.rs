@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use exeat_enforce::admit::{Verdict, admit_function_call};
-use exeat_enforce::evaluate::{Evaluation, evaluate_function_call};
+use exeat_enforce::evaluate::Evaluation;
+use exeat_enforce::function_call::evaluate_function_call;
 use exeat_enforce::release::release_function_result;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{BackendMessage, FunctionCall, Request};
