@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use exeat_sql::{CheckedTogether, Lineage, Oid, Relation, Use, Write, Writing};
+use exeat_sql::{CheckedTogether, ColumnId, ColumnUse, Lineage, Oid, Relation, Use, Write, Writing};
 
 use crate::evaluate::{SessionFacts, relation_name};
 use crate::mask::REDACTED;
@@ -40,21 +40,39 @@ fn written(facts: &SessionFacts, lineage: &Lineage, writing: Writing) -> Option<
     if family.iter().any(|member| facts.snapshot.fires(member.oid, writing.write)) {
         return Some(refuse(facts, target.oid, "this write runs a trigger, which may look at columns sealed for you"));
     }
-    let named: BTreeSet<&str> = lineage
-        .uses
-        .iter()
-        .filter(|used| used.how == Use::Written && used.column.relation == target.oid)
-        .filter_map(|used| facts.snapshot.column_name(used.column))
-        .collect();
-    family.into_iter().find_map(|member| {
-        let row = Row { facts, member, named: &named };
-        let problem = match writing.write {
-            Write::Insert => row.inserted(),
-            Write::Update => row.updated(),
-            Write::Delete => None,
-        };
-        problem.map(|problem| refuse(facts, target.oid, problem))
-    })
+    let rows = written_rows(target, lineage, writing.write);
+    if rows.is_empty() {
+        return Some(refuse(facts, target.oid, SHARES));
+    }
+    let problem = family.into_iter().find_map(|member| {
+        rows.iter().find_map(|named| {
+            let row = Row { facts, member, named };
+            match writing.write {
+                Write::Insert => row.inserted(),
+                Write::Update => row.updated(),
+                Write::Delete => None,
+            }
+        })
+    });
+    problem.map(|problem| refuse(facts, target.oid, problem))
+}
+
+/// The columns that are written together, by name: an UPDATE's list by list, for a row that one list changes keeps what
+/// another would have set.
+fn written_rows<'a>(target: &'a Relation, lineage: &Lineage, write: Write) -> Vec<BTreeSet<&'a str>> {
+    let names = |holds: &dyn Fn(i16) -> bool| -> BTreeSet<&'a str> {
+        let columns = target.columns.iter().filter(|column| holds(column.attribute));
+        columns.map(|column| column.name.as_str()).collect()
+    };
+    if write == Write::Update {
+        let lists = lineage.sets.iter().filter(|set| set.relation == target.oid);
+        return lists.map(|set| names(&|attribute| set.columns.contains(&attribute))).collect();
+    }
+    let written = |attribute| {
+        let of = |used: &ColumnUse| used.column == ColumnId { relation: target.oid, attribute };
+        lineage.uses.iter().any(|used| used.how == Use::Written && of(used))
+    };
+    vec![names(&written)]
 }
 
 fn refuse(facts: &SessionFacts, relation: Oid, problem: &str) -> Refusal {
@@ -106,6 +124,6 @@ impl Row<'_> {
     }
 
     fn is_sealed(&self, attribute: i16) -> bool {
-        self.facts.seals.column(exeat_sql::ColumnId { relation: self.member.oid, attribute }).is_some()
+        self.facts.seals.column(ColumnId { relation: self.member.oid, attribute }).is_some()
     }
 }

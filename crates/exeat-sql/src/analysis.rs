@@ -264,6 +264,8 @@ pub struct Lineage {
     pub writes: BTreeSet<Oid>,
     /// What is done to each of them.
     pub writing: BTreeSet<Writing>,
+    /// The columns of each SET list, list by list: what one list leaves as it was, another does not replace.
+    pub sets: BTreeSet<SetList>,
     /// A trigger may change the rows that RETURNING gives back: they may hold anything.
     pub rewritten: bool,
     /// Relations reached without being named: behind views and materialized views (transitively), inheritance
@@ -322,6 +324,13 @@ pub struct Writing {
     pub relation: Oid,
     pub write: Write,
     pub by_merge: bool,
+}
+
+/// What one SET of an UPDATE, of ON CONFLICT or of a branch of MERGE assigns.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SetList {
+    pub relation: Oid,
+    pub columns: BTreeSet<i16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

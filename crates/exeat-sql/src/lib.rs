@@ -13,7 +13,7 @@ mod walk;
 
 pub use analysis::{
     Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, MessageAnalysis,
-    Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure, Reference, SessionCommand,
+    Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure, Reference, SessionCommand, SetList,
     StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
 };
 pub use catalog::{

@@ -287,6 +287,7 @@ fn finish(
         reads: facts.reads,
         writes: facts.writes,
         writing: facts.writing,
+        sets: facts.sets,
         rewritten: facts.rewritten,
         outputs,
         copy_layout: None,

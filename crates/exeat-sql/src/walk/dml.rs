@@ -14,7 +14,7 @@ use super::scope::{Item, Level};
 use super::select::Target;
 use super::{NOWHERE, Walk, Walker, construct, inner, relation_property, unresolved};
 use crate::catalog::{ColumnId, ForeignKey, Oid, Relation, RelationKind};
-use crate::{Use, Write, Writing};
+use crate::{SetList, Use, Write, Writing};
 
 pub(crate) type Returned = Option<Vec<Target>>;
 
@@ -57,7 +57,7 @@ impl<'a> Walker<'a> {
         self.returning(target, &left_out, returning_clause)
     }
 
-    /// Columns that an INSERT does not write itself: some of a list, any where there is no list.
+    /// Columns that a list of an INSERT or a SET does not name.
     pub(crate) fn left_out(&mut self, target: &Relation, cols: &[Node]) -> Walk<BTreeSet<i16>> {
         self.spend(cols.len() + target.columns.len())?;
         let named: BTreeSet<&str> = cols
@@ -183,6 +183,9 @@ impl<'a> Walker<'a> {
                 None => return construct("SET of this form", NOWHERE),
             }
         }
+        let left = self.left_out(target, list)?;
+        let columns = target.columns.iter().map(|column| column.attribute).filter(|column| !left.contains(column));
+        self.facts.sets.insert(SetList { relation: target.oid, columns: columns.collect() });
         Ok(())
     }
 

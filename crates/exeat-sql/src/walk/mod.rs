@@ -31,7 +31,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{Notification, OpaqueReason, Use, Writing};
+use crate::{Notification, OpaqueReason, SetList, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -88,6 +88,7 @@ pub(crate) struct Facts {
     pub(crate) reads: BTreeSet<Oid>,
     pub(crate) writes: BTreeSet<Oid>,
     pub(crate) writing: BTreeSet<Writing>,
+    pub(crate) sets: BTreeSet<SetList>,
     pub(crate) rewritten: bool,
     pub(crate) reaches: BTreeSet<Oid>,
     pub(crate) changes: BTreeSet<Oid>,

@@ -28,6 +28,7 @@ pub struct ViewLineage {
     pub(crate) reaches: BTreeSet<Oid>,
     pub(crate) views: Vec<Oid>,
     pub(crate) relation_sizes: bool,
+    pub(crate) large_objects: bool,
 }
 
 /// Why a view has none, in words that name nothing behind it.
@@ -59,6 +60,7 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
         };
         facts.user_code = true;
         facts.relation_sizes |= behind.relation_sizes;
+        facts.large_objects |= behind.large_objects;
         facts.reaches.extend(behind.reads.iter().chain(&behind.reaches));
         open.extend(behind.views.iter().map(|view| (*view, named.oid)));
     }
@@ -88,6 +90,7 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
         reaches: facts.reaches,
         views: facts.views,
         relation_sizes: facts.relation_sizes,
+        large_objects: facts.large_objects,
     })
 }
 
