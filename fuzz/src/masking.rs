@@ -18,7 +18,9 @@ use zeroize::Zeroizing;
 
 /// Types of every kin a mask is written into, and one of none.
 const TYPES: [u32; 20] =
-    [25, 19, 1042, 114, 3802, 17, 2950, 1082, 1114, 1184, 21, 23, 20, 700, 701, 1700, 869, 650, 16, 1009];
+    [25, 19, 1042, 114, 3802, 17, 2950, 1082, 1114, 1184, 21, 23, 20, 700, 701, NUMERIC, 869, 650, 16, 1009];
+
+const NUMERIC: u32 = 1700;
 
 const MASKS: [Option<Mask>; 8] = [
     None,
@@ -60,6 +62,12 @@ impl Plan {
         });
         let cut = usize::from(u16::from_be_bytes([*high, *low])) + 1;
         Some((Self { columns: columns.collect(), way: way % 16, cut }, stream))
+    }
+
+    /// Whether a numeric is put into a bucket, which is the one mask that writes its digits out.
+    pub fn reads_digits(&self) -> bool {
+        let generalized = |column: &Column| matches!(column.mask, Some(Mask::Generalize(_)));
+        self.columns.iter().any(|column| column.oid == NUMERIC && generalized(column))
     }
 
     pub fn check(&self, stream: &[u8]) {
