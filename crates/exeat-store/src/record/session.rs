@@ -347,11 +347,8 @@ impl SessionRecord {
     }
 
     fn begin(&mut self, kind: &'static str) {
-        self.entry.head.clear();
+        self.clear();
         self.entry.holes.clear();
-        self.entry.blobs.clear();
-        self.entry.head.shrink_to(BUFFER_BYTES_KEPT);
-        self.entry.blobs.shrink_to(BUFFER_BYTES_KEPT);
         self.entry.closes.clear();
         self.entry.opens = false;
         self.entry.kind = kind;
@@ -375,9 +372,19 @@ impl SessionRecord {
             self.set_policy(policy);
         }
         self.entry.head.pop();
-        let appended = self.shared.journal.append(&self.entry)?;
+        let appended = self.shared.journal.append(&self.entry);
+        self.clear();
+        let appended = appended?;
         self.upto = appended.seq.saturating_add(1);
         Ok(appended)
+    }
+
+    /// At once: a session may be idle for hours after a large statement.
+    fn clear(&mut self) {
+        for buffer in [&mut self.entry.head, &mut self.entry.blobs] {
+            buffer.clear();
+            buffer.shrink_to(BUFFER_BYTES_KEPT);
+        }
     }
 
     fn set_policy(&mut self, policy: PolicyRef<'_>) {
