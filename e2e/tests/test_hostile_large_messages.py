@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 
+import psycopg
 import pytest
 
 from lib import wire
@@ -79,6 +80,35 @@ def test_half_sent_large_messages_stay_within_one_budget_and_end(gateway, dsn):
             assert time.monotonic() - since < 90, "each is ended and makes way for the next"
         assert before + 30 < peak < before + BUDGET_MIB + 40, (before, peak)
         wait_until("their memory has come back", lambda: resident_mib(gateway) < before + 40, seconds=30)
+
+
+def behind_a_batch(connection, text):
+    """A batch that waits for a lock, and a large Query behind it, which waits for the batch."""
+    with contextlib.suppress(OSError):
+        connection.send(wire.parse("SELECT id FROM orders LIMIT 1") + wire.bind() + wire.execute())
+        connection.send(wire.query(text))
+
+
+def test_whole_messages_that_wait_for_an_answer_stay_within_one_budget(gateway, dsn, shop):
+    text = "SELECT length('" + "x" * (60 * MIB) + "')"
+    with contextlib.ExitStack() as stack:
+        holder = stack.enter_context(psycopg.connect(shop.admin.text()))
+        holder.execute("LOCK TABLE orders")
+        bystander = stack.enter_context(session(dsn))
+        served(bystander)
+        before, peak = resident_mib(gateway), 0
+        senders = [stack.enter_context(session(dsn)) for _ in range(HALF_SENDERS)]
+        for sender in senders:
+            threading.Thread(target=behind_a_batch, args=(sender, text), daemon=True).start()
+        wait_until("one message is whole", lambda: resident_mib(gateway) > before + 55, seconds=30)
+        since = time.monotonic()
+        while time.monotonic() - since < PATIENCE_SECONDS / 2:
+            assert served(bystander) == ["T", "D", "C", "Z"]
+            peak = max(peak, resident_mib(gateway))
+        assert peak < before + BUDGET_MIB + 40, (before, peak)
+        holder.rollback()
+        for sender in senders:
+            assert sender.receive_until("Z")[-1][0] == "Z"
 
 
 def test_a_client_that_stops_in_the_middle_is_told(dsn):

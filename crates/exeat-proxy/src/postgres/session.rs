@@ -70,6 +70,8 @@ pub(crate) struct Session {
     /// Notifications of its own that the session may hear.
     pub(crate) notified: OwnNotifications,
     pub(crate) copy_in: CopyIn,
+    /// Size of the client's message that is being dealt with: no buffer has it any more.
+    in_hand_bytes: usize,
     /// Masks the data of the COPY that the server is sending.
     pub(crate) copy_out: Option<CopyMasker>,
     /// What the client asks the gateway itself.
@@ -184,6 +186,7 @@ impl Session {
             refusing: false,
             notified: Default::default(),
             copy_in: CopyIn::default(),
+            in_hand_bytes: 0,
             copy_out: None,
             questions: Questions::default(),
             passing: None,
@@ -239,6 +242,7 @@ impl Session {
                 Ok(message) => self.run_exchange(message).await?,
                 Err(malformed) => self.answer_malformed(malformed).await?,
             }
+            self.in_hand_bytes = 0;
         }
         Ok(())
     }
@@ -250,6 +254,7 @@ impl Session {
         }
         let frame = split_frontend(&mut self.io.client.buffer, FRONTEND_FRAME_BYTES_MAX).map_err(SessionEnd::Client)?;
         let Some(frame) = frame else { return Ok(None) };
+        self.in_hand_bytes = frame.bytes().len();
         let decoded = frontend::decode(frame.clone());
         decoded.map(Ok).or_else(|problem| Malformed::of(&frame, problem).map(Err)).map(Some)
     }
@@ -438,7 +443,7 @@ impl Session {
     /// Whether there is room for the client's next message.
     fn has_room(&mut self, interest: Interest) -> bool {
         let front = if self.copy_in.inside_frame() { None } else { Front::of(&self.io.client.buffer) };
-        let kept = self.io.client.buffer.len() + self.io.outgoing.len();
+        let kept = self.in_hand_bytes + self.io.client.buffer.len() + self.io.outgoing.len();
         let reads = interest.client && self.io.outgoing.len() < UPSTREAM_BYTES_HIGH;
         if self.large.settle(front, kept, reads) == Settled::Released {
             // The buffer has the size of the message that has gone.
