@@ -2,8 +2,8 @@
 //! once and however the process ends.
 
 use std::collections::BTreeSet;
-use std::io::BufRead;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -301,14 +301,15 @@ fn a_store_that_cannot_be_used_is_refused_at_the_start() {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         open(place.base.path()).await.unwrap();
     });
-    block(async {
-        for leftover in ["exeat.db-wal", "exeat.db-shm"] {
-            let _ = std::fs::remove_file(folder.join(leftover));
-        }
-        std::fs::write(&file, "this is no database, however often it is opened").unwrap();
-        let refused = open(place.base.path()).await.unwrap_err();
-        assert!(matches!(refused, StateError::Open { .. }), "{refused:?}");
-    });
+    // Another one: connections of the first may still be closing, and write when they do.
+    let broken = Place::new();
+    let folder = broken.data().join("state");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).unwrap();
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(folder.join("exeat.db")).unwrap();
+    file.write_all(b"this is no database, however often it is opened").unwrap();
+    let refused = block(open(broken.base.path())).unwrap_err();
+    assert!(matches!(refused, StateError::Open { .. }), "{refused:?}");
 }
 
 #[test]
