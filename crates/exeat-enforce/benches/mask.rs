@@ -15,7 +15,7 @@ use exeat_enforce::release::stream::RowStream;
 use exeat_enforce::release::{BoundMask, Counts, Outbox, bind, release_row};
 use exeat_enforce::scrub::Taint;
 use exeat_enforce::seal::SealPlan;
-use exeat_policy::{ColumnMask, Generalize, Mask, Nulls};
+use exeat_policy::{ColumnMask, Generalize, Lookup, Mask, Nulls};
 use exeat_sql::{CatalogSnapshot, CopyFormat, CopyLayout, ForceQuote};
 use exeat_wire::{BackendMessage, CopyResponse, DataRow, Format, RowDescription, backend, encode, split_backend};
 use zeroize::Zeroizing;
@@ -75,7 +75,7 @@ fn thousands(rows_a_second: f64) -> String {
 }
 
 fn column_mask(mask: Mask) -> ColumnMask {
-    ColumnMask { label: "ssn".to_owned(), mask, nulls: Nulls::Keep, rule: "r".to_owned() }
+    ColumnMask { label: "ssn".to_owned(), mask, nulls: Nulls::Keep, lookup: Lookup::Refused, rule: "r".to_owned() }
 }
 
 fn bound(seals: &SealPlan, oid: u32, masks: &[Option<Mask>], format: Format) -> BoundMask {

@@ -15,7 +15,7 @@ use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::release::{Counts, Outbox, bind, release_row};
 use exeat_enforce::scrub::Taint;
 use exeat_enforce::seal::SealPlan;
-use exeat_policy::{ColumnMask, Generalize, Mask, Nulls, Period};
+use exeat_policy::{ColumnMask, Generalize, Lookup, Mask, Nulls, Period};
 use exeat_sql::{CatalogSnapshot, CopyFormat, CopyLayout, ForceQuote};
 use exeat_wire::{BackendMessage, Format, backend, encode, split_backend};
 use serde_json::{Value, json};
@@ -47,6 +47,7 @@ fn columns(row: &Value) -> Vec<Described> {
                 label: "ssn".to_owned(),
                 mask: parse_mask(mask),
                 nulls: if column[2] == "hide" { Nulls::Hide } else { Nulls::Keep },
+                lookup: Lookup::Refused,
                 rule: "r".to_owned(),
             }),
         })

@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use exeat_policy::{
-    Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Mask, Nulls, Policy, Preset, Principal, Reason,
-    RelationName,
+    Access, AccessRequest, Capability, ColumnMask, Decision, Effect, Lookup, Mask, Nulls, Policy, Preset, Principal,
+    Reason, RelationName,
 };
 use exeat_sql::{
-    Analysis, CatalogSnapshot, ColumnUse, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Origin, Output,
-    Relation, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
+    Analysis, CatalogSnapshot, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Origin, Output, Relation,
+    SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Write, Writing,
 };
 
 use crate::copy;
@@ -23,7 +23,7 @@ use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
 use crate::seal::SealPlan;
 use crate::settings;
-use crate::writes;
+use crate::{lookup, uses, writes};
 
 /// What the session is, for decisions. Rebuilt whole when policy or catalog change; never edited.
 #[derive(Debug, Clone)]
@@ -203,6 +203,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 made: None,
                 copy: CopyStream::of(&statement.kind),
                 notifies: Vec::new(),
+                lookups: Vec::new(),
             };
             Step::Permit { plan: Box::new(plan), decision }
         }
@@ -259,7 +260,7 @@ fn evaluate_known(
     }
     let refusal = settings_refusal(facts, kind, lineage)
         .or_else(|| copy::to_a_file(facts, kind, lineage))
-        .or_else(|| seal_refusal(facts, lineage))
+        .or_else(|| uses::refusal(facts, lineage))
         .or_else(|| writes::refusal(facts, text, lineage));
     if let Some(refusal) = refusal {
         return Step::Refuse { refusal, decision: Some(decision) };
@@ -281,6 +282,7 @@ fn evaluate_known(
         made: None,
         copy: CopyStream::of(kind),
         notifies: lineage.notifies.clone(),
+        lookups: lookup::planned(facts, policy, lineage),
     };
     Step::Permit { plan: Box::new(plan), decision }
 }
@@ -425,110 +427,6 @@ fn settings_refusal(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineag
     problem.map(|refused| refused.into_refusal().object(Object::at(&facts.target, None)))
 }
 
-/// A sealed column may flow into outputs, which are then masked; every other use of it is refused.
-fn seal_refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
-    if facts.seals.is_empty() {
-        return None;
-    }
-    if lineage.changes.iter().any(|oid| facts.seals.relation(*oid).is_some()) {
-        return Some(
-            Refusal::new(
-                RefusalCode::OpaqueStatement,
-                "a foreign key's action would change a relation with columns sealed for you",
-            )
-            .object(Object::at(&facts.target, None))
-            .suggestion("write to a relation that no such key references"),
-        );
-    }
-    if let Some(refusal) = telling_view(facts, lineage) {
-        return Some(refusal);
-    }
-    if lineage.relation_sizes {
-        return Some(
-            Refusal::new(
-                RefusalCode::OpaqueFunction,
-                "size functions tell something about stored values; they are not available where columns are sealed",
-            )
-            .object(Object::at(&facts.target, None))
-            .suggestion("leave the size out of the statement"),
-        );
-    }
-    lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used))
-}
-
-/// A view that a sealed column chooses the rows of. Names the view only if the statement does.
-fn telling_view(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
-    let telling = |oid: &&Oid| facts.seals.tells(**oid);
-    let named = lineage.reads.iter().find(telling);
-    if named.is_none() && !lineage.reaches.iter().any(|oid| facts.seals.tells(*oid)) {
-        return None;
-    }
-    let name = named.and_then(|oid| relation_name(&facts.snapshot, *oid));
-    Some(
-        Refusal::new(
-            RefusalCode::OpaqueStatement,
-            "this view compares, sorts, groups or computes with columns that are sealed for you",
-        )
-        .object(Object::relation(&facts.target, name.as_ref()))
-        .suggestion("select from the tables it stands on, or ask the policy's owner whether the view is to be trusted"),
-    )
-}
-
-fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Option<Refusal> {
-    let seal = facts.seals.relation(used.column.relation)?;
-    if !lineage.reads.contains(&used.column.relation) && !lineage.writes.contains(&used.column.relation) {
-        // The other side of a foreign key: a relation whose name the client did not send.
-        return facts.seals.column(used.column).map(|mask| looked_up(facts, &mask.rule));
-    }
-    let column = facts.snapshot.column_name(used.column);
-    let object = || Object::column(&facts.target, &seal.name, column, used.at);
-    // Those of the catalogs tell where and when a definition was stored, which tools ask for.
-    let of_catalog = facts.snapshot.relation(used.column.relation).is_some_and(Relation::is_metadata);
-    if used.column.attribute < 0 && of_catalog {
-        return None;
-    }
-    if used.column.attribute <= 0 {
-        return Some(
-            Refusal::new(
-                RefusalCode::OpaqueStatement,
-                "system columns of a relation with sealed columns are not available",
-            )
-            .object(object())
-            .suggestion("name the columns you need"),
-        );
-    }
-    let mask = facts.seals.column(used.column)?;
-    let shown = column.unwrap_or("column");
-    let refused = mask.mask == Mask::Refuse;
-    let (code, may_not) = match used.how {
-        Use::Projected | Use::Derived if refused => (RefusalCode::Denied, "selected"),
-        Use::Projected | Use::Derived => return None,
-        Use::Expression => (RefusalCode::MaskedColumnInExpression, "computed with"),
-        Use::Predicate => (RefusalCode::MaskedColumnInPredicate, "compared"),
-        Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
-        // A value of the client's own goes into it.
-        Use::Written => return None,
-        Use::Source => (RefusalCode::MaskedColumnInWrite, "written anywhere"),
-    };
-    let refusal = if refused {
-        Refusal::new(code, format!("{shown} is sealed for you and may not be {may_not}"))
-            .suggestion(format!("leave {shown} out of the statement"))
-    } else {
-        Refusal::new(code, format!("{shown} is sealed for you; it may be selected (masked) but not {may_not}"))
-            .allowed(format!("select {shown} (masked)"))
-            .suggestion(format!("use {shown} as a plain output column only"))
-    };
-    Some(refusal.rule(&mask.rule).object(object()))
-}
-
-/// A foreign key compares what is written with a sealed column: each row would be a guess at its values.
-fn looked_up(facts: &SessionFacts, rule: &str) -> Refusal {
-    Refusal::new(RefusalCode::MaskedColumnInKey, "a foreign key of what is written looks up a column sealed for you")
-        .rule(rule)
-        .object(Object::at(&facts.target, None))
-        .suggestion("write to a relation without such a key")
-}
-
 fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
     let Some(outputs) = &lineage.outputs else { return Outputs::None };
     Outputs::Columns(outputs.iter().map(|output| planned(facts, output, lineage.rewritten)).collect())
@@ -548,7 +446,8 @@ fn planned(facts: &SessionFacts, output: &Output, rewritten: bool) -> PlannedCol
 /// What a trigger made of a row may hold anything that it could read.
 fn rewritten_mask(made: Option<ColumnMask>) -> ColumnMask {
     let mask = made.map_or(Mask::Redact, |made| made.mask.max(Mask::Redact));
-    ColumnMask { label: "trigger".to_owned(), mask, rule: "built-in".to_owned(), nulls: Nulls::Hide }
+    let (nulls, lookup) = (Nulls::Hide, Lookup::Refused);
+    ColumnMask { label: "trigger".to_owned(), mask, nulls, lookup, rule: "built-in".to_owned() }
 }
 
 fn taint_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Taint {

@@ -9,6 +9,7 @@ use exeat_policy::{Access, AccessRequest, Capability, Effect, Policy};
 use exeat_sql::{Analysis, CursorCommand, Explained, MessageAnalysis, Reference, StatementAnalysis, StatementKind};
 
 use crate::evaluate::{Permit, SessionFacts, uses_sealed};
+use crate::lookup::{self, PlannedLookup};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use crate::record;
 use crate::refusal::{Object, Refusal, RefusalCode};
@@ -117,11 +118,13 @@ impl At<'_> {
             StatementKind::Explain(explained) => self.explain(explained, plan),
             StatementKind::SqlPrepare { name, of } => {
                 let (name, kind) = (name.clone(), StatementKind::clone(of));
-                self.make(plan, |permit| Made::Statement { name, kind, permit })
+                self.make(plan, Vec::new(), |permit| Made::Statement { name, kind, permit })
             }
             StatementKind::Cursor(CursorCommand::Declare { name, hold }) => {
                 let (name, hold) = (name.clone(), *hold);
-                self.make(plan, |permit| Made::Cursor { name, hold, permit })
+                // What it looks up is settled here; FETCH only goes on with it.
+                let (lookups, plan) = (plan.lookups.clone(), StatementPlan { lookups: Vec::new(), ..plan });
+                self.make(plan, lookups, |permit| Made::Cursor { name, hold, permit })
             }
             StatementKind::Cursor(CursorCommand::Fetch { name, moves }) => self.fetch(name, *moves),
             StatementKind::SqlExecute { name } => self.execute(name),
@@ -142,11 +145,17 @@ impl At<'_> {
         }
     }
 
-    fn make(&self, plan: StatementPlan, made: impl FnOnce(Arc<Permit>) -> Made) -> Settled {
+    fn make(
+        &self,
+        plan: StatementPlan,
+        lookups: Vec<PlannedLookup>,
+        made: impl FnOnce(Arc<Permit>) -> Made,
+    ) -> Settled {
         let alone = MessageAnalysis { statements: vec![self.statement.clone()], fingerprint: None };
         let taint = plan.taint;
         let permit = Permit::of_one(self.text, plan, record::facts(self.facts, &alone));
-        Settled::Plan(Box::new(StatementPlan { made: Some(made(Arc::new(permit))), ..StatementPlan::quiet(taint) }))
+        let made = Some(made(Arc::new(permit)));
+        Settled::Plan(Box::new(StatementPlan { made, lookups, ..StatementPlan::quiet(taint) }))
     }
 
     fn fetch(&self, name: &str, moves: bool) -> Settled {
@@ -161,7 +170,8 @@ impl At<'_> {
             return Settled::Refuse(self.unfit("FETCH from a portal that is no plain query"));
         }
         let outputs = if moves { Outputs::None } else { plan.outputs.clone() };
-        Settled::Plan(Box::new(StatementPlan { outputs, ..plan.clone() }))
+        // What a portal looks up was counted when it was bound.
+        Settled::Plan(Box::new(StatementPlan { outputs, lookups: Vec::new(), ..plan.clone() }))
     }
 
     fn execute(&self, name: &str) -> Settled {
@@ -182,6 +192,9 @@ impl At<'_> {
                 | StatementKind::Merge
         );
         match prepared.permit.plans.as_slice() {
+            [plan] if plan.lookups.iter().any(PlannedLookup::takes_parameters) => {
+                Settled::Refuse(lookup::unfit_for_execute(&self.facts.target))
+            }
             [plan] if plain => Settled::Plan(Box::new(plan.clone())),
             _ => Settled::Refuse(self.unfit("EXECUTE of what is no plain query")),
         }
@@ -244,7 +257,8 @@ impl At<'_> {
         Settled::Plan(Box::new(if explained.runs {
             StatementPlan { outputs, made: None, ..plan }
         } else {
-            StatementPlan { outputs, ..StatementPlan::quiet(plan.taint) }
+            // A plan tells of the values it is made for.
+            StatementPlan { outputs, lookups: plan.lookups, ..StatementPlan::quiet(plan.taint) }
         }))
     }
 }

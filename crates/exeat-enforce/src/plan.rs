@@ -3,6 +3,7 @@
 use exeat_policy::ColumnMask;
 use exeat_sql::{ColumnId, CopyLayout, Notification, SessionCommand, StatementKind, TransactionCommand};
 
+use crate::lookup::PlannedLookup;
 use crate::mask::TypeKin;
 use crate::named::Made;
 use crate::scrub::Taint;
@@ -21,6 +22,8 @@ pub struct StatementPlan {
     pub copy: CopyStream,
     /// What it notifies: of its own notifications a session hears these, and no others.
     pub notifies: Vec<Notification>,
+    /// Values of sealed columns that it tries: counted before it is forwarded.
+    pub lookups: Vec<PlannedLookup>,
 }
 
 impl StatementPlan {
@@ -35,6 +38,7 @@ impl StatementPlan {
             made: None,
             copy: CopyStream::None,
             notifies: Vec::new(),
+            lookups: Vec::new(),
         }
     }
 }

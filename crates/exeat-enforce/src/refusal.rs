@@ -181,8 +181,18 @@ pub struct Refusal {
     pub allowed: Vec<String>,
     /// What to do now, one sentence.
     pub suggestion: Option<String>,
+    /// When waiting helps.
+    retry: Option<Retry>,
     /// The connection ends with this answer.
     ends_session: bool,
+}
+
+/// When the same would be allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Retry {
+    after_s: u64,
+    /// In RFC 3339.
+    resets_at: String,
 }
 
 #[derive(Serialize)]
@@ -198,6 +208,8 @@ struct Payload<'a> {
     allowed: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     suggestion: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<&'a Retry>,
 }
 
 impl Refusal {
@@ -209,6 +221,7 @@ impl Refusal {
             reason: reason.into(),
             allowed: Vec::new(),
             suggestion: None,
+            retry: None,
             ends_session: false,
         }
     }
@@ -238,6 +251,13 @@ impl Refusal {
         self
     }
 
+    /// When it would be allowed again: so many seconds from now, at this time.
+    #[must_use]
+    pub fn retry(mut self, after_s: u64, resets_at: String) -> Self {
+        self.retry = Some(Retry { after_s, resets_at });
+        self
+    }
+
     pub fn sqlstate(&self) -> &'static str {
         self.code.sqlstate()
     }
@@ -258,6 +278,7 @@ impl Refusal {
             reason: &self.reason,
             allowed: &self.allowed,
             suggestion: self.suggestion.as_deref(),
+            retry: self.retry.as_ref(),
         };
         // Strings and numbers always serialise; should that ever change, the code alone is still an answer.
         serde_json::to_string(&payload)
@@ -366,6 +387,9 @@ mod tests {
             "allowed": ["select ssn (masked)"], "suggestion": "remove ssn from WHERE"
         });
         assert_eq!(value, expected);
+        let limited = Refusal::new(RefusalCode::LookupProbes, "x").retry(60, "2026-11-20T22:41:00Z".to_owned());
+        let json = limited.payload_json("r");
+        assert!(json.ends_with(r#""retry":{"after_s":60,"resets_at":"2026-11-20T22:41:00Z"}}"#), "{json}");
         let bare = Refusal::new(RefusalCode::NoRule, "no rule").payload_json("r");
         assert_eq!(bare, r#"{"v":1,"code":"no_rule","request_id":"r","object":{},"reason":"no rule"}"#);
     }

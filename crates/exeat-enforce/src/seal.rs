@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use exeat_policy::{ColumnMask, Detector, Mask, Nulls, Policy, Principal, RelationName, UNCLASSIFIED};
+use exeat_policy::{ColumnMask, Detector, Lookup, Mask, Nulls, Policy, Principal, RelationName, UNCLASSIFIED};
 use exeat_sql::{CatalogSnapshot, ColumnId, Flow, Oid, Relation, RelationKind, ViewLineage};
 use exeat_wire::Format;
 
@@ -242,7 +242,8 @@ impl SealPlan {
         }
         let strictest = strictest?;
         let mask = if alike { strictest.mask } else { strictest.mask.max(Mask::Redact) };
-        Some(ColumnMask { mask, nulls, ..strictest.clone() })
+        // What is made from it is not it.
+        Some(ColumnMask { mask, nulls, lookup: Lookup::Refused, ..strictest.clone() })
     }
 
     pub fn relation(&self, oid: Oid) -> Option<&RelationSeal> {
@@ -266,7 +267,10 @@ impl Origin<'_> {
             Some(_) | None => Some(source),
         });
         match strictest {
-            Some(source) => Some(ColumnMask { mask: source.mask.max(Mask::Redact), ..source.clone() }),
+            Some(source) => {
+                let (mask, lookup) = (source.mask.max(Mask::Redact), Lookup::Refused);
+                Some(ColumnMask { mask, lookup, ..source.clone() })
+            }
             // A user's code may read any column of the database, and nothing is looked at here where none is sealed.
             None if self.user_code => Some(ColumnMask::built_in(GENERATED)),
             None => None,
@@ -276,18 +280,25 @@ impl Origin<'_> {
 
 /// Whether it is sealed more strictly than before.
 fn keep_strictest<K: Ord>(sealed: &mut BTreeMap<K, ColumnMask>, key: K, mask: &ColumnMask) -> bool {
-    let stricter = sealed.get(&key).is_none_or(|known| mask.mask > known.mask);
-    if stricter {
+    let Some(known) = sealed.get_mut(&key) else {
         sealed.insert(key, mask.clone());
+        return true;
+    };
+    let lookup = known.lookup.max(mask.lookup);
+    let (stricter, closed) = (mask.mask > known.mask, lookup > known.lookup);
+    if stricter {
+        *known = mask.clone();
     }
-    stricter
+    known.lookup = lookup;
+    stricter || closed
 }
 
 /// What holds where both do.
 fn both(one: ColumnMask, other: ColumnMask) -> ColumnMask {
     let (mask, nulls) = (one.mask.and(other.mask), one.nulls.max(other.nulls));
+    let lookup = one.lookup.max(other.lookup);
     let named = if other.mask > one.mask { other } else { one };
-    ColumnMask { mask, nulls, ..named }
+    ColumnMask { mask, nulls, lookup, ..named }
 }
 
 fn name_of(relation: &Relation, attribute: i16) -> Option<&str> {

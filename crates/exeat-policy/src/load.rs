@@ -2,10 +2,12 @@
 //! at once. What the format will mean in later versions is known by name and refused by name, since an obligation
 //! that is not understood must not load as if it were not there.
 
+mod limits;
 mod masks;
 
 use std::collections::BTreeMap;
 
+use self::limits::read_limit;
 use self::masks::read_masks;
 use crate::check;
 use crate::decision::Capability;
@@ -30,7 +32,7 @@ const NAME_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 500;
 
 const RULE_KEYS_UNSUPPORTED: &[&str] =
-    &["hold", "limit", "unbounded", "unbounded_writes", "select_star", "statements", "when", "ask", "mode", "hide"];
+    &["hold", "unbounded", "unbounded_writes", "select_star", "statements", "when", "ask", "mode", "hide"];
 
 /// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
 /// not kept, but its id and masks are still checked.
@@ -272,17 +274,18 @@ fn read_effects(
     let allow = reader.optional_entry("allow");
     let mask = reader.optional_entry("mask");
     let detect = reader.optional_entry("detect");
+    let limit = reader.optional_entry("limit");
     let deny = reader.optional_entry("deny");
     let reason = reader.optional_entry("reason");
     if let Some(deny) = deny {
-        return read_deny(deny, reason, [allow, mask, detect], diags);
+        return read_deny(deny, reason, [allow, mask, detect, limit], diags);
     }
     if let Some(reason) = reason {
         diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
         return None;
     }
-    if allow.is_none() && mask.is_none() && detect.is_none() {
-        let help = "give it `allow`, `deny: true`, `mask` or `detect`";
+    if [allow, mask, detect, limit].iter().all(Option::is_none) {
+        let help = "give it `allow`, `deny: true`, `mask`, `limit` or `detect`";
         diags.error(&reader.node().span, "the rule does nothing").help(help);
         return None;
     }
@@ -293,7 +296,9 @@ fn read_effects(
         diags.error(&relations.key_span, message).help("write a rule of its own for it");
         return None;
     }
-    Some(Effects::Grant { allow: allow.unwrap_or_default(), masks: masks.clone()?.unwrap_or_default(), detect })
+    let limit = all_or_nothing(limit.map(|entry| read_limit(&entry.value, diags)))?;
+    let (allow, masks) = (allow.unwrap_or_default(), masks.clone()?.unwrap_or_default());
+    Some(Effects::Grant { allow, masks, detect, limit })
 }
 
 fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
@@ -309,7 +314,7 @@ fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
 fn read_deny(
     deny: &Entry,
     reason: Option<&Entry>,
-    others: [Option<&Entry>; 3],
+    others: [Option<&Entry>; 4],
     diags: &mut Diagnostics,
 ) -> Option<Effects> {
     let mut alone = true;

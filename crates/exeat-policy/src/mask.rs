@@ -129,12 +129,22 @@ pub enum Nulls {
     Hide,
 }
 
+/// Whether a sealed column may be compared with values of the client's own, each of which is counted. The stricter is
+/// greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Lookup {
+    Equality,
+    #[default]
+    Refused,
+}
+
 /// What policy says about one labelled column for one principal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnMask {
     pub label: String,
     pub mask: Mask,
     pub nulls: Nulls,
+    pub lookup: Lookup,
     /// The rule whose mask won.
     pub rule: String,
 }
@@ -142,7 +152,8 @@ pub struct ColumnMask {
 impl ColumnMask {
     /// What the gateway seals by itself: no rule names it.
     pub fn built_in(label: &str) -> Self {
-        Self { label: label.to_owned(), mask: Mask::Redact, nulls: Nulls::Keep, rule: "built-in".to_owned() }
+        let (mask, nulls, lookup) = (Mask::Redact, Nulls::Keep, Lookup::Refused);
+        Self { label: label.to_owned(), mask, nulls, lookup, rule: "built-in".to_owned() }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::decision::{Access, AccessRequest, Capability, Decision, Effect, Reaso
 use crate::detector::Detector;
 use crate::document::Diagnostics;
 use crate::label::{Label, UNCLASSIFIED};
+use crate::limit::{AppliedLimit, ProbeLimit};
 use crate::mask::ColumnMask;
 use crate::principal::Principal;
 use crate::rule::Rule;
@@ -87,16 +88,35 @@ impl Policy {
             for entry in masks.iter().filter(|entry| labels.contains(&entry.label)) {
                 let found = strictest.take();
                 let stricter = found.as_ref().is_none_or(|found| entry.mask > found.mask);
-                let (mask, nulls) = found.as_ref().map_or((entry.mask, entry.nulls), |found| {
-                    (entry.mask.and(found.mask), entry.nulls.max(found.nulls))
+                let own = (entry.mask, entry.nulls, entry.lookup);
+                let (mask, nulls, lookup) = found.as_ref().map_or(own, |found| {
+                    (entry.mask.and(found.mask), entry.nulls.max(found.nulls), entry.lookup.max(found.lookup))
                 });
                 let named = found.filter(|_| !stricter);
                 let (label, rule) =
                     named.map_or_else(|| (entry.label.clone(), rule.id.clone()), |found| (found.label, found.rule));
-                strictest = Some(ColumnMask { label, mask, nulls, rule });
+                strictest = Some(ColumnMask { label, mask, nulls, lookup, rule });
             }
         }
         strictest
+    }
+
+    /// How many values of sealed columns of a relation the principal may try.
+    pub fn probe_limit(&self, principal: &Principal, target: &str, relation: &RelationName) -> AppliedLimit {
+        let rules = self.rules.iter().filter(|rule| rule.covers_relation(relation));
+        let limits = rules.filter_map(|rule| Some((rule, rule.limits(principal, target, &self.default_issuer)?)));
+        let mut applied: Option<AppliedLimit> = None;
+        for (rule, limit) in limits {
+            let named = || Some(rule.id.clone());
+            applied = Some(match applied {
+                None => AppliedLimit { limit, rule: named() },
+                Some(known) => {
+                    let rule = if limit.probes < known.limit.probes { named() } else { known.rule };
+                    AppliedLimit { limit: known.limit.and(limit), rule }
+                }
+            });
+        }
+        applied.unwrap_or(AppliedLimit { limit: ProbeLimit::DEFAULT, rule: None })
     }
 
     /// The labels of a target.

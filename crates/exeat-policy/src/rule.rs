@@ -3,7 +3,8 @@
 use crate::decision::{Access, Capability, Reach, RelationName};
 use crate::detector::Detector;
 use crate::document::Span;
-use crate::mask::{Mask, Nulls};
+use crate::limit::ProbeLimit;
+use crate::mask::{Lookup, Mask, Nulls};
 use crate::pattern::RelationPattern;
 use crate::principal::Principal;
 use crate::who::{self, Who};
@@ -21,11 +22,11 @@ pub struct Rule {
     pub(crate) effects: Effects,
 }
 
-/// What a rule does: it forbids, or it grants, masks and looks for patterns.
+/// What a rule does: it forbids, or it grants, masks, limits and looks for patterns.
 #[derive(Debug, Clone)]
 pub(crate) enum Effects {
     Deny { reason: Option<String> },
-    Grant { allow: Vec<Capability>, masks: Vec<LabelMask>, detect: Vec<Detector> },
+    Grant { allow: Vec<Capability>, masks: Vec<LabelMask>, detect: Vec<Detector>, limit: Option<ProbeLimit> },
 }
 
 /// One entry of `mask:`.
@@ -35,6 +36,7 @@ pub(crate) struct LabelMask {
     pub(crate) place: Span,
     pub(crate) mask: Mask,
     pub(crate) nulls: Nulls,
+    pub(crate) lookup: Lookup,
 }
 
 impl Rule {
@@ -75,6 +77,16 @@ impl Rule {
                 if who::restricts(self.who.as_ref(), principal, default_issuer) { detect } else { &[] }
             }
             Effects::Grant { .. } | Effects::Deny { .. } => &[],
+        }
+    }
+
+    /// How many values of sealed columns it lets this principal try at this target.
+    pub(crate) fn limits(&self, principal: &Principal, target: &str, default_issuer: &str) -> Option<ProbeLimit> {
+        match &self.effects {
+            Effects::Grant { limit, .. } if self.is_for(target) => {
+                limit.filter(|_| who::restricts(self.who.as_ref(), principal, default_issuer))
+            }
+            Effects::Grant { .. } | Effects::Deny { .. } => None,
         }
     }
 

@@ -283,6 +283,8 @@ pub struct Lineage {
     /// Every column the statement touches, and how. What is in an output is `Use::Projected` or `Use::Derived`;
     /// anything else is one of the others.
     pub uses: BTreeSet<ColumnUse>,
+    /// What stands behind `Use::Lookup`, in the order found.
+    pub lookups: Vec<Lookup>,
     /// A trigger, rule, row-security policy, view body, user-typed default or the like may run: errors and
     /// notices are then tainted, and an SQLSTATE may be one of user code.
     pub user_code: bool,
@@ -368,6 +370,32 @@ pub enum Origin {
     Unknown,
 }
 
+/// A stored column compared, by its type's own equality, with values that the client brings.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Lookup {
+    pub column: ColumnId,
+    /// The column's type, below domains.
+    pub of: Oid,
+    /// Each of them; NULL, which equals nothing, is left out.
+    pub values: Vec<LookupValue>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum LookupValue {
+    /// As text that the column's type reads.
+    Literal(String),
+    /// `$n`.
+    Parameter(usize),
+}
+
+/// Without the values, which are somebody's data.
+impl std::fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let values = self.values.len();
+        f.debug_struct("Lookup").field("column", &self.column).field("values", &values).finish_non_exhaustive()
+    }
+}
+
 /// How a stored column's value is in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flow {
@@ -424,6 +452,8 @@ pub enum Use {
     Expression,
     /// WHERE, ON, HAVING, FILTER, CASE condition, LIMIT: decides which rows or values come out.
     Predicate,
+    /// A condition of a plain SELECT that asks whether the column equals a value of the client's own.
+    Lookup,
     /// USING/NATURAL, GROUP BY, ORDER BY, DISTINCT, UNION/INTERSECT/EXCEPT, window partition or order.
     Key,
     /// Target of a write.

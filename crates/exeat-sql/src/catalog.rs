@@ -159,6 +159,8 @@ pub struct CatalogSnapshot {
     reviewed_functions: HashMap<Oid, &'static Entry>,
     operators: HashMap<String, Vec<UserOperator>>,
     casts: Vec<UserCast>,
+    /// Columns whose collation takes different texts for equal.
+    collated: HashSet<ColumnId>,
     default_opclass_types: Vec<Oid>,
 }
 
@@ -255,6 +257,10 @@ impl CatalogSnapshot {
     }
     pub(crate) fn default_runs_code(&self, id: ColumnId) -> bool {
         self.code_defaults.contains(&id)
+    }
+    /// Whether two texts are equal only where they are the same, by the column's collation.
+    pub(crate) fn compares_bytes(&self, id: ColumnId) -> bool {
+        !self.collated.contains(&id)
     }
     pub(crate) fn type_modifier(&self, id: ColumnId) -> i32 {
         self.type_modifiers.get(&id).copied().unwrap_or(-1)

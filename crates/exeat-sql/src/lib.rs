@@ -12,15 +12,16 @@ mod statement;
 mod walk;
 
 pub use analysis::{
-    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, MessageAnalysis,
-    Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure, Reference, SessionCommand, SetList,
-    StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
+    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, Lookup,
+    LookupValue, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure,
+    Reference, SessionCommand, SetList, StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, CheckedTogether, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid,
     PG_CATALOG, QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
 pub use parse::parse_and_analyse;
+pub use walk::lookup::takes as lookup_takes;
 pub use walk::view::ViewLineage;
 
 /// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.

@@ -231,6 +231,7 @@ fn plain_lineage(
     positions: &Positions<'_>,
 ) -> Walk<Lineage> {
     let mut walker = Walker::new(snapshot, &scope.search_path)?;
+    walker.outermost = matches!(node, NodeEnum::SelectStmt(_));
     let targets = match node {
         NodeEnum::SelectStmt(select) => Some(walker.select(select)?),
         NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
@@ -284,6 +285,7 @@ fn finish(
         reaches: behind.copied().filter(|oid| !named.contains(oid)).collect(),
         changes: facts.changes.difference(&named).copied().collect(),
         uses: facts.uses.iter().map(use_of).collect(),
+        lookups: facts.lookups,
         reads: facts.reads,
         writes: facts.writes,
         writing: facts.writing,

@@ -2,7 +2,7 @@
 //! whoever wrote it expects it to act.
 
 use crate::document::{Diagnostics, Entry, Node};
-use crate::mask::{Generalize, Mask, Nulls, Period};
+use crate::mask::{Generalize, Lookup, Mask, Nulls, Period};
 use crate::rule::LabelMask;
 
 /// Most characters a partial mask may keep at either end; more is not a mask.
@@ -11,7 +11,7 @@ const PARTIAL_CHARS_MAX: i64 = 64;
 /// Widest bucket of numbers: what a float can still count in whole numbers.
 const BUCKET_MAX: i64 = 1_000_000_000_000;
 
-const KEYS_UNSUPPORTED: &[&str] = &["lookup", "restore"];
+const KEYS_UNSUPPORTED: &[&str] = &["restore"];
 
 /// A strategy by its name, before its parameters are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +43,20 @@ pub(super) fn read_masks(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Lab
     let masks: Vec<Option<LabelMask>> = entries
         .iter()
         .map(|entry| {
-            let (mask, nulls) = read_mask(&entry.value, diags)?;
-            Some(LabelMask { label: entry.key.clone(), place: entry.key_span.clone(), mask, nulls })
+            let (mask, nulls, lookup) = read_mask(&entry.value, diags)?;
+            Some(LabelMask { label: entry.key.clone(), place: entry.key_span.clone(), mask, nulls, lookup })
         })
         .collect();
     masks.into_iter().collect()
 }
 
-fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<(Mask, Nulls)> {
+fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<(Mask, Nulls, Lookup)> {
     let mut reader = node.mapping(diags)?;
     let with = reader.required("with", diags);
     let ends = PARTIAL_KEYS.map(|key| reader.optional_entry(key));
     let coarse = GENERALIZE_KEYS.map(|key| reader.optional_entry(key));
     let nulls = reader.optional_entry("nulls");
+    let lookup = reader.optional_entry("lookup");
     reader.unsupported(KEYS_UNSUPPORTED, diags);
     reader.finish(diags);
     let strategy = with?.one_of(STRATEGIES, diags)?;
@@ -71,7 +72,20 @@ fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<(Mask, Nulls)> {
         belongs_to("generalize", &coarse, diags);
     }
     let mask = mask?;
-    Some((mask, nulls.map_or(Some(Nulls::Keep), |entry| read_nulls(entry, mask, diags))?))
+    let nulls = nulls.map_or(Some(Nulls::Keep), |entry| read_nulls(entry, mask, diags));
+    let lookup = lookup.map_or(Some(Lookup::Refused), |entry| read_lookup(entry, mask, diags));
+    Some((mask, nulls?, lookup?))
+}
+
+fn read_lookup(entry: &Entry, mask: Mask, diags: &mut Diagnostics) -> Option<Lookup> {
+    let lookup = entry.value.one_of(&[("equality", Lookup::Equality)], diags)?;
+    if mask == Mask::Refuse {
+        diags
+            .error(&entry.key_span, "`lookup` does not go with `with: refuse`: such a column may not be used at all")
+            .help("use `with: nullify`, which shows nothing either");
+        return None;
+    }
+    Some(lookup)
 }
 
 fn belongs_to(strategy: &str, entries: &[Option<&Entry>], diags: &mut Diagnostics) {

@@ -17,6 +17,7 @@ mod gate;
 mod io;
 mod large;
 pub(crate) mod login;
+mod lookup;
 mod malformed;
 mod named;
 mod notify;

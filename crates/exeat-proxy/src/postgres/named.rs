@@ -138,7 +138,7 @@ impl Session {
                 }
                 Some(Made::Statement { name, permit, .. }) => {
                     let (sql, permit, analysis) = (Arc::from(permit.sql()), Arc::clone(permit), Arc::clone(analysis));
-                    let statement = Arc::new(Statement { sql, permit, analysis, index, by_sql: true });
+                    let statement = Arc::new(Statement { sql, permit, analysis, index, by_sql: true, types: None });
                     Step::Prepare { name: name.clone(), statement }
                 }
                 None => continue,

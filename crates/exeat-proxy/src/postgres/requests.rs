@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use exeat_enforce::admit::{Control, Verdict, admit_bind, admit_parse};
+use exeat_enforce::lookup::Parameters;
 use exeat_enforce::plan::Outputs;
 use exeat_enforce::refusal::{Refusal, RefusalCode};
 use exeat_sql::Oid;
@@ -47,13 +48,13 @@ impl Session {
             Ok(receipt) => receipt,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
         };
-        let name = parse.name.clone();
+        let (name, types) = (parse.name.clone(), Arc::from(parse.parameter_types.as_slice()));
         match admit_parse(parse, &permit) {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
             Verdict::Forward(admitted) => {
                 let kept = Arc::clone(&permit);
                 let sql = Arc::from(sql.as_str());
-                let statement = Statement { sql, permit: kept, analysis, index: 0, by_sql: false };
+                let statement = Statement { sql, permit: kept, analysis, index: 0, by_sql: false, types: Some(types) };
                 let change = self.names.put_statement(name.as_str(), Arc::new(statement));
                 let due = Due::Parse { change, permit };
                 let skipped = self.sender().statement(Request::Parse, admitted, receipt, due);
@@ -95,6 +96,11 @@ impl Session {
             self.record_refusal(&request_id, &statement.sql, &refused);
             return self.refuse_extended(refused.refusal.to_fields(&request_id));
         };
+        let parameters = Parameters { bind: &bind, types: statement.types.as_deref() };
+        if let Some(refused) = self.count_lookups(&request_id, &permit, Some(parameters)).await? {
+            self.record_refusal(&request_id, &statement.sql, &refused);
+            return self.refuse_extended(refused.refusal.to_fields(&request_id));
+        }
         let receipt = match self.record_intent(&request_id, &statement.sql, &permit.facts, Intent::Bind(&bind)) {
             Ok(receipt) => receipt,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),

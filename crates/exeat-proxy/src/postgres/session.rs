@@ -367,6 +367,10 @@ impl Session {
             Understood::Own(question) => return self.ask_simple(&question).await,
             Understood::Skipped => return Ok(()),
         };
+        if let Some(refused) = self.count_lookups(&request_id, &permit, None).await? {
+            self.record_refusal(&request_id, sql.as_str(), &refused);
+            return self.refuse_simple(&refused.refusal.to_fields(&request_id)).await;
+        }
         let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, Intent::Query) {
             Ok(receipt) => receipt, // step 8
             Err(refusal) => return self.refuse_simple(&refusal.to_fields(&request_id)).await,

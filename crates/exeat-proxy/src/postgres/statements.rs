@@ -24,6 +24,8 @@ pub(crate) struct Statement {
     pub(crate) index: usize,
     /// By PREPARE: `sql` is that statement's own text, and what runs is what it carries.
     pub(crate) by_sql: bool,
+    /// What the client declared its parameters as; `None` where only the server knows.
+    pub(crate) types: Option<Arc<[u32]>>,
 }
 
 impl Statement {

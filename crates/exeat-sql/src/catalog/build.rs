@@ -63,6 +63,9 @@ impl CatalogSnapshot {
                 "rules" => self.facts.entry(row.oid(0)?).or_default().rules = true,
                 "policies" => self.facts.entry(row.oid(0)?).or_default().policies = true,
                 "generated" => self.load_generated(&row)?,
+                "collations" => {
+                    self.collated.insert(ColumnId { relation: row.oid(0)?, attribute: row.number(1)? });
+                }
                 CODE => {}
                 "foreign keys" => self.load_foreign_key(&row)?,
                 "types" => self.load_type(&row)?,

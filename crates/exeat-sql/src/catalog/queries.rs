@@ -113,6 +113,14 @@ pub const QUERIES: &[CatalogQuery] = &[
             ORDER BY a.attrelid, a.attnum",
     },
     CatalogQuery {
+        // Columns whose collation takes different texts for equal.
+        name: "collations",
+        sql: "SELECT a.attrelid::pg_catalog.text, a.attnum::pg_catalog.text FROM pg_catalog.pg_attribute a \
+            JOIN pg_catalog.pg_collation k ON k.oid OPERATOR(pg_catalog.=) a.attcollation \
+            WHERE NOT k.collisdeterministic AND a.attnum OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 \
+            AND NOT a.attisdropped",
+    },
+    CatalogQuery {
         // What a relation's defaults (their column, else 0), generated columns, constraints, index and partition
         // expressions use that did not come with the server: a type by its OID, anything else as 0.
         name: "code",

@@ -17,6 +17,7 @@ pub(crate) mod flows;
 pub(crate) mod from;
 pub(crate) mod join;
 pub(crate) mod keys;
+pub(crate) mod lookup;
 pub(crate) mod merge;
 pub(crate) mod naming;
 pub(crate) mod scope;
@@ -31,7 +32,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{Notification, OpaqueReason, SetList, Use, Writing};
+use crate::{Lookup, Notification, OpaqueReason, SetList, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -95,6 +96,7 @@ pub(crate) struct Facts {
     /// Views named so far, in the order met; their definitions are analysed after the statement.
     pub(crate) views: Vec<Oid>,
     pub(crate) uses: BTreeMap<(ColumnId, Use), i32>,
+    pub(crate) lookups: Vec<Lookup>,
     pub(crate) user_code: bool,
     pub(crate) locks_rows: bool,
     pub(crate) settings: Vec<(String, Option<String>)>,
@@ -117,6 +119,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) link_names: naming::SubLinkNames,
     /// What the expression being read is for: the use made of columns that go through something that may fail.
     pub(crate) place: Use,
+    /// The next query level is that of the statement itself, a SELECT.
+    pub(crate) outermost: bool,
     columns: HashMap<Oid, Rc<Columns>>,
     depth: usize,
     steps: usize,
@@ -139,6 +143,7 @@ impl<'a> Walker<'a> {
             outside: Vec::new(),
             link_names: HashMap::new(),
             place: Use::Expression,
+            outermost: false,
             columns: HashMap::new(),
             depth: 0,
             steps: 0,

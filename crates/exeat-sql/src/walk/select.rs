@@ -47,6 +47,8 @@ impl Walker<'_> {
     }
 
     fn select_body(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
+        // Before WITH, whose queries are none.
+        let outermost = std::mem::take(&mut self.outermost);
         if stmt.into_clause.is_some() {
             return construct("SELECT INTO", NOWHERE);
         }
@@ -54,7 +56,7 @@ impl Walker<'_> {
             self.with_clause(with)?;
         }
         let targets = match SetOperation::try_from(stmt.op) {
-            Ok(SetOperation::SetopNone) if stmt.values_lists.is_empty() => self.plain(stmt)?,
+            Ok(SetOperation::SetopNone) if stmt.values_lists.is_empty() => self.plain(stmt, outermost)?,
             Ok(SetOperation::SetopNone) => self.values(stmt)?,
             Ok(SetOperation::SetopUnion | SetOperation::SetopIntersect | SetOperation::SetopExcept) => {
                 self.set_operation(stmt)?
@@ -67,7 +69,7 @@ impl Walker<'_> {
         Ok(targets)
     }
 
-    fn plain(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
+    fn plain(&mut self, stmt: &SelectStmt, outermost: bool) -> Walk<Vec<Target>> {
         let SelectStmt {
             distinct_clause,
             into_clause: _,
@@ -95,7 +97,10 @@ impl Walker<'_> {
         };
         self.read_from(from_clause)?;
         let targets = self.target_list(target_list)?;
-        self.optional(where_clause, Use::Predicate)?;
+        match where_clause.as_deref() {
+            Some(condition) if outermost => self.condition(condition)?,
+            Some(_) | None => self.optional(where_clause, Use::Predicate)?,
+        }
         self.optional(having_clause, Use::Predicate)?;
         for node in group_clause {
             self.group_item(node, &targets)?;

@@ -96,7 +96,7 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
 
 fn is_influence(how: Use) -> bool {
     match how {
-        Use::Expression | Use::Predicate | Use::Key | Use::Written | Use::Source => true,
+        Use::Expression | Use::Predicate | Use::Lookup | Use::Key | Use::Written | Use::Source => true,
         Use::Projected | Use::Derived => false,
     }
 }

@@ -126,7 +126,17 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         };
         writeln!(out, "output: {} <- {origin}{from}", output.name.as_deref().unwrap_or("?")).unwrap();
     }
-    for how in [Use::Projected, Use::Derived, Use::Expression, Use::Predicate, Use::Key, Use::Written, Use::Source] {
+    let uses = [
+        Use::Projected,
+        Use::Derived,
+        Use::Expression,
+        Use::Predicate,
+        Use::Lookup,
+        Use::Key,
+        Use::Written,
+        Use::Source,
+    ];
+    for how in uses {
         let uses = lineage.uses.iter().filter(|known| known.how == how);
         let at = |at: Option<usize>| at.map_or(String::new(), |at| format!("@{at}"));
         let mut names: Vec<_> =

@@ -124,6 +124,21 @@ pub struct LimitReset<'a> {
     pub by: Requester<'a>,
 }
 
+/// A statement was refused because an allowance was used up.
+#[derive(Debug, Clone, Copy)]
+pub struct LimitReached<'a> {
+    pub request_id: &'a str,
+    /// `probes`.
+    pub kind: &'a str,
+    pub label: &'a str,
+    pub relation: &'a str,
+    pub used: u32,
+    pub limit: u32,
+    /// In RFC 3339.
+    pub resets_at: &'a str,
+    pub policy: PolicyRef<'a>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Simple,

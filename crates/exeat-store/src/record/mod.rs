@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use event::{
-    AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, LimitReset,
-    MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef, Protocol, Requester, SessionStart,
-    Statement, TokenRef,
+    AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, LimitReached,
+    LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef, Protocol, Requester,
+    SessionStart, Statement, TokenRef,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};

@@ -11,7 +11,7 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::Shared;
 use super::event::{
-    Decision, MaskedColumn, Outcome, Parameter, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
+    Decision, LimitReached, MaskedColumn, Outcome, Parameter, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
 };
 use super::json::{self, Object};
 use super::tail::{Appended, Entry, Hole, LINE_BYTES_MAX, position, wide};
@@ -206,6 +206,23 @@ impl SessionRecord {
             self.spare = request;
         }
         Ok(OutcomeReceipt { seq: appended.seq })
+    }
+
+    /// An allowance is used up. The refusal that follows is an event of its own.
+    pub fn limit_reached(&mut self, reached: &LimitReached<'_>) -> Result<(), StoreError> {
+        self.begin("limit.reached");
+        json::object(&mut self.entry.head, |line| {
+            line.object("body", |body| {
+                body.text("kind", reached.kind);
+                body.text("label", reached.label);
+                body.number("limit", reached.limit);
+                body.text("relation", reached.relation);
+                body.text("request_id", reached.request_id);
+                body.text("resets_at", reached.resets_at);
+                body.number("used", reached.used);
+            });
+        });
+        self.finish(Some(reached.policy)).map(drop)
     }
 
     /// Puts everything appended so far, by any session, into the file (`fsync`: onto the disk). Costs next to nothing
