@@ -76,7 +76,7 @@ pub(crate) fn planned(facts: &SessionFacts, policy: &Policy, lineage: &Lineage) 
 
 impl PlannedLookup {
     /// Whether its values are known only where the statement is bound.
-    pub(crate) fn takes_parameters(&self) -> bool {
+    pub fn takes_parameters(&self) -> bool {
         self.values.iter().any(|value| matches!(value, LookupValue::Parameter(_)))
     }
 

@@ -17,7 +17,7 @@ use exeat_enforce::named::Made;
 use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Object, Refusal};
-use exeat_policy::{ColumnMask, Nulls, Policy};
+use exeat_policy::{AppliedLimit, ColumnMask, Nulls, Policy, RelationName};
 use exeat_sql::{CatalogSnapshot, ColumnId};
 
 #[test]
@@ -175,6 +175,14 @@ impl Run<'_> {
                 write!(out, "  {} {:?}", column.name.as_deref().unwrap_or("?"), column.kin).unwrap();
                 mask(out, column.mask.as_ref());
             }
+        }
+        for lookup in &plan.lookups {
+            let tried = lookup.tried(support::TARGET, None).unwrap().len();
+            let (RelationName { schema, name }, AppliedLimit { limit, rule }) = (&lookup.relation, &lookup.limit);
+            let of = format!("{} of {schema}.{name}.{}", lookup.label, lookup.column);
+            let by = rule.as_deref().map_or(String::new(), |rule| format!(" by {rule}"));
+            let parameters = if lookup.takes_parameters() { " and parameters" } else { "" };
+            writeln!(out, "  tries {tried} values{parameters}, {of}, {} in {:?}{by}", limit.probes, limit.window).unwrap();
         }
         if let Some(Made::Cursor { name, permit, .. } | Made::Statement { name, permit, .. }) = &plan.made {
             write!(out, "makes {name}: ").unwrap();

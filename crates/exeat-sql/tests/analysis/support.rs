@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use exeat_sql::{
-    Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, Oid, Origin, PARSER_STACK_BYTES, ParseFailure,
-    QUERIES, Scope, Use, Writing, parse_and_analyse,
+    Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, LookupValue, MessageAnalysis, Oid, Origin, PARSER_STACK_BYTES,
+    ParseFailure, QUERIES, Scope, Use, Writing, parse_and_analyse,
 };
 
 /// A snapshot from rows captured by `examples/catalog_script.rs`.
@@ -145,6 +145,14 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         if !names.is_empty() {
             writeln!(out, "{}: {}", format!("{how:?}").to_lowercase(), names.join(", ")).unwrap();
         }
+    }
+    for lookup in &lineage.lookups {
+        let value = |value: &LookupValue| match value {
+            LookupValue::Literal(text) => text.clone(),
+            LookupValue::Parameter(number) => format!("${number}"),
+        };
+        let values: Vec<_> = lookup.values.iter().map(value).collect();
+        writeln!(out, "looks up: {} = {}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
     }
     for (setting, value) in &lineage.settings {
         writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();

@@ -1,0 +1,202 @@
+"""Sealed columns that policy lets be looked up: values are counted before the statement runs, whatever brings them."""
+
+import json
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from lib.gateway import SHOP_SQL
+from lib.postgres import psql
+from lib.yaml_text import dump
+from test_drift import Place
+
+PROBES = 3
+TABLES = """
+DROP SCHEMA IF EXISTS looked_up CASCADE;
+CREATE SCHEMA looked_up;
+CREATE COLLATION looked_up.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE looked_up.people (id integer PRIMARY KEY, mail text, badge integer, nick text COLLATE looked_up.nocase, born date);
+INSERT INTO looked_up.people VALUES (1, 'ann@x.example', 7, 'Ann', '2001-02-03'), (2, 'bob@x.example', 8, 'Bob', '2001-02-04');
+GRANT USAGE ON SCHEMA looked_up TO shop_reader;
+GRANT SELECT ON looked_up.people TO shop_reader;
+"""
+POLICY = dump({
+    "version": 1,
+    "labels": {"shop": {
+        "mail": ["looked_up.people.mail"], "badge": ["looked_up.people.badge"],
+        "other": ["looked_up.people.nick", "looked_up.people.born"],
+    }},
+    "rules": [
+        {"id": "read", "target": "shop", "allow": ["read"]},
+        {"id": "seal", "target": "shop", "who": {"except": {"groups": ["dpo"]}}, "mask": {
+            label: {"with": "redact", "lookup": "equality"} for label in ("mail", "badge", "other")
+        }},
+        {"id": "few", "target": "shop", "who": {"groups": ["agents"]}, "limit": {"probes": PROBES, "window": "24h"}},
+    ],
+})
+BY_MAIL = "SELECT id, mail FROM looked_up.people WHERE mail = "
+REDACTED = "[redacted by exeat]"
+FOUND = [(1, REDACTED)]
+
+
+@pytest.fixture
+def place(fresh_gateway, server, trust, request):
+    name = f"looked-{request.node.name}"[:50].replace("[", "-").replace("]", "")
+    database = server.create_database(name)
+    psql(database, file=SHOP_SQL)
+    psql(database, TABLES)
+    gateway = fresh_gateway(name, database=name).policy(POLICY).trust(trust.entry())
+    gateway.config["console"] = {"roles": {"admin": ["dpo"], "viewer": ["seats"]}}
+    gateway.start()
+    yield Looking(gateway, trust)
+    gateway.stop()
+
+
+class Looking(Place):
+    def __init__(self, gateway, trust):
+        self.gateway = gateway
+        self.tokens = {group: trust.token("someone", [group]) for group in ("agents", "dpo", "seats")}
+        self.agent, self.officer, self.other = (gateway.dsn(self.tokens[group]) for group in ("agents", "dpo", "seats"))
+
+    def connect(self, dsn=None):
+        return psycopg.connect((dsn or self.agent).text(), autocommit=True)
+
+
+def refused(connection, sql, parameters=None, **how):
+    """The payload of the refusal."""
+    with pytest.raises(psycopg.Error) as caught:
+        connection.execute(sql, parameters, **how)
+    return caught.value.sqlstate, json.loads(caught.value.diag.message_detail)
+
+
+def use_up(connection):
+    for number in range(PROBES):
+        assert connection.execute(f"{BY_MAIL} 'nobody-{number}'").fetchall() == []
+
+
+def test_values_are_looked_up_until_the_allowance_is_used_up(place):
+    with place.connect() as connection:
+        assert connection.execute(f"{BY_MAIL} 'ann@x.example'").fetchall() == FOUND
+        assert connection.execute(f"{BY_MAIL} 'cid@x.example'").fetchall() == []
+        assert connection.execute(f"{BY_MAIL} 'bob@x.example' AND id > 0").fetchall() == [(2, REDACTED)]
+        state, payload = refused(connection, f"{BY_MAIL} 'dan@x.example'")
+        assert state == "53400" and payload["code"] == "lookup_probes" and payload["rule"] == "few"
+        assert 86000 < payload["retry"]["after_s"] <= 86401 and payload["retry"]["resets_at"].endswith("Z")
+        assert "dan@" not in json.dumps(payload)
+        # What was tried before costs nothing, and the session is whole.
+        assert connection.execute(f"{BY_MAIL} 'ann@x.example'").fetchall() == FOUND
+    with place.connect() as another:
+        assert refused(another, f"{BY_MAIL} 'dan@x.example'")[0] == "53400", "a new connection is no new allowance"
+    [event] = place.recorded("limit.reached")[:1]
+    assert event["body"]["label"] == "mail" and event["body"]["used"] == event["body"]["limit"] == PROBES
+    assert event["body"]["relation"] == "looked_up.people" and event["principal"]["sub"] == "someone"
+
+
+def test_the_allowance_is_set_back_by_hand_only(place):
+    with place.connect() as connection:
+        use_up(connection)
+        assert refused(connection, f"{BY_MAIL} 'ann@x.example'")[0] == "53400"
+        status, shown, _ = place.command("seats", "limits", "show")
+        assert status == 0 and [limit["used"] for limit in shown["limits"]] == [PROBES]
+        place.gateway.stop()
+        place.gateway.start()
+    with place.connect() as connection:
+        assert refused(connection, f"{BY_MAIL} 'ann@x.example'")[0] == "53400", "kept through a restart"
+        assert place.command("dpo", "limits", "reset", "--label", "mail")[:2] == (0, {"reset": 1})
+        assert connection.execute(f"{BY_MAIL} 'ann@x.example'").fetchall() == FOUND
+
+
+def test_one_value_counts_once_however_it_comes(place):
+    with place.connect() as connection:
+        for binary in (False, True):
+            cursor = connection.cursor(binary=binary)
+            for how in ("%s", "%t", "%b"):
+                assert cursor.execute(BY_MAIL + how, ["ann@x.example"]).fetchall()[0][0] == 1
+        assert connection.execute(f"{BY_MAIL} 'ann@x.example'").fetchall() == FOUND
+        assert connection.execute(BY_MAIL + "ANY (ARRAY[%s, 'ann@x.example'])", ["ann@x.example"]).fetchall() == FOUND
+        limits = place.command("seats", "limits", "show")[1]["limits"]
+        assert [(limit["label"], limit["used"]) for limit in limits] == [("mail", 1)]
+        connection.execute("SELECT id FROM looked_up.people WHERE mail IN ('a', %s)", ["b"])
+        assert refused(connection, BY_MAIL + "%s", ["c"], prepare=True)[0] == "53400"
+        assert refused(connection, "SELECT id FROM looked_up.people WHERE mail IN ('a', %s)", ["c"])[0] == "53400"
+        # Another column is another allowance; a limit is one principal's.
+        assert connection.execute("SELECT id FROM looked_up.people WHERE badge = %s", [7]).fetchall() == [(1,)]
+    with place.connect(place.other) as other:
+        assert other.execute(f"{BY_MAIL} 'bob@x.example'").fetchall() == [(2, REDACTED)]
+
+
+def test_a_list_longer_than_the_allowance_counts_nothing(place):
+    with place.connect() as connection:
+        many = ", ".join(f"'{number}'" for number in range(PROBES + 1))
+        assert refused(connection, f"SELECT id FROM looked_up.people WHERE mail IN ({many})")[0] == "53400"
+        assert place.command("seats", "limits", "show")[1] == {"limits": []}
+        use_up(connection)
+
+
+@pytest.mark.parametrize("sql", [
+    "SELECT id FROM looked_up.people WHERE mail <> 'a'",
+    "SELECT id FROM looked_up.people WHERE NOT mail = 'a'",
+    "SELECT id FROM looked_up.people WHERE mail = 'a' OR id = 1",
+    "SELECT id FROM looked_up.people WHERE mail LIKE 'a%'",
+    "SELECT id FROM looked_up.people WHERE lower(mail) = 'a'",
+    "SELECT id FROM looked_up.people WHERE CASE WHEN mail = 'a' THEN true END",
+    "SELECT id FROM looked_up.people WHERE mail = 'a' COLLATE \"C\"",
+    "SELECT id FROM looked_up.people WHERE nick = 'ann'",
+    "SELECT id FROM looked_up.people WHERE born = '01/02/2001'",
+    "SELECT mail = 'ann@x.example' AND true AS a FROM looked_up.people ORDER BY mail",
+    "SELECT a.id FROM looked_up.people a JOIN looked_up.people b ON a.mail = b.mail",
+    "SELECT count(*) FROM looked_up.people a WHERE EXISTS (SELECT 1 FROM looked_up.people b WHERE b.mail = 'a')",
+    "COPY (SELECT id FROM looked_up.people WHERE mail = 'a') TO STDOUT",
+    "SELECT id FROM looked_up.people WHERE mail = 'a' UNION ALL SELECT 1",
+])
+def test_every_other_comparison_is_refused_and_not_counted(place, sql):
+    with place.connect() as connection:
+        state, payload = refused(connection, sql)
+        assert state == "42501" and payload["code"].startswith("masked_column_in"), payload
+        assert place.command("seats", "limits", "show")[1] == {"limits": []}
+    with place.connect(place.officer) as officer, officer.cursor() as cursor:
+        if sql.startswith("COPY"):
+            with cursor.copy(sql) as copy:
+                assert list(copy) == []
+        else:
+            cursor.execute(sql)
+
+
+def test_prepared_statements_and_cursors_count_what_they_try(place):
+    with place.connect() as connection:
+        connection.execute(f"PREPARE p AS {BY_MAIL} 'ann@x.example'")
+        assert place.command("seats", "limits", "show")[1] == {"limits": []}, "nothing has run"
+        for _ in range(2):
+            assert connection.execute("EXECUTE p").fetchall() == FOUND
+        connection.execute(f"PREPARE q AS {BY_MAIL} $1")
+        assert refused(connection, "EXECUTE q('x')")[1]["code"] == "opaque_statement"
+        connection.execute("BEGIN")
+        connection.execute(f"DECLARE c CURSOR FOR {BY_MAIL} 'bob@x.example'")
+        assert connection.execute("FETCH ALL FROM c").fetchall() == [(2, REDACTED)]
+        connection.execute("COMMIT")
+        assert [limit["used"] for limit in place.command("seats", "limits", "show")[1]["limits"]] == [2]
+        connection.execute(f"{BY_MAIL} 'third'")
+        state, _ = refused(connection, f"EXPLAIN (COSTS OFF) {BY_MAIL} 'fourth'")
+        assert state == "53400", "a plan tells of the value it is made for"
+        assert connection.execute("EXECUTE p").fetchall() == FOUND
+
+
+def test_a_parameter_of_another_type_is_refused(place):
+    """numeric: the server would compare the column as a numeric."""
+    with place.connect() as connection:
+        state, payload = refused(connection, "SELECT id FROM looked_up.people WHERE badge = %s", [Decimal("7.0")])
+        assert state == "42501" and payload["code"] == "masked_column_in_predicate", payload
+        assert place.command("seats", "limits", "show")[1] == {"limits": []}
+
+
+def test_a_refused_bind_leaves_the_pipeline_in_order(place):
+    with place.connect() as connection:
+        use_up(connection)
+        with connection.pipeline():
+            before = connection.execute("SELECT 1")
+            refused_one = connection.execute(BY_MAIL + "%s", ["ann@x.example"])
+            with pytest.raises(psycopg.Error):
+                refused_one.fetchall()
+        assert before.fetchall() == [(1,)]
+        assert connection.execute("SELECT 2").fetchall() == [(2,)]
