@@ -11,7 +11,7 @@ use exeat_enforce::release::stream::RowStream;
 use exeat_enforce::release::{BoundMask, Counts, Outbox, bind, release_row};
 use exeat_enforce::scrub::Taint;
 use exeat_enforce::seal::SealPlan;
-use exeat_policy::{ColumnMask, Generalize, Mask, Nulls, Period};
+use exeat_policy::{ColumnMask, Generalize, Lookup, Mask, Nulls, Period};
 use exeat_sql::{CatalogSnapshot, CopyFormat, CopyLayout, ForceQuote};
 use exeat_wire::{BackendMessage, Format, backend, split_backend};
 use zeroize::Zeroizing;
@@ -93,7 +93,13 @@ impl Plan {
 
     fn mask(column: &Column) -> Option<ColumnMask> {
         let (label, rule) = ("ssn".to_owned(), "r".to_owned());
-        column.mask.map(|mask| ColumnMask { label, mask, nulls: column.nulls, rule })
+        column.mask.map(|mask| ColumnMask {
+            label,
+            mask,
+            nulls: column.nulls,
+            lookup: Lookup::Refused,
+            rule,
+        })
     }
 
     fn bound(&self, format: Format) -> BoundMask {

@@ -94,7 +94,8 @@ impl Session {
     }
 }
 
-/// By label and relation: one question to the store for each, so that a statement is counted whole or not at all.
+/// By label and relation, one question to the store for each: what one counter has no room for is not counted there at
+/// all, be it of one list or of several statements.
 fn tried<'a>(
     target: &str,
     permit: &'a Permit,

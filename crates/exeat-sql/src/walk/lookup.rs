@@ -156,7 +156,7 @@ fn compared(expr: &AExpr) -> Option<Compared<'_>> {
             column(left).map(|reference| compared(reference, std::slice::from_ref(right))).or_else(turned)
         }
         Ok(AExprKind::AexprIn) => match right.node.as_ref()? {
-            NodeEnum::List(List { items }) => Some(compared(column(left)?, items)),
+            NodeEnum::List(List { items }) => Some(compared(column(left)?, items.as_slice())),
             _ => None,
         },
         Ok(AExprKind::AexprOpAny) => {
@@ -176,12 +176,14 @@ fn column(node: &Node) -> Option<&ColumnRef> {
 
 /// `ARRAY[...]`, possibly cast.
 fn array(node: &Node) -> Option<(Option<&TypeName>, &[Node])> {
-    match node.node.as_ref()? {
-        NodeEnum::AArrayExpr(AArrayExpr { elements, .. }) => Some((None, elements)),
-        NodeEnum::TypeCast(cast) => match cast.arg.as_ref()?.node.as_ref()? {
-            NodeEnum::AArrayExpr(AArrayExpr { elements, .. }) => Some((Some(cast.type_name.as_ref()?), elements)),
-            _ => None,
-        },
+    let (target, array) = match node.node.as_ref()? {
+        NodeEnum::TypeCast(cast) => (Some(cast.type_name.as_ref()?), cast.arg.as_ref()?.node.as_ref()?),
+        node => (None, node),
+    };
+    match array {
+        NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => {
+            Some((target, elements.as_slice()))
+        }
         _ => None,
     }
 }
