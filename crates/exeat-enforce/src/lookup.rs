@@ -16,7 +16,7 @@ const STRINGS: [Oid; 4] = [Oid(25), Oid(1043), Oid(1042), Oid(19)];
 const UNSPECIFIED: [u32; 2] = [0, 705];
 
 /// Comparisons of one sealed column that the statement makes, each of them to be counted before it is forwarded.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedLookup {
     pub label: String,
     /// The rule that seals the column.
@@ -29,16 +29,6 @@ pub struct PlannedLookup {
     pub limit: AppliedLimit,
     of: Oid,
     values: Vec<LookupValue>,
-}
-
-/// Without the values, which are somebody's data.
-impl std::fmt::Debug for PlannedLookup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PlannedLookup")
-            .field("relation", &self.relation)
-            .field("column", &self.column)
-            .finish_non_exhaustive()
-    }
 }
 
 /// What a Bind brings, and as what its statement's Parse declared it. `None`: what it was declared as is not known.

@@ -182,7 +182,8 @@ impl Run<'_> {
             let of = format!("{} of {schema}.{name}.{}", lookup.label, lookup.column);
             let by = rule.as_deref().map_or(String::new(), |rule| format!(" by {rule}"));
             let parameters = if lookup.takes_parameters() { " and parameters" } else { "" };
-            writeln!(out, "  tries {tried} values{parameters}, {of}, {} in {:?}{by}", limit.probes, limit.window).unwrap();
+            writeln!(out, "  tries {tried} values{parameters}, {of}, {} in {:?}{by}", limit.probes, limit.window)
+                .unwrap();
         }
         if let Some(Made::Cursor { name, permit, .. } | Made::Statement { name, permit, .. }) = &plan.made {
             write!(out, "makes {name}: ").unwrap();

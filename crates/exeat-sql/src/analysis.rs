@@ -371,7 +371,7 @@ pub enum Origin {
 }
 
 /// A stored column compared, by its type's own equality, with values that the client brings.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lookup {
     pub column: ColumnId,
     /// The column's type, below domains.
@@ -388,11 +388,13 @@ pub enum LookupValue {
     Parameter(usize),
 }
 
-/// Without the values, which are somebody's data.
-impl std::fmt::Debug for Lookup {
+/// Without the value, which is somebody's data.
+impl std::fmt::Debug for LookupValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let values = self.values.len();
-        f.debug_struct("Lookup").field("column", &self.column).field("values", &values).finish_non_exhaustive()
+        match self {
+            Self::Literal(_) => f.write_str("Literal(..)"),
+            Self::Parameter(number) => write!(f, "${number}"),
+        }
     }
 }
 
