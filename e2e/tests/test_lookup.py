@@ -18,8 +18,8 @@ CREATE SCHEMA looked_up;
 CREATE COLLATION looked_up.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 CREATE TABLE looked_up.people (id integer PRIMARY KEY, mail text, badge integer, nick text COLLATE looked_up.nocase, born date);
 INSERT INTO looked_up.people VALUES (1, 'ann@x.example', 7, 'Ann', '2001-02-03'), (2, 'bob@x.example', 8, 'Bob', '2001-02-04');
-GRANT USAGE ON SCHEMA looked_up TO shop_reader;
-GRANT SELECT ON looked_up.people TO shop_reader;
+GRANT USAGE ON SCHEMA looked_up TO PUBLIC;
+GRANT SELECT ON looked_up.people TO PUBLIC;
 """
 POLICY = dump({
     "version": 1,
@@ -134,7 +134,7 @@ def test_a_list_longer_than_the_allowance_counts_nothing(place):
         use_up(connection)
 
 
-@pytest.mark.parametrize("sql", [
+OTHERS = [
     "SELECT id FROM looked_up.people WHERE mail <> 'a'",
     "SELECT id FROM looked_up.people WHERE NOT mail = 'a'",
     "SELECT id FROM looked_up.people WHERE mail = 'a' OR id = 1",
@@ -149,18 +149,21 @@ def test_a_list_longer_than_the_allowance_counts_nothing(place):
     "SELECT count(*) FROM looked_up.people a WHERE EXISTS (SELECT 1 FROM looked_up.people b WHERE b.mail = 'a')",
     "COPY (SELECT id FROM looked_up.people WHERE mail = 'a') TO STDOUT",
     "SELECT id FROM looked_up.people WHERE mail = 'a' UNION ALL SELECT 1",
-])
-def test_every_other_comparison_is_refused_and_not_counted(place, sql):
-    with place.connect() as connection:
-        state, payload = refused(connection, sql)
-        assert state == "42501" and payload["code"].startswith("masked_column_in"), payload
+]
+
+
+def test_every_other_comparison_is_refused_and_not_counted(place):
+    with place.connect() as connection, place.connect(place.officer) as officer, officer.cursor() as cursor:
+        for sql in OTHERS:
+            state, payload = refused(connection, sql)
+            assert state == "42501" and payload["code"].startswith("masked_column_in"), (sql, payload)
+            # Whoever sees the values may ask for them in every way.
+            if sql.startswith("COPY"):
+                with cursor.copy(sql) as copy:
+                    assert list(copy) == []
+            else:
+                cursor.execute(sql)
         assert place.command("seats", "limits", "show")[1] == {"limits": []}
-    with place.connect(place.officer) as officer, officer.cursor() as cursor:
-        if sql.startswith("COPY"):
-            with cursor.copy(sql) as copy:
-                assert list(copy) == []
-        else:
-            cursor.execute(sql)
 
 
 def test_prepared_statements_and_cursors_count_what_they_try(place):
