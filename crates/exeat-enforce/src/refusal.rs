@@ -182,7 +182,7 @@ pub struct Refusal {
     /// What to do now, one sentence.
     pub suggestion: Option<String>,
     /// When waiting helps.
-    retry: Option<Retry>,
+    retry: Option<Box<Retry>>,
     /// The connection ends with this answer.
     ends_session: bool,
 }
@@ -254,7 +254,7 @@ impl Refusal {
     /// When it would be allowed again: so many seconds from now, at this time.
     #[must_use]
     pub fn retry(mut self, after_s: u64, resets_at: String) -> Self {
-        self.retry = Some(Retry { after_s, resets_at });
+        self.retry = Some(Box::new(Retry { after_s, resets_at }));
         self
     }
 
@@ -278,7 +278,7 @@ impl Refusal {
             reason: &self.reason,
             allowed: &self.allowed,
             suggestion: self.suggestion.as_deref(),
-            retry: self.retry.as_ref(),
+            retry: self.retry.as_deref(),
         };
         // Strings and numbers always serialise; should that ever change, the code alone is still an answer.
         serde_json::to_string(&payload)
