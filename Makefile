@@ -18,10 +18,10 @@ FUZZ := wire_decode wire_session mask_row
 # Of the masking differential: `make mask-differential ROWS=1000000`, with the SEED it printed to see one again.
 ROWS ?= 20000
 
-# The corpus is no part of the repository.
-CORPUS ?= ../shared/redteam
+# The corpus is no part of the repository; without it, and without another by name, its stages are left out.
+CORPUS ?= $(wildcard ../shared/redteam)
 
-.PHONY: help demo test check deps fuzz mask-differential e2e e2e-tools peers peers-quick redteam bench full clean
+.PHONY: help demo test check deps fuzz mask-differential e2e e2e-tools peers peers-quick redteam twins bench full clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,8 @@ test: ## everything: format, lints, unit tests, and real servers with real clien
 	@$(MAKE) --no-print-directory fuzz
 	@$(STAGE) mask-differential $(MAKE) --no-print-directory mask-differential
 	@$(STAGE) peers-quick $(MAKE) --no-print-directory peers-quick
+	@$(MAKE) --no-print-directory redteam
+	@$(MAKE) --no-print-directory twins
 	@$(MAKE) --no-print-directory e2e
 
 check: ## what needs no server of ours: format, lints, cargo tests (tidy among them)
@@ -83,14 +85,18 @@ peers-quick: ## a part of them in at most five minutes; those that are not insta
 	@$(PYTHON) e2e/peers/run --quick $(PEERS)
 
 redteam: ## attacks that must get nothing, and work that must go on (CORPUS=folder, REDTEAM='--only setop' to choose)
-	cargo build --locked -p exeat
+ifeq ($(CORPUS),)
+	@echo "left out: the red-team corpus is no part of the repository; name its folder by CORPUS="
+else
+	@cargo build --quiet --locked -p exeat
 	@failed=0; for role in superuser rt_agent; do \
 	    $(STAGE) redteam-$$role $(PYTHON) e2e/redteam --corpus $(CORPUS) --role $$role $(REDTEAM) || failed=1; \
 	done; exit $$failed
+endif
 
 twins: ## two databases that differ in sealed values only must look the same (N=100000 for a long run, REGRESS=folder)
-	cargo build --locked -p exeat
-	$(STAGE) twins $(PYTHON) e2e/twins $(if $(N),--statements $(N)) $(if $(REGRESS),--regress $(REGRESS)) $(TWINS)
+	@cargo build --quiet --locked -p exeat
+	@$(STAGE) twins $(PYTHON) e2e/twins $(if $(N),--statements $(N)) $(if $(REGRESS),--regress $(REGRESS)) $(TWINS)
 
 bench: ## what it costs: queries, bulk, connections, memory; direct, pgbouncer and Exeat in one run (BENCH="--only points" to choose)
 	@.ci/deps bench

@@ -105,7 +105,10 @@ def test_one_failure_in_either_suite_is_not_clean(suite, status, expected):
 
 
 def test_a_run_without_cases_is_not_clean():
-    assert not clean({name: {"totals": {}, "cases": []} for name in ("attacks", "benign")})
+    reports = {name: {"totals": {}, "cases": []} for name in ("attacks", "benign")}
+    assert not clean(reports) and not clean(reports, chosen=True)
+    reports["benign"]["cases"] = [{}]
+    assert not clean(reports) and clean(reports, chosen=True)
 
 
 @pytest.mark.parametrize("options, status, outcomes", [([], 0, ("masked", "masked-as-expected")), (["--direct"], 3, ("leaked", "leaked"))])

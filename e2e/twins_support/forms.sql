@@ -181,3 +181,99 @@ CREATE INDEX ON {t} (length({s}::text))
 CREATE UNIQUE INDEX ON {t} ({s})
 SHOW exeat.policy
 SET LOCAL work_mem = '1MB' ;; SELECT {s} FROM {t} a LIMIT 1
+INSERT INTO {t} ({k}, {s}) VALUES (100001, DEFAULT), (100002, NULL) RETURNING {k}, {s}, {u}
+INSERT INTO {t} ({k}) VALUES (1) ON CONFLICT DO NOTHING RETURNING {s}
+INSERT INTO {t} ({k}) VALUES (1) ON CONFLICT ({k}) DO UPDATE SET {u} = {t}.{u} WHERE {t}.{s} IS NULL RETURNING *
+INSERT INTO {t} AS a ({k}) VALUES (1) ON CONFLICT ({k}) DO UPDATE SET {s} = EXCLUDED.{s}, {u} = a.{u} RETURNING a.{k}
+WITH w AS (INSERT INTO {t} ({k}) VALUES (100003) RETURNING *) SELECT w.{k}, a.{s} FROM w, {t} a WHERE a.{k} < 3
+UPDATE {t} a SET {u} = DEFAULT WHERE {k} < 3 RETURNING {k}, {s}, {s} IS NULL
+UPDATE {t} a SET ({u}, {s}) = ROW({u}, DEFAULT) WHERE {k} = 2 RETURNING {k}
+UPDATE {t} a SET {u} = b.{u} FROM (SELECT * FROM {t}) b WHERE a.{k} = b.{k} AND b.{k} < 3 RETURNING a.*, b.{s}
+DELETE FROM {t} WHERE {k} IN (SELECT {k} FROM {t} WHERE {s} IS NOT NULL)
+DELETE FROM ONLY {t} a WHERE {k} = 1 RETURNING a, {s}::text
+MERGE INTO {t} a USING (VALUES (1), (100004)) v(i) ON a.{k} = v.i WHEN MATCHED THEN UPDATE SET {u} = a.{u} WHEN NOT MATCHED THEN INSERT ({k}) VALUES (v.i)
+MERGE INTO {t} a USING {t} b ON a.{k} = b.{k} WHEN MATCHED AND a.{s} IS NULL THEN DELETE WHEN NOT MATCHED THEN DO NOTHING
+MERGE INTO {t} a USING (SELECT {k} AS i, {s} AS v FROM {t}) b ON a.{k} = b.i WHEN MATCHED THEN UPDATE SET {s} = b.v
+WITH w AS (UPDATE {t} SET {u} = {u} WHERE {k} = 1 RETURNING {s} AS v) MERGE INTO {t} a USING w ON a.{k} = 2 WHEN MATCHED THEN UPDATE SET {s} = w.v
+CREATE TEMP TABLE mine AS SELECT {k}, {u} FROM {t} ;; INSERT INTO mine SELECT {k}, {u} FROM {t} ;; SELECT count(*), max({k}) FROM mine ;; DROP TABLE mine
+CREATE TEMP TABLE mine (i int, v text) ;; INSERT INTO mine VALUES (1, 'a') ;; SELECT m.v, a.{s} FROM mine m JOIN {t} a ON a.{k} = m.i
+CREATE TEMP TABLE {t} (i int) ;; SELECT * FROM {t}
+CREATE TEMP TABLE mine (LIKE {t} INCLUDING ALL) ;; INSERT INTO mine SELECT * FROM {t} ;; SELECT {s} FROM mine LIMIT 3
+CREATE TEMP TABLE mine () INHERITS ({t}) ;; SELECT {s} FROM mine ;; INSERT INTO mine ({k}) VALUES (1) ;; SELECT {s}, {k} FROM {t} WHERE {k} = 1
+CREATE TEMP TABLE mine AS SELECT * FROM {t} WITH NO DATA ;; SELECT * FROM mine
+SAVEPOINT s ;; CREATE TEMP TABLE mine AS SELECT {u} FROM {t} ;; ROLLBACK TO s ;; SELECT {s} FROM {t} a LIMIT 1 ;; SELECT * FROM mine
+CREATE TEMP VIEW mine AS SELECT {k}, {u} FROM {t} WHERE {k} < 5 ;; SELECT * FROM mine ;; CREATE OR REPLACE TEMP VIEW mine AS SELECT {k}, {s}::text AS {u} FROM {t} ;; SELECT * FROM mine LIMIT 3
+CREATE TEMP VIEW mine AS SELECT {k} FROM {t} WHERE {e} ;; SELECT count(*) FROM mine
+CREATE TEMP VIEW mine AS SELECT * FROM {t} ;; UPDATE mine SET {u} = {u} WHERE {k} = 1 RETURNING * ;; DELETE FROM mine WHERE {s}::text > 'm'
+CREATE VIEW public.mine AS SELECT length({s}::text) AS n FROM {t} ;; SELECT n FROM public.mine LIMIT 3
+CREATE MATERIALIZED VIEW public.mine AS SELECT {s} FROM {t} ;; SELECT * FROM public.mine LIMIT 3 ;; REFRESH MATERIALIZED VIEW public.mine
+ALTER TABLE {t} RENAME COLUMN {s} TO harmless ;; SELECT harmless FROM {t} LIMIT 3
+ALTER TABLE {t} ADD COLUMN plain text DEFAULT 'x' ;; UPDATE {t} SET plain = {s}::text ;; SELECT plain FROM {t} LIMIT 3
+ALTER TABLE {t} ADD COLUMN plain text GENERATED ALWAYS AS ({s}::text) STORED ;; SELECT plain FROM {t} LIMIT 3
+ALTER TABLE {t} ALTER COLUMN {s} TYPE text USING {s}::text ;; SELECT {s} FROM {t} LIMIT 3
+ALTER TABLE {t} RENAME TO other ;; CREATE TABLE {t} (i int) ;; SELECT * FROM {t}
+CREATE TEMP SEQUENCE mine ;; SELECT nextval('mine'), setval('mine', (SELECT max(length({s}::text)) FROM {t}))
+CREATE FUNCTION pg_temp.f(int) RETURNS text LANGUAGE sql AS 'SELECT {s}::text FROM {t} WHERE {k} = $1' ;; SELECT pg_temp.f(1)
+CREATE RULE r AS ON UPDATE TO {t} DO ALSO NOTIFY x ;; UPDATE {t} SET {u} = {u}
+CREATE STATISTICS public.mine ON {s}, {u} FROM {t} ;; ANALYZE {t} ;; SELECT * FROM pg_stats_ext
+SET LOCAL search_path = pg_catalog ;; SELECT {s} FROM {t} a LIMIT 1
+SET LOCAL search_path = hr, public ; SELECT {s} FROM {t} a LIMIT 1
+SELECT 1 ; SELECT {s} FROM {t} a LIMIT 2 ; SELECT {k} FROM {t} a WHERE {e} LIMIT 2
+SELECT {s} FROM {t} a LIMIT 2 ; SELECT 1/0
+UPDATE {t} SET {u} = {u} WHERE {k} = 1 ; SELECT {s}, {u} FROM {t} WHERE {k} = 1
+DECLARE c CURSOR WITH HOLD FOR SELECT {s} FROM {t} a ORDER BY {k} ;; FETCH 2 FROM c ;; FETCH RELATIVE 2 FROM c ;; MOVE ALL IN c
+DECLARE c CURSOR FOR SELECT {k} FROM {t} a ORDER BY {s} ;; FETCH 3 FROM c
+DECLARE c CURSOR FOR SELECT * FROM {t} ORDER BY {k} FOR UPDATE ;; FETCH 1 FROM c ;; DELETE FROM {t} WHERE CURRENT OF c RETURNING {k}, {s}
+DECLARE c BINARY CURSOR FOR SELECT {s}, {u} FROM {t} a ;; FETCH FORWARD ALL FROM c
+DECLARE c CURSOR FOR SELECT 1 AS {s} ;; CLOSE c ;; DECLARE c CURSOR FOR SELECT {s} FROM {t} a ;; FETCH 2 FROM c
+PREPARE p AS UPDATE {t} SET {u} = {u} WHERE {k} = 1 RETURNING {s} ;; EXECUTE p ;; EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE p
+PREPARE p(int) AS SELECT {k} FROM {t} a WHERE {k} > $1 AND {e} ;; EXECUTE p(1) ;; EXECUTE p(2)
+PREPARE p AS SELECT * FROM {t} LIMIT 1 ;; ALTER TABLE {t} ADD COLUMN z int ;; EXECUTE p
+EXPLAIN (COSTS OFF, FORMAT JSON) SELECT {s}, {k} FROM {t} a WHERE {k} < 5
+EXPLAIN (COSTS OFF, VERBOSE, FORMAT YAML) UPDATE {t} SET {u} = {u} WHERE {e}
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT {k} FROM {t} a JOIN {t} b USING ({k})
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT {s} FROM {t} a ORDER BY {k}
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) DELETE FROM {t} WHERE {k} = 1
+EXPLAIN (COSTS OFF, SETTINGS) SELECT count(*) FROM {t} a WHERE {s} IS NULL
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) CREATE TEMP TABLE mine AS SELECT {u} FROM {t}
+COPY {t} ({s}, {k}) TO STDOUT (FORMAT csv, NULL 'nothing', FORCE_QUOTE ({s}))
+COPY (UPDATE {t} SET {u} = {u} WHERE {k} = 1 RETURNING *) TO STDOUT
+COPY (SELECT lower({s}::text), {k} FROM {t} a) TO STDOUT (FORMAT binary)
+COPY (SELECT a FROM {t} a LIMIT 2) TO STDOUT
+COPY {t} ({k}, {s}) TO STDOUT WHERE {k} = 1
+SELECT {k} FROM {t} a WHERE {s}::text = 'nowhere in either twin'
+SELECT {k}, {s} FROM {t} a WHERE {s} IN (NULL, NULL)
+SELECT count(*) FROM {t} a WHERE {s} = ANY (ARRAY[NULL::text])
+SELECT DISTINCT ON ({k}) {k}, {s} FROM {t} a ORDER BY {k}, {s}
+SELECT {k}, {s} FROM {t} a UNION ALL SELECT {k}, NULL FROM {t} b LIMIT 5
+SELECT {k}, {s} FROM {t} a WHERE {k} < 5 EXCEPT ALL SELECT {k}, {s} FROM {t} b WHERE {k} < 3
+SELECT string_agg(x.v, ',') FROM (SELECT {s}::text AS v FROM {t} a ORDER BY {k} LIMIT 3) x
+SELECT (SELECT count(*) FROM {t} b WHERE b.{s} = a.{s}) FROM {t} a LIMIT 3
+SELECT array_agg({s}) = array_agg({s2}), array_agg(DISTINCT {s}) FROM {t} a
+SELECT jsonb_agg(a) FROM {t} a HAVING count({s}) > 3
+SELECT array_length(array_agg({s}), 1), jsonb_array_length(jsonb_agg({s})) FROM {t} a
+SELECT max({s}) FILTER (WHERE {k} < 5), min({s}) OVER () FROM {t} a GROUP BY {s}
+SELECT nth_value({s}, 2) OVER (ORDER BY {k}), sum({k}) OVER (ORDER BY {k} ROWS 1 PRECEDING) FROM {t} a LIMIT 4
+SELECT sum({k}) OVER (ORDER BY {k} ROWS (SELECT length(max({s}::text)) FROM {t}) PRECEDING) FROM {t} a LIMIT 4
+SELECT {k} FROM {t} a ORDER BY CASE WHEN {s} IS NULL THEN 0 ELSE 1 END, {k} LIMIT 3
+SELECT {k}, row_number() OVER (ORDER BY {k}, {s}) FROM {t} a LIMIT 3
+SELECT GREATEST({s}, NULL), LEAST({s}::text, 'm'), NULLIF({s}, {s}) FROM {t} a LIMIT 3
+SELECT {s}::text LIKE '%a%' AS x, {s}::text ~ '^[a-m]', position('a' IN {s}::text) FROM {t} a LIMIT 3
+SELECT to_jsonb(a) #>> '{{{su}}}', (to_jsonb(a) -> '{su}')::text FROM {t} a LIMIT 3
+SELECT * FROM json_to_record((SELECT row_to_json(a) FROM {t} a LIMIT 1)) AS x({s} text)
+SELECT * FROM unnest(ARRAY(SELECT {s}::text FROM {t} ORDER BY {k} LIMIT 3)) WITH ORDINALITY AS x(v, n) WHERE v > 'm'
+SELECT v FROM {t} a CROSS JOIN LATERAL (VALUES ({s}::text), ({u}::text)) AS x(v) LIMIT 4
+SELECT x.v FROM {t} a LEFT JOIN LATERAL (SELECT a.{s} AS v WHERE a.{s} IS NOT NULL) x ON true LIMIT 4
+WITH RECURSIVE r AS (SELECT {k}, {s} FROM {t} WHERE {k} = 1 UNION ALL SELECT b.{k}, b.{s} FROM {t} b JOIN r ON b.{k} = r.{k} + 1 AND b.{k} < 4) SEARCH DEPTH FIRST BY {s} SET o SELECT {k}, {s} FROM r
+WITH RECURSIVE r AS (SELECT {k}, {s} FROM {t} WHERE {k} = 1 UNION ALL SELECT b.{k}, b.{s} FROM {t} b JOIN r ON b.{k} = r.{k} + 1 AND b.{k} < 4) CYCLE {s} SET c USING p SELECT {k}, c FROM r
+SELECT {s} FROM {t} a FOR UPDATE SKIP LOCKED LIMIT 1
+SELECT txid_current_if_assigned() IS NULL, pg_last_committed_xact() IS NULL, (SELECT {s} FROM {t} LIMIT 1)
+SELECT pg_notify('c', 'x'), count(*) FROM {t} a WHERE {s} IS NOT NULL
+NOTIFY c, 'x' ;; LISTEN c ;; SELECT {s} FROM {t} a LIMIT 1
+LOCK TABLE {t} IN ACCESS SHARE MODE ;; SELECT {s} FROM {t} a LIMIT 1
+SELECT lo_from_bytea(0, convert_to((SELECT max({s}::text) FROM {t}), 'UTF8'))
+SELECT n_tup_upd, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables ORDER BY relid
+SELECT attname, attmissingval::text FROM pg_attribute WHERE attrelid = '{t}'::regclass AND attnum > 0
+SELECT indexrelid::regclass, pg_relation_size(indexrelid) FROM pg_index WHERE indrelid = '{t}'::regclass
+SELECT setting FROM pg_settings WHERE name = 'work_mem'
+SHOW application_name ;; SET LOCAL application_name = 'x' ;; SHOW application_name

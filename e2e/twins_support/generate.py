@@ -5,12 +5,14 @@ from pathlib import Path
 from .expressions import Expressions
 from .queries import ROWS_MAX, Queries
 from .transcript import MODES, Unit
+from .writes import Writes
 
-SAFE_SHARE = 0.4
+SAFE_SHARE, WRITE_SHARE = 0.35, 0.2
 FORM_SHARE = 0.4
+BATCH_SHARE = 0.2
 FORMS = [line for line in Path(__file__).with_name("forms.sql").read_text(encoding="utf-8").splitlines() if line]
 SEPARATOR = " ;; "
-SAFE, UNSAFE = "safe", "edge"
+SAFE, UNSAFE, WRITE = "safe", "edge", "write"
 
 
 class Generator:
@@ -18,24 +20,33 @@ class Generator:
 
     def __init__(self, random, world):
         self.random, self.world = random, world
+        self.writes = Writes(random, world)
 
     def unit(self):
-        safe = self.random.random() < SAFE_SHARE
+        source = self.random.choices([SAFE, WRITE, UNSAFE], [SAFE_SHARE, WRITE_SHARE, 1 - SAFE_SHARE - WRITE_SHARE])[0]
         mode = self.random.choice(MODES)
-        if not safe and self.random.random() < FORM_SHARE:
+        if source == WRITE:
+            form, statements = self.writes.any()
+        elif source == UNSAFE and self.random.random() < FORM_SHARE:
             form = self.random.choice(FORMS)
-            return Unit(UNSAFE, self.filled(form).split(SEPARATOR), mode=mode, form=form)
-        queries = Queries(self.random, self.world.tables, safe)
-        form, sql = queries.any()
-        return Unit(SAFE if safe else UNSAFE, self.wrapped(sql, safe), safe, mode, form=form)
+            statements = self.filled(form).split(SEPARATOR)
+        else:
+            form, sql = Queries(self.random, self.world.tables, source == SAFE).any()
+            statements = self.wrapped(sql, source == SAFE)
+        batch = mode == "simple" and len(statements) > 1 and self.random.random() < BATCH_SHARE
+        return Unit(source, ["; ".join(statements)] if batch else statements, source == SAFE, mode, form=form, batch=batch)
 
     def wrapped(self, sql, safe):
         """The query itself, or another way to its rows."""
-        ways = [[sql]] * 12 + [[f"COPY ({sql}) TO STDOUT"]]
+        ways = [[sql]] * 12 + [[f"COPY ({sql}) TO STDOUT"], [f"COPY ({sql}) TO STDOUT (FORMAT csv, HEADER)"]]
         ways += [["DECLARE c CURSOR FOR " + sql, f"FETCH {ROWS_MAX} FROM c", "CLOSE c"]]
         ways += [["PREPARE p AS " + sql, "EXECUTE p", "DEALLOCATE p"], [f"SELECT * FROM ({sql}) AS x"]]
         if not safe:
             ways += [["EXPLAIN " + sql], ["CREATE TEMP TABLE mine AS " + sql, "SELECT * FROM mine"]]
+            ways += [["CREATE TEMP VIEW mine AS " + sql, "SELECT * FROM mine", "SELECT count(*) FROM mine"]]
+            ways += [["DECLARE c SCROLL CURSOR FOR " + sql, "FETCH LAST FROM c", "MOVE BACKWARD 2 IN c", "FETCH NEXT FROM c"]]
+            ways += [[f"COPY ({sql}) TO STDOUT (FORMAT binary)"], [f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {sql}"]]
+            ways += [["PREPARE p AS " + sql, "EXPLAIN (COSTS OFF) EXECUTE p", "EXECUTE p"], ["SAVEPOINT s", sql, "ROLLBACK TO s", sql]]
             ways += [[f"SELECT count(*) FROM ({sql}) x"], ["EXPLAIN (COSTS OFF) " + sql], [f"SELECT EXISTS ({sql})"], [f"SELECT json_agg(x) FROM ({sql}) AS x"]]
         return self.random.choice(ways)
 

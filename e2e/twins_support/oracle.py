@@ -104,7 +104,7 @@ class Oracle:
         self.errors, self.counts = [], dict.fromkeys(("origins", "views", "trees", "unread", "masked", "over-masked"), 0)
 
     def take(self, unit, seen):
-        if len(unit.statements) == 1:
+        if len(unit.statements) == 1 and not unit.batch:
             self._statements[unit.text()] = seen.outputs[0] if seen.outputs else []
 
     def judge(self):

@@ -15,7 +15,8 @@ IDENTIFIERS = re.compile(rb"\b(req_|ses_|correlation id )[a-z0-9_]+")
 
 @dataclass
 class Unit:
-    """What runs in one transaction that is rolled back. `safe`: nothing of it touches a sealed value, by construction."""
+    """What runs in one transaction that is rolled back. `safe`: nothing of it touches a sealed value, by construction.
+    `batch`: several statements in one message."""
 
     source: str
     statements: list
@@ -23,6 +24,7 @@ class Unit:
     mode: str = "simple"
     copy_data: bytes = b""
     form: str = ""
+    batch: bool = False
 
     def text(self):
         return ";\n".join(self.statements)

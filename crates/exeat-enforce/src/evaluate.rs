@@ -32,6 +32,8 @@ pub struct SessionFacts {
     pub target: String,
     pub snapshot: Arc<CatalogSnapshot>,
     pub seals: Arc<SealPlan>,
+    /// The login is one that the server hides no setting from.
+    pub administrator: bool,
 }
 
 /// A message that refers to no names but its own.
@@ -289,6 +291,9 @@ fn evaluate_known(
 
 fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Needs {
     let mut needs = Needs::default();
+    if facts.administrator && settings::shows_hidden(&lineage.shown) {
+        needs.accesses.push(Access { capability: Capability::Admin, relation: None });
+    }
     if let StatementKind::Session(command) = kind {
         match command {
             // A prepared transaction belongs to the role, which other principals share.
@@ -324,7 +329,7 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ne
     if *kind == StatementKind::CopyFile {
         needs.accesses.push(Access { capability: Capability::Files, relation: None });
     }
-    if lineage.large_objects {
+    if lineage.large_objects || lineage.server_files {
         needs.accesses.push(Access { capability: Capability::Reader, relation: None });
     }
     if lineage.metadata_only {

@@ -2,7 +2,7 @@
 //! Pure. Pinned settings keep the value that analysis and masking rely on; `exeat.*` carries the principal to the
 //! database and is never the client's to set. A setting not listed here is refused: unknown is not harmless.
 
-use exeat_sql::SessionCommand;
+use exeat_sql::{SessionCommand, ShownSettings};
 
 use crate::refusal::{Refusal, RefusalCode};
 
@@ -59,6 +59,35 @@ const SETTINGS: &[(&str, Rule)] = &[
     ("timezone", Rule::Any),
     ("work_mem", Rule::Any),
     ("xmloption", Rule::Any),
+];
+
+/// Settings that the server shows to administrators only, of every supported version.
+const HIDDEN: &[&str] = &[
+    "config_file",
+    "data_directory",
+    "dynamic_library_path",
+    "extension_control_path",
+    "extension_destdir",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "jit_provider",
+    "krb_server_keyfile",
+    "log_directory",
+    "log_filename",
+    "oauth_validator_libraries",
+    "primary_conninfo",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "ssl_ciphers",
+    "ssl_dh_params_file",
+    "ssl_ecdh_curve",
+    "ssl_groups",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "ssl_passphrase_command",
+    "ssl_tls13_ciphers",
+    "unix_socket_directories",
 ];
 
 /// Families, by prefix.
@@ -119,6 +148,11 @@ pub fn refuse_command(command: &SessionCommand) -> Option<SettingRefused> {
         | SessionCommand::Unlisten { .. }
         | SessionCommand::Notify { .. } => None,
     }
+}
+
+/// Whether an ordinary role would not be shown all of this.
+pub fn shows_hidden(shown: &ShownSettings) -> bool {
+    shown.others || shown.named.iter().any(|name| HIDDEN.contains(&name.as_str()))
 }
 
 /// Whether the gateway alone says this setting's value, in every session.

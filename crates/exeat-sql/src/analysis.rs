@@ -303,8 +303,28 @@ pub struct Lineage {
     pub relation_sizes: bool,
     /// It reads or writes large objects, which no column label reaches.
     pub large_objects: bool,
+    /// It reads a view of the catalog that shows what stands in the server's files.
+    pub server_files: bool,
+    /// Settings of the server that it shows.
+    pub shown: ShownSettings,
     /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
     pub metadata_only: bool,
+}
+
+/// Which settings of the server a statement shows, by SHOW or by the view pg_settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ShownSettings {
+    /// By name, in lower case.
+    pub named: BTreeSet<String>,
+    /// Ones that the text does not name, or where they were set.
+    pub others: bool,
+}
+
+impl ShownSettings {
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.named.extend(more.named.iter().cloned());
+        self.others |= more.others;
+    }
 }
 
 /// A notification as the statement words it.

@@ -14,7 +14,8 @@ mod walk;
 pub use analysis::{
     Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, Lookup,
     LookupValue, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure,
-    Reference, SessionCommand, SetList, StatementAnalysis, StatementKind, TransactionCommand, Use, Write, Writing,
+    Reference, SessionCommand, SetList, ShownSettings, StatementAnalysis, StatementKind, TransactionCommand, Use,
+    Write, Writing,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, CheckedTogether, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid,

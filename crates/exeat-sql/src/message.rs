@@ -12,11 +12,12 @@ use crate::named::{self, Subject};
 use crate::position::Positions;
 use crate::statement;
 use crate::walk::select::Target;
+use crate::walk::settings::shown;
 use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout, inner};
 use crate::{
     Analysis, ColumnUse, CursorCommand, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure,
-    Scope, SessionCommand, StatementAnalysis, StatementKind, TransactionCommand,
+    Scope, SessionCommand, ShownSettings, StatementAnalysis, StatementKind, TransactionCommand,
 };
 
 /// What earlier statements of the message leave uncertain for later ones.
@@ -166,7 +167,14 @@ fn session_lineage(command: &SessionCommand) -> Lineage {
         }],
         _ => Vec::new(),
     };
-    Lineage { outputs, notifies, metadata_only: true, ..Lineage::default() }
+    let shown = match command {
+        SessionCommand::Show { setting } if setting == "all" => {
+            ShownSettings { others: true, ..ShownSettings::default() }
+        }
+        SessionCommand::Show { setting } => ShownSettings { named: [setting.clone()].into(), others: false },
+        _ => ShownSettings::default(),
+    };
+    Lineage { outputs, notifies, shown, metadata_only: true, ..Lineage::default() }
 }
 
 fn lineage(
@@ -272,6 +280,7 @@ fn finish(
 ) -> Walk<Lineage> {
     let is_metadata = |oid: &Oid| snapshot.relation(*oid).is_some_and(|relation| relation.is_metadata());
     let behind = facts.reaches.union(&facts.changes);
+    let shown = shown(&facts, snapshot);
     let metadata_only = facts.writes.is_empty() && facts.reaches.is_empty() && facts.reads.iter().all(is_metadata);
     if let Some((name, at)) = facts.session_effect
         && !metadata_only
@@ -300,6 +309,8 @@ fn finish(
         notifies: facts.notifies,
         relation_sizes: facts.relation_sizes,
         large_objects: facts.large_objects,
+        server_files: facts.server_files,
+        shown,
         metadata_only,
     })
 }

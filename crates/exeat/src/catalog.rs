@@ -45,6 +45,8 @@ const OWNED_QUERY: &str = "SELECT n.nspname, c.relname, a.attname \
 pub(crate) struct TargetCatalog {
     pub(crate) snapshot: Arc<CatalogSnapshot>,
     pub(crate) scope: Arc<Scope>,
+    /// The login is one that the server hides no setting from.
+    pub(crate) administrator: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +79,11 @@ pub(crate) async fn read(target: &Target) -> Result<TargetCatalog, CatalogReadEr
     let snapshot = CatalogSnapshot::build(1, &results).map_err(shape)?;
     let row = state.first().map_or(&[][..], Vec::as_slice);
     let state = SessionState::from_row(row).map_err(shape)?;
-    Ok(TargetCatalog { snapshot: Arc::new(snapshot), scope: Arc::new(state.scope()) })
+    Ok(TargetCatalog {
+        snapshot: Arc::new(snapshot),
+        scope: Arc::new(state.scope()),
+        administrator: state.administrator,
+    })
 }
 
 /// Why this login should not stand in front of sealed columns; empty when nothing speaks against it.

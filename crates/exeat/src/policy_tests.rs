@@ -92,6 +92,7 @@ async fn run_one(policy: &Policy, test: &PolicyTest, catalog: &TargetCatalog, an
         target: test.target.clone(),
         snapshot: Arc::clone(&catalog.snapshot),
         seals: Arc::new(SealPlan::compute(policy, &test.principal, &test.target, &catalog.snapshot, &Drift::default())),
+        administrator: catalog.administrator,
     };
     compare(&test.expect, &evaluate(&facts, policy, &test.statement, &analysis))
 }

@@ -64,7 +64,10 @@ pub(crate) fn principal(words: &str) -> Principal {
 /// As the session makes them.
 pub(crate) fn session(snapshot: &Arc<CatalogSnapshot>, policy: &Policy, principal: Principal) -> SessionFacts {
     let seals = SealPlan::compute(policy, &principal, TARGET, snapshot, &Drift::default());
+    // Behind a login of the server's own administrators.
+    let administrator = principal.groups.iter().any(|group| group == "behind-superuser");
     SessionFacts {
+        administrator,
         principal: Arc::new(principal),
         target: TARGET.to_owned(),
         snapshot: Arc::clone(snapshot),

@@ -102,6 +102,8 @@ impl Picture {
             target: target.to_owned(),
             snapshot: Arc::new(CatalogSnapshot::default()),
             seals: Arc::new(SealPlan::default()),
+            // Until the session says otherwise.
+            administrator: true,
         };
         Self {
             facts,
@@ -361,7 +363,8 @@ impl Session {
             return Err(SessionEnd::Role { expected: self.picture.role.clone(), found: state.current_user });
         }
         let scope = Scope { search_path: state.search_path.clone() };
-        if *self.picture.scope != scope {
+        if *self.picture.scope != scope || self.picture.facts.administrator != state.administrator {
+            self.picture.facts.administrator = state.administrator;
             self.picture.scope = Arc::new(scope);
             self.picture.evaluated.clear();
         }

@@ -315,4 +315,5 @@ pub const SESSION_STATE_QUERY: &str = "SELECT \
     JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) s.name), \
     CURRENT_USER::pg_catalog.text, SESSION_USER::pg_catalog.text, \
     pg_catalog.current_setting('client_encoding'), \
-    pg_catalog.current_setting('standard_conforming_strings')";
+    pg_catalog.current_setting('standard_conforming_strings'), \
+    pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')::pg_catalog.text";

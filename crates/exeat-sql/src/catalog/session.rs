@@ -15,13 +15,15 @@ pub struct SessionState {
     pub session_user: String,
     pub client_encoding: String,
     pub standard_conforming_strings: bool,
+    /// The server shows this role what it hides from others: every setting, and where it was set.
+    pub administrator: bool,
 }
 
 impl SessionState {
-    /// The six text values of the row, in order.
+    /// The seven text values of the row, in order.
     pub fn from_row(row: &[Option<String>]) -> Result<Self, CatalogError> {
-        let [database, path, current_user, session_user, encoding, strings] = row else {
-            return Err(shape(format!("{} columns instead of 6", row.len())));
+        let [database, path, current_user, session_user, encoding, strings, administrator] = row else {
+            return Err(shape(format!("{} columns instead of 7", row.len())));
         };
         Ok(Self {
             database: oid(text(database, "database")?)?,
@@ -34,6 +36,11 @@ impl SessionState {
                 "on" => true,
                 "off" => false,
                 other => return Err(shape(format!("standard_conforming_strings is {other:?}"))),
+            },
+            administrator: match text(administrator, "administrator")? {
+                "true" => true,
+                "false" => false,
+                other => return Err(shape(format!("whether the role is an administrator is {other:?}"))),
             },
         })
     }
@@ -65,23 +72,24 @@ mod tests {
 
     #[test]
     fn reads_the_row_of_a_plain_session() {
-        let state = SessionState::from_row(&row(&["5", "11,2200", "agent", "agent", "UTF8", "on"])).unwrap();
+        let state = SessionState::from_row(&row(&["5", "11,2200", "agent", "agent", "UTF8", "on", "false"])).unwrap();
         assert_eq!(state.scope().search_path, [Oid(11), Oid(2200)]);
-        assert!(state.standard_conforming_strings);
+        assert!(state.standard_conforming_strings && !state.administrator);
     }
 
     #[test]
     fn refuses_a_row_it_cannot_read_whole() {
         for cells in [
-            &["5", "", "a", "a", "UTF8", "on"][..],
-            &["5", "11,x", "a", "a", "UTF8", "on"],
-            &["-5", "11", "a", "a", "UTF8", "on"],
-            &["5", "11", "a", "a", "UTF8", "maybe"],
-            &["5", "11", "a", "a", "UTF8"],
+            &["5", "", "a", "a", "UTF8", "on", "false"][..],
+            &["5", "11,x", "a", "a", "UTF8", "on", "false"],
+            &["-5", "11", "a", "a", "UTF8", "on", "false"],
+            &["5", "11", "a", "a", "UTF8", "maybe", "false"],
+            &["5", "11", "a", "a", "UTF8", "on", "maybe"],
+            &["5", "11", "a", "a", "UTF8", "on"],
         ] {
             assert!(SessionState::from_row(&row(cells)).is_err(), "{cells:?}");
         }
-        let mut null = row(&["5", "11", "a", "a", "UTF8", "on"]);
+        let mut null = row(&["5", "11", "a", "a", "UTF8", "on", "true"]);
         null[1] = None;
         assert!(SessionState::from_row(&null).is_err());
     }

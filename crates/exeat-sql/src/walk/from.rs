@@ -70,6 +70,11 @@ impl<'a> Walker<'a> {
         }
         let relation = self.relation(table)?;
         self.touch_read(relation, *location)?;
+        if Some(relation.oid) == self.settings_view
+            && let Some(level) = self.levels.last_mut()
+        {
+            level.settings.push(Rc::from(alias.unwrap_or(relname)));
+        }
         self.relation_item(relation, (alias, &names), *location)
     }
 

@@ -22,6 +22,7 @@ pub(crate) mod merge;
 pub(crate) mod naming;
 pub(crate) mod scope;
 pub(crate) mod select;
+pub(crate) mod settings;
 pub(crate) mod total;
 pub(crate) mod view;
 
@@ -32,7 +33,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{Lookup, Notification, OpaqueReason, SetList, Use, Writing};
+use crate::{Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -105,6 +106,10 @@ pub(crate) struct Facts {
     pub(crate) says_default: bool,
     pub(crate) relation_sizes: bool,
     pub(crate) large_objects: bool,
+    pub(crate) server_files: bool,
+    pub(crate) settings_read: settings::SettingsRead,
+    /// What views show.
+    pub(crate) shown: ShownSettings,
     /// A call with an effect on the session or on time (pg_sleep, advisory locks): alone or over metadata only.
     pub(crate) session_effect: Option<(String, i32)>,
 }
@@ -121,6 +126,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) place: Use,
     /// The next query level is that of the statement itself, a SELECT.
     pub(crate) outermost: bool,
+    /// The view of the server's settings.
+    pub(crate) settings_view: Option<Oid>,
     columns: HashMap<Oid, Rc<Columns>>,
     depth: usize,
     steps: usize,
@@ -144,6 +151,7 @@ impl<'a> Walker<'a> {
             link_names: HashMap::new(),
             place: Use::Expression,
             outermost: false,
+            settings_view: settings::view_of(snapshot),
             columns: HashMap::new(),
             depth: 0,
             steps: 0,
@@ -170,6 +178,9 @@ impl<'a> Walker<'a> {
     /// Notes the use of a column's value. Anything but passing it through unchanged runs code of its type.
     pub(crate) fn record(&mut self, column: ColumnId, how: Use, at: i32) -> Walk<()> {
         self.facts.reads.insert(column.relation);
+        if self.tells_a_setting(column) {
+            self.facts.settings_read.used();
+        }
         let first = self.facts.uses.entry((column, how)).or_insert(at);
         if *first < 0 || (0..*first).contains(&at) {
             *first = at;
@@ -200,6 +211,12 @@ impl<'a> Walker<'a> {
     /// A relation stands in the statement as something to read from.
     pub(crate) fn touch_read(&mut self, relation: &Relation, at: i32) -> Walk<()> {
         self.facts.reads.insert(relation.oid);
+        if relation.schema == PG_CATALOG {
+            self.facts.server_files |= settings::reads_files(&relation.name);
+        }
+        if Some(relation.oid) == self.settings_view {
+            self.facts.settings_read.again();
+        }
         self.touch(relation, at)
     }
 

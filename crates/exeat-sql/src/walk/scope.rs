@@ -164,6 +164,8 @@ pub(crate) struct Cte {
 pub(crate) struct Level {
     pub(crate) items: Vec<Item>,
     pub(crate) ctes: Vec<Cte>,
+    /// What the view of the server's settings is called, each time FROM itself names it.
+    pub(crate) settings: Vec<Rc<str>>,
     /// A LATERAL item of this level's FROM is being read.
     pub(crate) lateral_active: bool,
 }

@@ -95,12 +95,17 @@ impl Walker<'_> {
         else {
             return construct("a set operation of this form", NOWHERE);
         };
+        let before_from = self.settings_uses();
         self.read_from(from_clause)?;
+        let in_from = self.settings_uses() > before_from;
         let targets = self.target_list(target_list)?;
+        let before_where = self.settings_uses();
         match where_clause.as_deref() {
             Some(condition) if outermost => self.condition(condition)?,
             Some(_) | None => self.optional(where_clause, Use::Predicate)?,
         }
+        let used = in_from || self.settings_uses() > before_where;
+        self.settings_bounded(where_clause.as_deref(), used)?;
         self.optional(having_clause, Use::Predicate)?;
         for node in group_clause {
             self.group_item(node, &targets)?;

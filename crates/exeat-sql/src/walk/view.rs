@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pg_query::NodeEnum;
 
+use super::settings::shown_by_view;
 use super::{Facts, NOWHERE, Stop, Walk, Walker, inner, relation_property};
 use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation};
-use crate::{Flow, OpaqueReason, Use};
+use crate::{Flow, OpaqueReason, ShownSettings, Use};
 
 /// A definition is printed by the server with an empty search path: only pg_catalog is unqualified in it.
 const DEFINITION_PATH: [Oid; 1] = [PG_CATALOG];
@@ -29,6 +30,8 @@ pub struct ViewLineage {
     pub(crate) views: Vec<Oid>,
     pub(crate) relation_sizes: bool,
     pub(crate) large_objects: bool,
+    pub(crate) server_files: bool,
+    pub(crate) shown: ShownSettings,
 }
 
 /// Why a view has none, in words that name nothing behind it.
@@ -61,6 +64,8 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
         facts.user_code = true;
         facts.relation_sizes |= behind.relation_sizes;
         facts.large_objects |= behind.large_objects;
+        facts.server_files |= behind.server_files;
+        facts.shown.add(&behind.shown);
         facts.reaches.extend(behind.reads.iter().chain(&behind.reaches));
         open.extend(behind.views.iter().map(|view| (*view, named.oid)));
     }
@@ -81,6 +86,7 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
     if outputs.len() != view.columns.len() {
         return super::construct("its definition", NOWHERE);
     }
+    let shown_by_view = shown_by_view(&facts);
     let made = outputs.iter().map(|target| target.output().flows);
     let influences = facts.uses.into_keys().filter(|(_, how)| is_influence(*how));
     Ok(ViewLineage {
@@ -91,6 +97,8 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
         views: facts.views,
         relation_sizes: facts.relation_sizes,
         large_objects: facts.large_objects,
+        server_files: facts.server_files,
+        shown: shown_by_view,
     })
 }
 

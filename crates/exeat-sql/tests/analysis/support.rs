@@ -154,6 +154,14 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         let values: Vec<_> = lookup.values.iter().map(value).collect();
         writeln!(out, "looks up: {} = {}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
     }
+    let others = lineage.shown.others.then_some("others");
+    let shown: Vec<_> = lineage.shown.named.iter().map(String::as_str).chain(others).collect();
+    if !shown.is_empty() {
+        writeln!(out, "shows settings: {}", shown.join(", ")).unwrap();
+    }
+    if lineage.server_files {
+        out.push_str("reads files of the server\n");
+    }
     for (setting, value) in &lineage.settings {
         writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();
     }
