@@ -115,6 +115,9 @@ class Stack:
             for number, dsn in enumerate(dsns):
                 twist.twist(run, dsn, world.tables, changed=number == 1)
             twist.prove(*dsns, world.tables)
+            for dsn in dsns:
+                # Counts of what made the twins come in when they like.
+                psql(dsn, "SELECT pg_stat_reset()")
         # Addresses in text and binary, folders, targets: equally long.
         self._alike = [(b"127.0.0.2", b"127.0.0.1"), (b"\x7f\0\0\2", b"\x7f\0\0\1"), (b"twin-b", b"twin-a")]
         self._alike += [(world.target(1).encode(), world.target(0).encode()) for world in worlds]

@@ -25,9 +25,13 @@ class Writes:
 
     def columns(self, table, share=0.2):
         """Some to write to: mostly unsealed ones, never what the server computes."""
-        free = [one for one in table.columns if not one.generated]
+        free = [one for one in table.columns if not one.generated and (self.chance(0.1) or not one.name.endswith("id"))]
         chosen = [one for one in free if self.chance(share if one.sealed else 0.5)]
-        return chosen or free[:1]
+        return chosen or free[:1] or [one for one in table.columns if not one.generated][:1]
+
+    def row(self, table):
+        """Columns of a new row: nearly all, for most must not be NULL."""
+        return [one for one in table.columns if not one.generated and self.chance(0.9)] or list(table.columns[:1])
 
     def value(self, column, scope=()):
         """A literal, or an expression over what is in scope."""
@@ -38,7 +42,7 @@ class Writes:
             return f"({self.expressions(scope).make(column.kind, 2)})::{column.full_type}"
         if column.kind == "int":
             return str(NEW_KEY + self.random.randrange(100))
-        return self.random.choice(["NULL", "DEFAULT", *fitting])
+        return self.random.choice([*fitting, *fitting, "DEFAULT"])
 
     def assigned(self, table, scope):
         return ", ".join(f"{one.quoted} = {self.value(one, scope)}" for one in self.columns(table))
@@ -63,7 +67,7 @@ class Writes:
 
     def insert(self):
         table = self.random.choice(self.tables)
-        chosen = self.columns(table, 0.4)
+        chosen = self.row(table)
         names = ", ".join(one.quoted for one in chosen)
         if self.chance(0.3):
             other = self.random.choice(self.tables)
@@ -110,12 +114,12 @@ class Writes:
         if self.chance(0.4):
             source = f"(SELECT * FROM {other.name} WHERE {self.key(other)} < 4) AS b"
         branches = []
-        for _ in range(self.random.randint(1, 3)):
-            also = f" AND {self.expressions(scope).make('bool', 1)}" if self.chance(0.4) else ""
+        for left in reversed(range(self.random.randint(1, 3))):
+            also = f" AND {self.expressions(scope).make('bool', 1)}" if left or self.chance(0.3) else ""
             does = self.random.choice(["DO NOTHING", "DELETE", f"UPDATE SET {self.assigned(table, scope)}"])
             branches.append(f"WHEN MATCHED{also} THEN {does}")
         if self.chance(0.4):
-            chosen = self.columns(table)
+            chosen = self.row(table)
             values = ", ".join(self.value(one, [("b", other)]) for one in chosen)
             branches.append(f"WHEN NOT MATCHED THEN INSERT ({', '.join(one.quoted for one in chosen)}) VALUES ({values})")
         on = f"a.{self.key(table)} = b.{self.key(other)} AND a.{self.key(table)} < 4"
