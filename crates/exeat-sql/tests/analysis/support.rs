@@ -107,6 +107,42 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         };
         writeln!(out, "does: {}", lineage.writing.iter().map(does).collect::<Vec<_>>().join(", ")).unwrap();
     }
+    print_columns(out, lineage, snapshot);
+    for lookup in &lineage.lookups {
+        let value = |value: &LookupValue| match value {
+            LookupValue::Literal(text) => text.clone(),
+            LookupValue::Parameter(number) => format!("${number}"),
+        };
+        let values: Vec<_> = lookup.values.iter().map(value).collect();
+        writeln!(out, "looks up: {} = {}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
+    }
+    let others = lineage.shown.others.then_some("others");
+    let shown: Vec<_> = lineage.shown.named.iter().map(String::as_str).chain(others).collect();
+    if !shown.is_empty() {
+        writeln!(out, "shows settings: {}", shown.join(", ")).unwrap();
+    }
+    for (setting, value) in &lineage.settings {
+        writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();
+    }
+    for (flag, set) in [
+        ("rewritten", lineage.rewritten),
+        ("notifies", !lineage.notifies.is_empty()),
+        ("large objects", lineage.large_objects),
+        ("files of the server", lineage.server_files),
+        ("user code", lineage.user_code),
+        ("locks rows", lineage.locks_rows),
+        ("changes settings", lineage.changes_settings),
+        ("relation sizes", lineage.relation_sizes),
+        ("metadata only", lineage.metadata_only),
+    ] {
+        if set {
+            writeln!(out, "{flag}").unwrap();
+        }
+    }
+}
+
+/// Where outputs come from, and what every column is used for.
+fn print_columns(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot) {
     for output in lineage.outputs.iter().flatten() {
         let origin = match &output.origin {
             Origin::Column(id) => column(*id, snapshot),
@@ -144,39 +180,6 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         names.sort();
         if !names.is_empty() {
             writeln!(out, "{}: {}", format!("{how:?}").to_lowercase(), names.join(", ")).unwrap();
-        }
-    }
-    for lookup in &lineage.lookups {
-        let value = |value: &LookupValue| match value {
-            LookupValue::Literal(text) => text.clone(),
-            LookupValue::Parameter(number) => format!("${number}"),
-        };
-        let values: Vec<_> = lookup.values.iter().map(value).collect();
-        writeln!(out, "looks up: {} = {}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
-    }
-    let others = lineage.shown.others.then_some("others");
-    let shown: Vec<_> = lineage.shown.named.iter().map(String::as_str).chain(others).collect();
-    if !shown.is_empty() {
-        writeln!(out, "shows settings: {}", shown.join(", ")).unwrap();
-    }
-    if lineage.server_files {
-        out.push_str("reads files of the server\n");
-    }
-    for (setting, value) in &lineage.settings {
-        writeln!(out, "sets: {setting} = {}", value.as_deref().unwrap_or("a parameter")).unwrap();
-    }
-    for (flag, set) in [
-        ("rewritten", lineage.rewritten),
-        ("notifies", !lineage.notifies.is_empty()),
-        ("large objects", lineage.large_objects),
-        ("user code", lineage.user_code),
-        ("locks rows", lineage.locks_rows),
-        ("changes settings", lineage.changes_settings),
-        ("relation sizes", lineage.relation_sizes),
-        ("metadata only", lineage.metadata_only),
-    ] {
-        if set {
-            writeln!(out, "{flag}").unwrap();
         }
     }
 }
