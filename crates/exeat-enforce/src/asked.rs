@@ -210,7 +210,7 @@ pub fn explanation(
     json!({
         "v": VERSION, "decision": decision, "refusal": refusal,
         "kinds": record.map(|record| &record.kinds), "rules": record.map(|record| &record.rules),
-        "relations": record.map(|record| &record.relations), "masked": record.map(masked), "uses": uses,
+        "relations": record.map(|record| &record.named), "masked": record.map(masked), "uses": uses,
     })
     .to_string()
 }
@@ -219,7 +219,7 @@ pub fn explanation(
 fn uses(facts: &SessionFacts, analysis: &Analysis) -> Vec<Value> {
     let Analysis::Known(lineage) = analysis else { return Vec::new() };
     let lineage: &Lineage = lineage;
-    let named = |oid| lineage.reads.contains(&oid) || lineage.writes.contains(&oid);
+    let named = |oid| (lineage.reads.contains(&oid) || lineage.writes.contains(&oid)) && !lineage.called.contains(&oid);
     let shown = lineage.uses.iter().filter(|used| named(used.column.relation)).filter_map(|used| {
         let relation = relation_name(&facts.snapshot, used.column.relation)?;
         let column = facts.snapshot.column_name(used.column)?;
@@ -232,7 +232,7 @@ fn uses(facts: &SessionFacts, analysis: &Analysis) -> Vec<Value> {
 fn masked(record: &RecordFacts) -> Vec<Value> {
     let named = |column: &str| {
         record
-            .relations
+            .named
             .iter()
             .any(|relation| column.strip_prefix(relation.as_str()).is_some_and(|rest| rest.starts_with('.')))
     };

@@ -14,7 +14,9 @@ use exeat_sql::{
     SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Write, Writing,
 };
 
+use crate::called;
 use crate::copy;
+use crate::denial::{denied_behind, policy_refusal};
 use crate::named::{self, At, KnownNames, Missing, Settled};
 pub use crate::permit::{Evaluation, Permit};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
@@ -132,7 +134,12 @@ fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &Stateme
     match &statement.analysis {
         Analysis::Unresolved { name, at } => Step::Probe(unresolved(facts, name, *at)),
         Analysis::Opaque(opaque) => evaluate_opaque(facts, policy, statement, opaque),
-        Analysis::Known(lineage) => evaluate_known(facts, policy, statement, text, lineage),
+        Analysis::Known(lineage) => match evaluate_known(facts, policy, statement, text, lineage) {
+            Step::Refuse { refusal, decision } => {
+                Step::Refuse { refusal: called::unnamed(facts, lineage, refusal), decision }
+            }
+            step @ (Step::Permit { .. } | Step::Probe(_) | Step::Missing(_)) => step,
+        },
     }
 }
 
@@ -346,75 +353,6 @@ fn written_by(kind: &StatementKind, writing: Writing) -> Capability {
         (_, Write::Insert) => Capability::Insert,
         (_, Write::Update) => Capability::Update,
         (_, Write::Delete) => Capability::Delete,
-    }
-}
-
-/// A view does not launder a `deny`: a rule that denies what stands behind it denies the statement.
-fn denied_behind(facts: &SessionFacts, policy: &Policy, lineage: &Lineage) -> Option<Refusal> {
-    if lineage.reaches.is_empty() {
-        return None;
-    }
-    let accesses = lineage
-        .reaches
-        .iter()
-        .map(|oid| Access { capability: Capability::Read, relation: relation_name(&facts.snapshot, *oid) })
-        .collect();
-    let behind = policy.decide(&AccessRequest {
-        principal: &facts.principal,
-        target: &facts.target,
-        accesses,
-        presets: Vec::new(),
-    });
-    behind.reasons.iter().find_map(|reason| match reason {
-        Reason::Denied { rule, text, .. } => Some(
-            Refusal::new(
-                RefusalCode::Denied,
-                text.clone().unwrap_or_else(|| "what this statement reaches is denied to you".to_owned()),
-            )
-            .rule(rule)
-            .object(Object::at(&facts.target, None))
-            .suggestion("read another relation"),
-        ),
-        Reason::Allowed { .. } | Reason::NoRule | Reason::CapabilityMissing { .. } => None,
-    })
-}
-
-pub(crate) fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refusal {
-    let denied = decision.reasons.iter().find(|reason| matches!(reason, Reason::Denied { .. }));
-    let missing = decision.reasons.iter().find(|reason| matches!(reason, Reason::CapabilityMissing { .. }));
-    match denied.or(missing) {
-        Some(Reason::Denied { rule, text, access }) => Refusal::new(
-            RefusalCode::Denied,
-            text.clone().unwrap_or_else(|| format!("a rule denies you to {}", describe(access))),
-        )
-        .rule(rule)
-        .object(Object::relation(&facts.target, access.relation.as_ref()))
-        .suggestion(match access.relation {
-            Some(_) => "leave this relation out of the statement",
-            None => "ask the policy's owner whether it should be allowed",
-        }),
-        Some(Reason::CapabilityMissing { access }) => {
-            Refusal::new(RefusalCode::CapabilityMissing, format!("no rule allows you to {}", describe(access)))
-                .object(Object::relation(&facts.target, access.relation.as_ref()))
-                .suggestion("ask the policy's owner for a rule that allows it, or leave it out of the statement")
-        }
-        Some(Reason::Allowed { .. } | Reason::NoRule) | None => {
-            Refusal::new(RefusalCode::NoRule, format!("no rule speaks of you at target {:?}", facts.target))
-                .object(Object::at(&facts.target, None))
-                .suggestion("ask the policy's owner for a rule that names one of your groups")
-        }
-    }
-}
-
-fn describe(access: &Access) -> String {
-    let capability = access.capability.name();
-    match (&access.relation, access.capability) {
-        (
-            Some(RelationName { schema, name }),
-            Capability::Read | Capability::Insert | Capability::Update | Capability::Delete,
-        ) => format!("{capability} {schema}.{name}"),
-        (Some(RelationName { schema, name }), _) => format!("run statements of kind {capability} on {schema}.{name}"),
-        (None, _) => format!("run statements of kind {capability}"),
     }
 }
 

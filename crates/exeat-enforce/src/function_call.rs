@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use exeat_policy::{Access, AccessRequest, Capability, Effect, Policy};
 
-use crate::evaluate::{Evaluation, Permit, SessionFacts, policy_refusal};
+use crate::denial::policy_refusal;
+use crate::evaluate::{Evaluation, Permit, SessionFacts};
 use crate::plan::{Outputs, StateEffect, StatementPlan};
 use crate::record::RecordFacts;
 use crate::scrub::Taint;

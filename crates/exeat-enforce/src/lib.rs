@@ -4,7 +4,9 @@
 pub mod admit;
 pub mod asked;
 pub mod builtin;
+mod called;
 mod copy;
+mod denial;
 pub mod detect;
 pub mod drift;
 pub mod evaluate;

@@ -11,6 +11,9 @@ pub struct RecordFacts {
     pub fingerprint: Option<String>,
     pub kinds: Vec<&'static str>,
     pub relations: Vec<String>,
+    /// Those of them that the text names, and not only the body of a function it calls: the others the client must
+    /// not learn of.
+    pub named: Vec<String>,
     pub columns: Vec<String>,
     pub masked: Vec<MaskedColumn>,
     pub rules: Vec<String>,
@@ -28,6 +31,7 @@ impl RecordFacts {
     /// What is said of the statement behind a name holds for the one that names it.
     pub(crate) fn absorb(&mut self, behind: &Self) {
         behind.relations.iter().for_each(|name| push_new(&mut self.relations, name.clone()));
+        behind.named.iter().for_each(|name| push_new(&mut self.named, name.clone()));
         behind.columns.iter().for_each(|name| push_new(&mut self.columns, name.clone()));
         behind.rules.iter().for_each(|rule| push_new(&mut self.rules, rule.clone()));
         for masked in &behind.masked {
@@ -71,7 +75,11 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
         let Analysis::Known(lineage) = &statement.analysis else { continue };
         for oid in lineage.reads.iter().chain(&lineage.writes) {
             if let Some(name) = relation_name(&session.snapshot, *oid) {
-                push_new(&mut facts.relations, format!("{}.{}", name.schema, name.name));
+                let name = format!("{}.{}", name.schema, name.name);
+                if !lineage.called.contains(oid) {
+                    push_new(&mut facts.named, name.clone());
+                }
+                push_new(&mut facts.relations, name);
             }
         }
         for used in &lineage.uses {

@@ -304,9 +304,9 @@ fn a_broken_row_leaves_nothing_behind() {
 #[test]
 fn named_opaque_masks_what_the_server_announces_as_sealed() {
     let shop = Shop::new();
-    let plan = shop.plan("select hr.tax(1), id, ssn from customers");
+    let plan = shop.plan("select hr.unread(1), id, ssn from customers");
     assert!(matches!(plan.outputs, Outputs::ByOrigin));
-    let fields = [shop.field("tax", None, INT4), shop.customer("id", INT4), shop.customer("ssn", TEXT)];
+    let fields = [shop.field("unread", None, INT4), shop.customer("id", INT4), shop.customer("ssn", TEXT)];
     let (row, counts) = shop.row(&plan, &fields, &[Some(b"1"), Some(b"2"), Some(SECRET.as_bytes())]);
     assert_eq!(row, [Some(b"1".to_vec()), Some(b"2".to_vec()), Some(b"*******6789".to_vec())]);
     assert_eq!(counts.cells_masked, 1);

@@ -260,6 +260,10 @@ pub struct Lineage {
     /// Relations named by the statement (directly, also inside sub-selects and CTEs), each once. A target of
     /// INSERT, UPDATE or DELETE is among them only if the statement also reads a column of it.
     pub reads: BTreeSet<Oid>,
+    /// Those of `reads` that only the bodies of called functions name: a refusal must not.
+    pub called: BTreeSet<Oid>,
+    /// Functions whose bodies were read: the server reads them again when it runs them.
+    pub functions: BTreeSet<Oid>,
     /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets, those in WITH too).
     pub writes: BTreeSet<Oid>,
     /// What is done to each of them.

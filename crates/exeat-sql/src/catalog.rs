@@ -1,6 +1,7 @@
 //! A snapshot of the part of pg_catalog that names resolve against. Built from rows of `QUERIES`, never changed.
 //! Lookups answer what the server would find; they never guess: an OID or name the snapshot lacks is `None`.
 
+pub(crate) mod bodies;
 mod build;
 mod calls;
 mod queries;
@@ -153,6 +154,8 @@ pub struct CatalogSnapshot {
     types: HashMap<Oid, Type>,
     type_oids: HashMap<Oid, HashMap<String, Oid>>,
     functions: HashMap<String, Vec<UserFunction>>,
+    /// Those whose bodies can be read.
+    sql_functions: HashMap<Oid, bodies::SqlFunction>,
     /// Whether every one of this name is in the tables.
     built_in_functions: HashMap<String, bool>,
     /// Members of extensions that the tables know.
@@ -164,7 +167,7 @@ pub struct CatalogSnapshot {
     default_opclass_types: Vec<Oid>,
 }
 
-/// What changes with every change of a relation or a schema, by its OID.
+/// What changes with every change of a relation, a schema or a function, by its OID.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions(HashMap<Oid, String>);
 

@@ -211,6 +211,10 @@ fn lineage(
             Subject::Nothing => nothing(),
         };
     }
+    // A cursor reads its functions when it is fetched from, and they may be other ones by then.
+    if matches!(kind, StatementKind::Cursor(_)) && !found.functions.is_empty() {
+        return construct("a cursor over calls of functions in SQL", NOWHERE);
+    }
     Ok(found)
 }
 
@@ -281,7 +285,8 @@ fn finish(
     let is_metadata = |oid: &Oid| snapshot.relation(*oid).is_some_and(|relation| relation.is_metadata());
     let behind = facts.reaches.union(&facts.changes);
     let shown = shown(&facts, snapshot);
-    let metadata_only = facts.writes.is_empty() && facts.reaches.is_empty() && facts.reads.iter().all(is_metadata);
+    let reads: BTreeSet<Oid> = facts.reads.union(&facts.called).copied().collect();
+    let metadata_only = facts.writes.is_empty() && facts.reaches.is_empty() && reads.iter().all(is_metadata);
     if let Some((name, at)) = facts.session_effect
         && !metadata_only
     {
@@ -289,13 +294,16 @@ fn finish(
     }
     let use_of =
         |((column, how), at): (&(_, _), &i32)| ColumnUse { column: *column, how: *how, at: positions.character(*at) };
-    let named: BTreeSet<Oid> = facts.reads.union(&facts.writes).copied().collect();
+    let named: BTreeSet<Oid> = reads.union(&facts.writes).copied().collect();
+    let in_text = |oid: &Oid| facts.reads.contains(oid) || facts.writes.contains(oid);
     Ok(Lineage {
         reaches: behind.copied().filter(|oid| !named.contains(oid)).collect(),
         changes: facts.changes.difference(&named).copied().collect(),
         uses: facts.uses.iter().map(use_of).collect(),
         lookups: facts.lookups,
-        reads: facts.reads,
+        called: facts.called.iter().copied().filter(|oid| !in_text(oid)).collect(),
+        reads,
+        functions: facts.functions,
         writes: facts.writes,
         writing: facts.writing,
         sets: facts.sets,

@@ -4,6 +4,8 @@
 use pg_query::FingerprintOptions;
 use pg_query::protobuf::{ParseResult, ScanToken, Token};
 
+use crate::catalog::bodies::{Names, SqlFunction};
+use crate::walk::{NOWHERE, Stop, Walk, construct};
 use crate::{CatalogSnapshot, MessageAnalysis, ParseFailure, STATEMENT_BYTES_MAX, Scope, message};
 
 /// Analyses every statement of a simple Query, or the one of a Parse, in order. Call it on a thread with
@@ -13,6 +15,14 @@ pub fn parse_and_analyse(
     snapshot: &CatalogSnapshot,
     scope: &Scope,
 ) -> Result<MessageAnalysis, ParseFailure> {
+    let tree = read(sql, snapshot)?;
+    let fingerprint = pg_query::fingerprint(sql, 0, FingerprintOptions::default()).ok().map(|print| print.hex);
+    let statements = message::analyse(sql, &tree, snapshot, scope)?;
+    Ok(MessageAnalysis { statements, fingerprint })
+}
+
+/// The tree of a text that every supported server reads as we do.
+fn read(sql: &str, snapshot: &CatalogSnapshot) -> Result<ParseResult, ParseFailure> {
     if sql.len() > STATEMENT_BYTES_MAX {
         return Err(ParseFailure::TooLong { bytes: sql.len() });
     }
@@ -24,9 +34,47 @@ pub fn parse_and_analyse(
     check_rescans(sql)?;
     let tree = parse_tree(sql)?;
     check_numbers(sql)?;
-    let fingerprint = pg_query::fingerprint(sql, 0, FingerprintOptions::default()).ok().map(|print| print.hex);
-    let statements = message::analyse(sql, &tree, snapshot, scope)?;
-    Ok(MessageAnalysis { statements, fingerprint })
+    Ok(tree)
+}
+
+/// The statements of a function's body. Its `$1` become names that only parameters have: a parameter of a body has a
+/// type and a value of its own, which one of the client's has not.
+pub(crate) fn parse_body(function: &SqlFunction, snapshot: &CatalogSnapshot) -> Walk<ParseResult> {
+    let unread = || construct("a body of this form", NOWHERE);
+    let sql = match function.names {
+        Names::Bound => bound_statements(&function.body),
+        Names::Caller | Names::Own(_) => Some(function.body.clone()),
+    };
+    let Some(sql) = sql.filter(|sql| !sql.contains("\"$") && !sql.contains("&\"")) else { return unread() };
+    let Ok(tokens) = pg_query::scan_tokens(&sql) else { return unread() };
+    let mut named = String::with_capacity(sql.len());
+    let mut rest = 0;
+    for token in tokens.iter().filter(|token| token.token == Token::Param as i32) {
+        let range = usize::try_from(token.start).ok().zip(usize::try_from(token.end).ok());
+        let parts = range.and_then(|(start, end)| Some((sql.get(rest..start)?, sql.get(start..end)?, end)));
+        let Some((before, parameter, end)) = parts else { return unread() };
+        named.push_str(before);
+        // Apart from what stands around it: `U&` before a quoted name would be part of it.
+        named.push_str(" \"");
+        named.push_str(parameter);
+        named.push_str("\" ");
+        rest = end;
+    }
+    named.push_str(sql.get(rest..).unwrap_or_default());
+    match read(&named, snapshot) {
+        Ok(tree) => Ok(tree),
+        Err(ParseFailure::TooDeep) => Err(Stop::TooDeep),
+        Err(ParseFailure::Syntax { .. } | ParseFailure::TooLong { .. } | ParseFailure::NotAnalysed { .. }) => unread(),
+    }
+}
+
+/// What the server prints of a body that is kept as trees: `RETURN x`, or statements between BEGIN ATOMIC and END.
+fn bound_statements(printed: &str) -> Option<String> {
+    let printed = printed.trim();
+    if let Some(value) = printed.strip_prefix("RETURN ") {
+        return Some(format!("SELECT {value}"));
+    }
+    printed.strip_prefix("BEGIN ATOMIC").and_then(|rest| rest.strip_suffix("END")).map(str::to_owned)
 }
 
 /// PostgreSQL's scanner reads a whole run of operator characters and puts most of it back at every `/*`, `+` and

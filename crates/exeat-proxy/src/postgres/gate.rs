@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate_with};
 use exeat_enforce::plan::Outputs;
 use exeat_enforce::seal::SealPlan;
-use exeat_sql::{Analysis, CatalogSnapshot, MessageAnalysis, Oid, Scope, Versions};
+use exeat_sql::{Analysis, CatalogSnapshot, Lineage, MessageAnalysis, Oid, Scope, Versions};
 use exeat_wire::BackendMessage;
 
 use super::answers::is_asynchronous;
@@ -25,6 +25,15 @@ pub(crate) struct Analysed {
     pub(crate) scope: Arc<Scope>,
     /// `None` for a FunctionCall: nothing was analysed, so nothing can have come to mean something else.
     pub(crate) analysis: Option<Arc<MessageAnalysis>>,
+    pub(crate) at: Instant,
+}
+
+impl Analysed {
+    /// Whether functions in SQL are called. The server holds no lock on those, and reads their bodies when it first
+    /// calls them: before any row, and in a portal long after it was bound.
+    fn calls_bodies(&self) -> bool {
+        self.analysis.as_ref().is_some_and(|analysis| known(analysis).any(|lineage| !lineage.functions.is_empty()))
+    }
 }
 
 #[derive(Debug)]
@@ -37,12 +46,13 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(analysed: Analysed) -> Self {
-        Self { analysed, verified: Instant::now(), open: false }
+        let verified = if analysed.calls_bodies() { analysed.at } else { Instant::now() };
+        Self { analysed, verified, open: false }
     }
 
     /// Whether the catalog must be looked at before the answer may begin.
     fn holds(&self, bound: Duration) -> bool {
-        !self.open && self.verified.elapsed() > bound
+        (!self.open || self.analysed.calls_bodies()) && self.verified.elapsed() > bound
     }
 
     /// The next statement of the same message begins.
@@ -59,6 +69,7 @@ impl Session {
             versions: Arc::clone(snapshot.versions()),
             scope: Arc::clone(&self.picture.scope),
             analysis,
+            at: Instant::now(),
         }
     }
 
@@ -163,14 +174,18 @@ impl Session {
     }
 }
 
-/// Every relation the statements read, write, reach or look a key up in.
-fn touched(analysis: &MessageAnalysis) -> impl Iterator<Item = Oid> {
-    let known = analysis.statements.iter().filter_map(|statement| match &statement.analysis {
-        Analysis::Known(lineage) => Some(lineage),
+fn known(analysis: &MessageAnalysis) -> impl Iterator<Item = &Lineage> {
+    analysis.statements.iter().filter_map(|statement| match &statement.analysis {
+        Analysis::Known(lineage) => Some(&**lineage),
         Analysis::Opaque(_) | Analysis::Unresolved { .. } => None,
-    });
-    known.flat_map(|lineage| {
+    })
+}
+
+/// Every relation the statements read, write, reach or look a key up in, and every function whose body they run.
+fn touched(analysis: &MessageAnalysis) -> impl Iterator<Item = Oid> {
+    known(analysis).flat_map(|lineage| {
         let named = lineage.reads.iter().chain(&lineage.writes).chain(&lineage.reaches).copied();
+        let named = named.chain(lineage.functions.iter().copied());
         named.chain(lineage.uses.iter().map(|used| used.column.relation))
     })
 }

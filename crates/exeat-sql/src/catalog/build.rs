@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::bodies;
 use super::types::{CastContext, TypeClass};
 use super::writes::CheckedTogether;
 use super::{
@@ -70,6 +71,7 @@ impl CatalogSnapshot {
                 "foreign keys" => self.load_foreign_key(&row)?,
                 "types" => self.load_type(&row)?,
                 "functions" => self.load_function(&row)?,
+                "sql functions" => self.load_sql_function(&row)?,
                 "built-in functions" => self.load_built_in_function(&row)?,
                 "operators" => self.load_operator(&row)?,
                 "casts" => self.load_cast(&row)?,
@@ -240,6 +242,26 @@ impl CatalogSnapshot {
             self.reviewed_functions.insert(oid, entry);
         }
         self.functions.entry(name.to_owned()).or_default().push(UserFunction { oid, schema, arguments, reviewed });
+        Ok(())
+    }
+
+    fn load_sql_function(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
+        let oid = row.oid(0)?;
+        let source = bodies::Source {
+            oid,
+            name: row.text(1)?,
+            arguments: row.oids(2)?,
+            result: row.oid(3)?,
+            strict: row.flag(4)?,
+            security_definer: row.flag(5)?,
+            settings: row.text(6)?,
+            bound: row.flag(7)?,
+            body: row.text(8)?,
+            parameters: (row.text(9)?, row.text(10)?, row.oids(11)?),
+        };
+        if let Some(function) = self.sql_function(source) {
+            self.sql_functions.insert(oid, function);
+        }
         Ok(())
     }
 

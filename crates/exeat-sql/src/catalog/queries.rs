@@ -209,6 +209,25 @@ pub const QUERIES: &[CatalogQuery] = &[
             OR p.pronamespace OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.regnamespace",
     },
     CatalogQuery {
+        // Functions in SQL that take exactly their arguments, with what their bodies say and resolve against. Items of a
+        // list stand apart by a character that no name has.
+        name: "sql functions",
+        sql: "SELECT p.oid::pg_catalog.text, p.proname::pg_catalog.text, p.proargtypes::pg_catalog.text, \
+            p.prorettype::pg_catalog.text, p.proisstrict::pg_catalog.text, p.prosecdef::pg_catalog.text, \
+            coalesce(pg_catalog.array_to_string(p.proconfig, pg_catalog.chr(1)), ''), \
+            (p.prosqlbody IS NOT NULL)::pg_catalog.text, \
+            coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), \
+            coalesce(pg_catalog.array_to_string(p.proargnames, pg_catalog.chr(1)), ''), \
+            coalesce(pg_catalog.array_to_string(p.proargmodes, ''), ''), \
+            coalesce(pg_catalog.array_to_string(p.proallargtypes, ' '), '') \
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
+            WHERE l.lanname OPERATOR(pg_catalog.=) 'sql'::pg_catalog.name \
+            AND p.prokind OPERATOR(pg_catalog.=) 'f'::pg_catalog.\"char\" \
+            AND p.provariadic OPERATOR(pg_catalog.=) '0'::pg_catalog.oid \
+            AND p.pronargdefaults OPERATOR(pg_catalog.=) '0'::pg_catalog.int2 \
+            AND p.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid",
+    },
+    CatalogQuery {
         // Told apart: one we have not reviewed, and one that does not exist.
         name: "built-in functions",
         sql: "SELECT p.proname::pg_catalog.text, p.proargtypes::pg_catalog.text FROM pg_catalog.pg_proc p \
@@ -237,12 +256,15 @@ pub const QUERIES: &[CatalogQuery] = &[
             AND m.amname OPERATOR(pg_catalog.=) ANY (ARRAY['btree','hash']::pg_catalog.name[])",
     },
     CatalogQuery {
-        // What changes with every change of a relation or schema: two equal texts are of one definition.
+        // What changes with every change of a relation, schema or function: two equal texts are of one definition. An
+        // OID that two of them share only makes them change together.
         name: "versions",
         sql: "SELECT v.rel::pg_catalog.text, pg_catalog.string_agg(v.version, ',' ORDER BY v.version) FROM (\
             SELECT c.oid AS rel, pg_catalog.concat('c', c.xmin::pg_catalog.text) AS version FROM pg_catalog.pg_class c \
             WHERE c.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
             UNION ALL SELECT n.oid, pg_catalog.concat('n', n.xmin::pg_catalog.text) FROM pg_catalog.pg_namespace n \
+            UNION ALL SELECT f.oid, pg_catalog.concat('f', f.xmin::pg_catalog.text) FROM pg_catalog.pg_proc f \
+            WHERE f.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid \
             UNION ALL SELECT x.attrelid, pg_catalog.concat('a', pg_catalog.count(*), '.', \
             pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) FROM pg_catalog.pg_attribute x \
             WHERE x.attrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid GROUP BY x.attrelid \

@@ -12,6 +12,13 @@ use crate::{Notification, NotifyText, OpaqueReason, Origin, Use};
 
 impl Walker<'_> {
     pub(crate) fn call(&mut self, call: &FuncCall) -> Walk<Value> {
+        match self.body_call(call)? {
+            Some(returned) => self.returned_value(returned),
+            None => self.reviewed_call(call),
+        }
+    }
+
+    fn reviewed_call(&mut self, call: &FuncCall) -> Walk<Value> {
         let FuncCall {
             funcname,
             args,

@@ -96,7 +96,7 @@ impl Walker<'_> {
 
     /// Casts that cannot fail: to text from anything that comes with the server, to a wider number, to less of a
     /// time, from a domain to what it is made of.
-    fn cast_is_total(&self, source: Option<Oid>, target: Oid) -> bool {
+    pub(crate) fn cast_is_total(&self, source: Option<Oid>, target: Oid) -> bool {
         if STRINGS.contains(&target) {
             let class = |oid| self.snapshot.cast_class(Argument::Typed(oid), target, false);
             return source.is_none_or(|oid| class(oid) == Class::Total);

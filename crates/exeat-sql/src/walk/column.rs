@@ -6,7 +6,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{AIndirection, ColumnRef, Node};
 
 use super::scope::{Columns, Found, Item, Value};
-use super::{NOWHERE, Walk, Walker, construct, inner, string, unresolved};
+use super::{NOWHERE, Stop, Walk, Walker, construct, inner, string, unresolved};
 use crate::catalog::{ColumnId, Oid, system_column};
 
 /// What a reference stands for.
@@ -31,7 +31,28 @@ fn parts(reference: &ColumnRef) -> Walk<(Vec<&str>, bool)> {
 }
 
 impl Walker<'_> {
+    /// In the body of a function, what no column is may be a parameter; `$1` is nothing else, whatever a column is
+    /// called.
     pub(crate) fn resolve(&mut self, reference: &ColumnRef) -> Walk<Resolved> {
+        if self.parameters.is_some()
+            && let (names, false) = parts(reference)?
+            && let [name] = names.as_slice()
+            && name.starts_with('$')
+        {
+            return self
+                .parameter(&names)
+                .map_or_else(|| unresolved(name, reference.location), |found| Ok(Resolved::Column(found)));
+        }
+        match self.resolve_column(reference) {
+            Err(Stop::Unresolved { name, at }) => match parts(reference)? {
+                (names, false) => self.parameter(&names).map(Resolved::Column).ok_or(Stop::Unresolved { name, at }),
+                (_, true) => unresolved(&name, at),
+            },
+            resolved => resolved,
+        }
+    }
+
+    fn resolve_column(&mut self, reference: &ColumnRef) -> Walk<Resolved> {
         let at = reference.location;
         let (names, star) = parts(reference)?;
         let full = names.join(".");

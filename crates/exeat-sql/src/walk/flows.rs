@@ -76,6 +76,14 @@ impl Flows {
         Self(Some(self.list().iter().map(|stream| Stream { how: Flow::Total, ..*stream }).collect()))
     }
 
+    /// Every column at one place: that of the call which brought them.
+    pub(crate) fn placed(&self, at: i32) -> Self {
+        if self.is_empty() {
+            return self.clone();
+        }
+        Self(Some(self.list().iter().map(|stream| Stream { at, ..*stream }).collect()))
+    }
+
     /// One column named anew: refusals point at the place nearest to its use.
     pub(crate) fn named_at(&self, at: i32) -> Self {
         match self.list() {

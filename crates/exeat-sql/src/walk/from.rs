@@ -5,8 +5,9 @@ use std::rc::Rc;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, FuncCall, Node, RangeFunction, RangeSubselect, RangeVar};
 
+use super::body::{Returned, as_call};
 use super::cte::{alias_names, computed_columns};
-use super::scope::{Columns, Item};
+use super::scope::{Columns, Item, Value};
 use super::select::columns_of;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::Use;
@@ -155,8 +156,14 @@ impl<'a> Walker<'a> {
             [call] | [call, Node { node: None }] => call,
             _ => return construct("a function in FROM with column definitions", NOWHERE),
         };
-        self.laterally(true, |walker| walker.expr(call, Use::Expression))?;
         let (alias, names) = alias_parts(alias)?;
+        if let Some(called) = as_call(call)
+            && let Some(returned) = self.laterally(true, |walker| walker.apart(|walker| walker.body_call(called)))?
+        {
+            let item = self.called_item(called, returned, (alias, *ordinality))?;
+            return renamed(item, &names, NOWHERE);
+        }
+        self.laterally(true, |walker| walker.expr(call, Use::Expression))?;
         let (own_name, columns) = match inner(call)? {
             NodeEnum::FuncCall(call) => self.function_columns(call, alias)?,
             // current_date and the like: one column.
@@ -168,6 +175,39 @@ impl<'a> Walker<'a> {
         let mut item = renamed(Item::new(Some(alias.unwrap_or(own_name)), columns), &names, NOWHERE)?;
         item.function = true;
         Ok(item)
+    }
+
+    /// A function in SQL: its columns hold what its body puts into them.
+    fn called_item(
+        &mut self,
+        call: &FuncCall,
+        returned: Returned,
+        (alias, ordinality): (Option<&str>, bool),
+    ) -> Walk<Item> {
+        let name = strings(&call.funcname).and_then(|names| names.last().copied()).unwrap_or_default();
+        let columns = match returned {
+            Returned::Value(value) => vec![(self.scalar_name(call, name, alias)?, value)],
+            Returned::Row(columns) => columns,
+        };
+        let numbered = ordinality.then(|| ("ordinality".to_owned(), Value::computed()));
+        let columns = columns.into_iter().chain(numbered).map(|(name, value)| (Rc::from(name.as_str()), value));
+        let columns = Rc::new(Columns::new(columns.collect()));
+        let mut item = Item::new(Some(alias.unwrap_or(name)), columns);
+        item.function = true;
+        Ok(item)
+    }
+
+    /// The one column of a function that gives back values is called as its OUT parameter, else as its alias.
+    fn scalar_name(&mut self, call: &FuncCall, name: &str, alias: Option<&str>) -> Walk<String> {
+        let searched = strings(&call.funcname).and_then(|names| self.searched(&names));
+        let Some((schemas, searched_name)) = searched else { return construct("a function in FROM", call.location) };
+        match self.snapshot.sql_candidates(&schemas, searched_name, call.args.len()).as_slice() {
+            [only] => Ok(match only.columns.as_slice() {
+                [(column, _)] if !column.is_empty() => column.clone(),
+                _ => alias.unwrap_or(name).to_owned(),
+            }),
+            _ => named_construct(format!("function {name} in FROM, of which there are several,"), call.location),
+        }
     }
 
     fn function_columns<'c>(&mut self, call: &'c FuncCall, alias: Option<&str>) -> Walk<(&'c str, Vec<String>)> {

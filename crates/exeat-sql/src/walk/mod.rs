@@ -4,6 +4,7 @@
 //! we do not model stops the walk too. It never guesses, and never uses pg_query's own table heuristics.
 
 pub(crate) mod array;
+pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod column;
@@ -88,6 +89,10 @@ pub(crate) fn unresolved<T>(name: &str, at: i32) -> Walk<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) reads: BTreeSet<Oid>,
+    /// Relations that bodies of called functions name.
+    pub(crate) called: BTreeSet<Oid>,
+    /// Functions whose bodies were read.
+    pub(crate) functions: BTreeSet<Oid>,
     pub(crate) writes: BTreeSet<Oid>,
     pub(crate) writing: BTreeSet<Writing>,
     pub(crate) sets: BTreeSet<SetList>,
@@ -116,7 +121,12 @@ pub(crate) struct Facts {
 
 pub(crate) struct Walker<'a> {
     pub(crate) snapshot: &'a CatalogSnapshot,
-    pub(crate) path: &'a [Oid],
+    pub(crate) path: Rc<[Oid]>,
+    /// Reads a definition: its names are bound, and nothing is known of the session that will run it.
+    pub(crate) bound: bool,
+    /// In the body of a function, what it was called with.
+    pub(crate) parameters: Option<body::Parameters<'a>>,
+    pub(crate) calls: body::Calls,
     pub(crate) facts: Facts,
     pub(crate) levels: Vec<Level>,
     /// Items outside any query level: no lookup reads them.
@@ -135,7 +145,7 @@ pub(crate) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     /// Refuses right away where the catalog itself makes every statement opaque.
-    pub(crate) fn new(snapshot: &'a CatalogSnapshot, path: &'a [Oid]) -> Walk<Self> {
+    pub(crate) fn new(snapshot: &'a CatalogSnapshot, path: &[Oid]) -> Walk<Self> {
         if !path.contains(&PG_CATALOG) || path.iter().any(|schema| snapshot.schema_name(*schema).is_none()) {
             return construct("a search path with a schema the catalog snapshot does not have", NOWHERE);
         }
@@ -144,7 +154,10 @@ impl<'a> Walker<'a> {
         }
         Ok(Self {
             snapshot,
-            path,
+            path: Rc::from(path),
+            bound: false,
+            parameters: None,
+            calls: body::Calls::default(),
             facts: Facts::default(),
             levels: Vec::new(),
             outside: Vec::new(),
@@ -177,7 +190,10 @@ impl<'a> Walker<'a> {
 
     /// Notes the use of a column's value. Anything but passing it through unchanged runs code of its type.
     pub(crate) fn record(&mut self, column: ColumnId, how: Use, at: i32) -> Walk<()> {
-        self.facts.reads.insert(column.relation);
+        // What comes out of a called function stands on a relation that only its body names.
+        if !self.facts.called.contains(&column.relation) {
+            self.facts.reads.insert(column.relation);
+        }
         if self.tells_a_setting(column) {
             self.facts.settings_read.used();
         }

@@ -12,7 +12,7 @@ use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation};
 use crate::{Flow, OpaqueReason, ShownSettings, Use};
 
 /// A definition is printed by the server with an empty search path: only pg_catalog is unqualified in it.
-const DEFINITION_PATH: [Oid; 1] = [PG_CATALOG];
+pub(crate) const DEFINITION_PATH: [Oid; 1] = [PG_CATALOG];
 
 /// Views behind one statement. A catalog with more in one chain of definitions is refused, not followed.
 const VIEWS_MAX: usize = 1_000;
@@ -27,6 +27,7 @@ pub struct ViewLineage {
     /// Relations it names; views among them have a lineage of their own.
     pub reads: BTreeSet<Oid>,
     pub(crate) reaches: BTreeSet<Oid>,
+    pub(crate) functions: BTreeSet<Oid>,
     pub(crate) views: Vec<Oid>,
     pub(crate) relation_sizes: bool,
     pub(crate) large_objects: bool,
@@ -53,6 +54,12 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
             continue;
         }
         let Some(named) = snapshot.relation(named) else { return super::construct("an unknown view", NOWHERE) };
+        let relation_property = |named: &Relation, property: &str, at| {
+            if facts.reads.contains(&named.oid) {
+                return relation_property(named, property, at);
+            }
+            super::construct("a function that reads a view", at)
+        };
         if seen.len() > VIEWS_MAX {
             return relation_property(named, "stands on too many views", NOWHERE);
         }
@@ -64,6 +71,7 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
         facts.user_code = true;
         facts.relation_sizes |= behind.relation_sizes;
         facts.large_objects |= behind.large_objects;
+        facts.functions.extend(&behind.functions);
         facts.server_files |= behind.server_files;
         facts.shown.add(&behind.shown);
         facts.reaches.extend(behind.reads.iter().chain(&behind.reaches));
@@ -78,9 +86,10 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
     let Some(node) = &statement.stmt else { return super::construct("its definition", NOWHERE) };
     let NodeEnum::SelectStmt(select) = inner(node)? else { return super::construct("its definition", NOWHERE) };
     let mut walker = Walker::new(snapshot, &DEFINITION_PATH)?;
+    walker.bound = true;
     let outputs = walker.select(select)?;
     let facts = walker.facts;
-    if !facts.settings.is_empty() || facts.session_effect.is_some() {
+    if !facts.settings.is_empty() || facts.session_effect.is_some() || facts.large_objects {
         return super::construct("a function with an effect on the session", NOWHERE);
     }
     if outputs.len() != view.columns.len() {
@@ -92,8 +101,9 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
     Ok(ViewLineage {
         columns: view.columns.iter().map(|column| column.attribute).zip(made).collect(),
         influences: influences.map(|(column, _)| column).collect(),
-        reads: facts.reads,
+        reads: facts.reads.union(&facts.called).copied().collect(),
         reaches: facts.reaches,
+        functions: facts.functions,
         views: facts.views,
         relation_sizes: facts.relation_sizes,
         large_objects: facts.large_objects,
