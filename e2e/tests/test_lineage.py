@@ -12,8 +12,10 @@ SHAPES = {
     "SELECT upper(ssn), id FROM customers WHERE id = 1": [MASKED, 1],
     "SELECT ssn || ' ' || city, city FROM customers WHERE id = 1": [MASKED, "plain"],
     "SELECT ssn::text, ssn::varchar(3), birth_date::text FROM customers WHERE id = 1": [MASKED, MASKED, MASKED],
-    "SELECT max(ssn), min(email), count(ssn), array_agg(ssn), string_agg(ssn, ','), count(*) > 1 FROM customers":
+    "SELECT max(ssn), min(email), count(lower(ssn)), array_agg(ssn), string_agg(ssn, ','), count(*) > 1 FROM customers":
         [MASKED, MASKED, MASKED, MASKED, MASKED, True],
+    # How many are NULL is shown already.
+    "SELECT count(ssn) FILTER (WHERE id = 1), count(c.*) FILTER (WHERE id = 1) FROM customers c": [1, 1],
     "SELECT c, row(c.ssn), ARRAY[c.ssn], to_jsonb(c), row_to_json(c)::text FROM customers c WHERE id = 1": [MASKED] * 5,
     "SELECT (SELECT ssn FROM customers WHERE id = 1), ARRAY(SELECT ssn FROM customers)": [MASKED, MASKED],
     "SELECT s FROM (SELECT ssn AS s FROM customers WHERE id = 1) x": [MASKED],

@@ -1,6 +1,7 @@
 """Sealed columns that policy lets be looked up: values are counted before the statement runs, whatever brings them."""
 
 import json
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import psycopg
@@ -16,19 +17,26 @@ TABLES = """
 DROP SCHEMA IF EXISTS looked_up CASCADE;
 CREATE SCHEMA looked_up;
 CREATE COLLATION looked_up.nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-CREATE TABLE looked_up.people (id integer PRIMARY KEY, mail text, badge integer, nick text COLLATE looked_up.nocase, born date);
-INSERT INTO looked_up.people VALUES (1, 'ann@x.example', 7, 'Ann', '2001-02-03'), (2, 'bob@x.example', 8, 'Bob', '2001-02-04');
+CREATE TABLE looked_up.people (id integer PRIMARY KEY, mail text, badge integer, nick text COLLATE looked_up.nocase,
+  born date, seen timestamp);
+INSERT INTO looked_up.people VALUES (1, 'ann@x.example', 7, 'Ann', '2001-02-03', '2001-02-03 04:05:06'),
+  (2, 'bob@x.example', 8, 'Bob', '2001-02-04', '2001-02-03 06:05:06');
+CREATE TABLE looked_up.keyed (id integer PRIMARY KEY, mail text UNIQUE, tenant integer, code text, UNIQUE (tenant, code));
+INSERT INTO looked_up.keyed VALUES (1, 'ann', 1, 'x');
+CREATE TABLE looked_up.clever (id integer, mail text);
+CREATE UNIQUE INDEX ON looked_up.clever (left(mail, 1));
 GRANT USAGE ON SCHEMA looked_up TO PUBLIC;
-GRANT SELECT ON looked_up.people TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA looked_up TO PUBLIC;
 """
 POLICY = dump({
     "version": 1,
     "labels": {"shop": {
-        "mail": ["looked_up.people.mail"], "badge": ["looked_up.people.badge"],
-        "other": ["looked_up.people.nick", "looked_up.people.born"],
+        "mail": ["looked_up.*.mail"], "badge": ["looked_up.people.badge"],
+        "other": ["looked_up.people.nick", "looked_up.people.born", "looked_up.people.seen",
+                  "looked_up.keyed.code"],
     }},
     "rules": [
-        {"id": "read", "target": "shop", "allow": ["read"]},
+        {"id": "read", "target": "shop", "allow": ["read", "insert", "update", "copy_in"]},
         {"id": "seal", "target": "shop", "who": {"except": {"groups": ["dpo"]}}, "mask": {
             label: {"with": "redact", "lookup": "equality"} for label in ("mail", "badge", "other")
         }},
@@ -124,6 +132,95 @@ def test_one_value_counts_once_however_it_comes(place):
         assert connection.execute("SELECT id FROM looked_up.people WHERE badge = %s", [7]).fetchall() == [(1,)]
     with place.connect(place.other) as other:
         assert other.execute(f"{BY_MAIL} 'bob@x.example'").fetchall() == [(2, REDACTED)]
+
+
+def test_an_array_counts_each_of_its_values(place):
+    with place.connect() as connection:
+        mails, badges = ["ann@x.example", "cid@x.example"], [7, 9]
+        for binary in ("%t", "%b"):
+            assert connection.execute(f"{BY_MAIL} ANY ({binary})", [mails]).fetchall() == FOUND
+            found = connection.execute(f"SELECT id FROM looked_up.people WHERE badge = ANY ({binary})", [badges])
+            assert found.fetchall() == [(1,)]
+        literal = "ANY ('{ann@x.example, \"cid@x.example\"}')"
+        assert connection.execute(f"{BY_MAIL} {literal}").fetchall() == FOUND
+        limits = place.command("seats", "limits", "show")[1]["limits"]
+        assert sorted((limit["label"], limit["used"]) for limit in limits) == [("badge", 2), ("mail", 2)]
+        assert refused(connection, f"{BY_MAIL} ANY (%s)", [["ann@x.example", "d", "e"]])[0] == "53400"
+        assert refused(connection, f"{BY_MAIL} ANY ('{{d,e}}')")[0] == "53400"
+        assert refused(connection, f"{BY_MAIL} ANY (%s)", ["{ann@x.example,{d}}"])[0] == "42501", "which values?"
+        connection.execute(f"{BY_MAIL} ANY (%s)", [["d"]])
+
+
+def test_dates_count_as_the_day_they_are(place):
+    with place.connect() as connection:
+        by_day = "SELECT id FROM looked_up.people WHERE born = "
+        assert connection.execute(f"{by_day} '2001-02-03'").fetchall() == [(1,)]
+        assert connection.execute(f"{by_day} date '2001-02-03'").fetchall() == [(1,)]
+        for binary in ("%t", "%b"):
+            assert connection.execute(by_day + binary, [date(2001, 2, 3)]).fetchall() == [(1,)]
+            assert connection.execute(f"{by_day} ANY ({binary})", [[date(2001, 2, 3)]]).fetchall() == [(1,)]
+        limits = place.command("seats", "limits", "show")[1]["limits"]
+        assert [(limit["label"], limit["used"]) for limit in limits] == [("other", 1)]
+        connection.execute("SET DateStyle = 'ISO, DMY'")
+        assert refused(connection, f"{by_day} '03/02/2001'")[0] == "42501"
+        assert connection.execute(f"{by_day} '2001-02-03'").fetchall() == [(1,)]
+
+
+def test_one_moment_counted_is_not_another_in_every_time_zone(place):
+    """A parameter that the server takes for a time with a zone would be another moment after each SET TimeZone."""
+    with place.connect() as connection:
+        by_moment = "SELECT id FROM looked_up.people WHERE seen = %(seen)s"
+        asked = {"seen": datetime(2001, 2, 3, 4, 5, 6)}
+        assert connection.execute(by_moment, asked).fetchall() == [(1,)]
+        for zoned in (
+            ("SELECT %(seen)s::timestamptz, id FROM looked_up.people WHERE seen = %(seen)s", {"seen": "2001-02-03 04:05:06"}),
+            (by_moment, {"seen": datetime(2001, 2, 3, 4, 5, 6, tzinfo=UTC)}),
+        ):
+            assert refused(connection, *zoned)[0] == "42501"
+        connection.execute("SET TimeZone = 'Asia/Tokyo'")
+        assert connection.execute(by_moment, asked).fetchall() == [(1,)]
+        assert [limit["used"] for limit in place.command("seats", "limits", "show")[1]["limits"]] == [1]
+
+
+def used(place):
+    return {(limit["relation"], limit["label"]): limit["used"] for limit in place.command("seats", "limits", "show")[1]["limits"]}
+
+
+def test_a_key_that_is_written_counts_what_it_tries(place):
+    with place.connect() as connection:
+        insert = "INSERT INTO looked_up.keyed (id, mail) VALUES "
+        connection.execute(f"{insert} (10, 'a'), (11, 'b')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute(f"{insert} (%s, %s)", [12, "ann"])
+        assert used(place) == {("looked_up.keyed", "mail"): 3}
+        for more in (f"{insert} (13, 'c')", "UPDATE looked_up.keyed SET mail = 'c' WHERE id = 10",
+                     f"{insert} (13, 'c') ON CONFLICT DO NOTHING", "SELECT id FROM looked_up.keyed WHERE mail = 'c'"):
+            assert refused(connection, more)[0] == "53400", more
+        assert refused(connection, f"{insert} (%s, %s)", [13, "c"])[0] == "53400"
+        # What was tried is known.
+        assert connection.execute(f"{insert} (12, 'ann') ON CONFLICT DO NOTHING").rowcount == 0
+        assert connection.execute("SELECT id FROM looked_up.keyed WHERE mail = 'a'").fetchall() == [(10,)]
+        # A key of two columns is tried as a whole.
+        for tenant in (1, 2):
+            connection.execute("UPDATE looked_up.keyed SET tenant = %s, code = 'y' WHERE id = 10", [tenant])
+        assert used(place)["looked_up.keyed", "other"] == 2
+        assert refused(connection, "UPDATE looked_up.keyed SET code = 'y'")[0] == "42501", "of which tenant?"
+
+
+def test_what_a_key_would_tell_beyond_its_values_is_refused(place):
+    with place.connect() as connection:
+        for sql in (
+            "INSERT INTO looked_up.clever VALUES (1, 'a')",
+            "INSERT INTO looked_up.keyed (id, mail) SELECT 13, 'c'",
+            "INSERT INTO looked_up.keyed (id, mail) VALUES (13, lower('C'))",
+            "INSERT INTO looked_up.keyed (tenant, code) VALUES (DEFAULT, 'x')",
+        ):
+            state, payload = refused(connection, sql)
+            assert (state, payload["code"]) == ("42501", "masked_column_in_write"), sql
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.cursor() as cursor:
+            with cursor.copy("COPY looked_up.keyed (id, mail) FROM STDIN") as copy:
+                copy.write("13\tc\n")
+        assert used(place) == {}
 
 
 def test_a_list_longer_than_the_allowance_counts_nothing(place):

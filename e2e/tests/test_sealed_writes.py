@@ -31,7 +31,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA sealed_writes TO sh
 """
 LABELS = {"shop": {"ssn": ["sealed_writes.*.ssn"], "pay": ["sealed_writes.staff.pay"]}}
 RULES = [
-    {"id": "writers", "who": {"groups": ["writers"]}, "target": "shop", "allow": ["read", "insert", "update", "delete", "merge"]},
+    {"id": "writers", "who": {"groups": ["writers"]}, "target": "shop", "allow": ["read", "insert", "update", "delete", "merge", "copy_in"]},
     {"id": "mask", "target": "shop", "mask": {"ssn": {"with": "redact"}, "pay": {"with": "nullify"}}},
 ]
 REDACTED = "[redacted by exeat]"
@@ -54,6 +54,9 @@ PERMITTED = {
     "SELECT id, ssn, tableoid IS NULL FROM (SELECT id, ssn, NULL::oid AS tableoid FROM parent) p": [(1, REDACTED, True)],
     "SELECT c.id, c.ssn FROM child c": [(1, REDACTED)],
     "INSERT INTO touched VALUES (2, 'x', 'y') RETURNING city": [("x",)],
+    "SELECT count(ssn), count(pay), count(s.*), count(s), count(*) FROM staff s": [(1, 1, 1, 1, 1)],
+    "SELECT city FROM staff s GROUP BY city HAVING count(s.*) > 0": [("Oslo",)],
+    "SELECT count(lower(ssn)), count(s.*) FROM staff s": [(None, 1)],
 }
 REFUSED = {
     "INSERT INTO keyed VALUES (2, '1')": "masked_column_in_write",
@@ -71,6 +74,11 @@ REFUSED = {
     "SELECT number FROM listed ORDER BY note": "masked_column_in_key",
     "SELECT id FROM parent WHERE ssn = '1'": "masked_column_in_predicate",
     "SELECT ctid FROM staff": "opaque_statement",
+    "SELECT count(ssn) FILTER (WHERE ssn > '5') FROM staff": "masked_column_in_predicate",
+    "SELECT count(DISTINCT ssn) FROM staff": "masked_column_in_key",
+    "SELECT count(nullif(ssn, '5')) FROM staff": "masked_column_in_predicate",
+    "SELECT city FROM staff GROUP BY city HAVING count(ssn) > 0": "masked_column_in_predicate",
+    "DELETE FROM staff WHERE ssn = '1' RETURNING id": "masked_column_in_predicate",
 }
 
 
@@ -117,3 +125,87 @@ def test_merge_writes_what_its_source_has(connection):
     assert connection.execute(sql).rowcount == 1
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("MERGE INTO plain p USING staff s ON s.id = p.id WHEN MATCHED THEN UPDATE SET note = s.ssn")
+
+
+def test_a_cursor_chooses_the_row_that_is_written(connection):
+    with connection.transaction(force_rollback=True):
+        connection.execute("DECLARE chosen CURSOR FOR SELECT ssn FROM staff FOR UPDATE")
+        assert connection.execute("FETCH chosen").fetchall() == [(REDACTED,)]
+        changed = connection.execute("UPDATE staff SET ssn = 'x' WHERE CURRENT OF chosen RETURNING id, ssn")
+        assert changed.fetchall() == [(1, REDACTED)]
+        assert connection.execute("DELETE FROM staff WHERE CURRENT OF chosen RETURNING ssn").fetchall() == [(REDACTED,)]
+    with pytest.raises(psycopg.errors.InvalidCursorName):
+        connection.execute("DELETE FROM staff WHERE CURRENT OF chosen")
+
+
+def test_locking_a_table_needs_update_and_no_more(connection):
+    with connection.transaction(force_rollback=True):
+        connection.execute("LOCK TABLE staff, ONLY plain IN SHARE ROW EXCLUSIVE MODE NOWAIT")
+        assert connection.execute("SELECT ssn FROM staff").fetchall() == [(REDACTED,)]
+
+
+RETURNED = {
+    "UPDATE staff SET city = 'x', pay = 0 RETURNING old.city, new.city, old.ssn, new.ssn || 'x', city":
+        [("Oslo", "x", REDACTED, REDACTED, "x")],
+    "UPDATE staff SET ssn = 'x' RETURNING WITH (OLD AS o, NEW AS n) o.ssn, n.*, id": [(REDACTED, 1, "Oslo", REDACTED, None, 1)],
+    "INSERT INTO staff (id, ssn) VALUES (2, 'x') RETURNING old.ssn, new.ssn, *": [(None, REDACTED, 2, None, REDACTED, None)],
+    "DELETE FROM staff RETURNING old, new.ssn, old.pay": [(None, None, None)],
+    "MERGE INTO staff s USING plain p ON s.id = p.id WHEN MATCHED THEN UPDATE SET ssn = 'x' RETURNING merge_action(), old.ssn, *":
+        [("UPDATE", REDACTED, 1, "x", 1, "Oslo", REDACTED, None)],
+}
+
+
+@pytest.mark.parametrize("sql", RETURNED)
+def test_rows_before_and_after_come_back_masked(connection, sql):
+    with connection.transaction(force_rollback=True):
+        if connection.info.server_version >= 180000:
+            assert connection.execute(sql).fetchall() == RETURNED[sql]
+        else:
+            with pytest.raises((psycopg.errors.SyntaxError, psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)):
+                connection.execute(sql)
+
+
+def test_merge_returns_its_source_first(connection):
+    sql = "MERGE INTO staff s USING plain p ON s.id = p.id WHEN MATCHED THEN UPDATE SET ssn = 'x' RETURNING *, s.ssn || 'x'"
+    with connection.transaction(force_rollback=True):
+        if connection.info.server_version >= 170000:
+            assert connection.execute(sql).fetchall() == [(1, "x", 1, "Oslo", REDACTED, None, REDACTED)]
+        else:
+            with pytest.raises(psycopg.errors.SyntaxError):
+                connection.execute(sql)
+
+
+@pytest.mark.parametrize("kind", ["%t", "%b", "array"])
+def test_what_stands_for_a_value_is_not_written_by_parameter(connection, kind):
+    sql = "INSERT INTO plain SELECT 8, (%s::text[])[1]" if kind == "array" else f"INSERT INTO plain VALUES (8, {kind})"
+    value = (lambda text: [text]) if kind == "array" else (lambda text: text)
+    with connection.transaction(force_rollback=True):
+        connection.execute(sql, [value("redacted by hand")])
+    with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+        connection.execute(sql, [value(REDACTED)])
+    connection.rollback()
+    assert "masked_column_in_write" in refused.value.diag.message_detail
+    assert connection.execute("SELECT %s", [REDACTED]).fetchall() == [(REDACTED,)], "reading writes nothing"
+
+
+@pytest.mark.parametrize("layout", ["text", "csv", "binary"])
+def test_what_stands_for_a_value_is_not_copied_in(connection, layout):
+    def copy(text, pieces):
+        with connection.cursor() as cursor, cursor.copy(f"COPY plain FROM STDIN (FORMAT {layout})") as copying:
+            if layout == "binary":
+                copying.set_types(["int4", "text"])
+            if layout == "binary" or pieces == 1:
+                copying.write_row((8, text)) if layout != "csv" else copying.write(f"8,{text}\n")
+                return
+            line = f"8{',' if layout == 'csv' else chr(9)}{text}\n"
+            for at in range(0, len(line), len(line) // pieces):
+                copying.write(line[at:at + len(line) // pieces])
+
+    for pieces in (1, 7):
+        with connection.transaction(force_rollback=True):
+            copy("redacted by hand", pieces)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+            copy(REDACTED, pieces)
+        connection.rollback()
+        assert "masked_column_in_write" in refused.value.diag.message_detail
+        assert connection.execute("SELECT count(*) FROM plain").fetchall() == [(1,)], "and the session goes on"

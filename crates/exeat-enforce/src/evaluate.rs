@@ -213,6 +213,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 copy: CopyStream::of(&statement.kind),
                 notifies: Vec::new(),
                 lookups: Vec::new(),
+                writes_values: !facts.seals.is_empty(),
             };
             Step::Permit { plan: Box::new(plan), decision }
         }
@@ -269,8 +270,7 @@ fn evaluate_known(
     }
     let refusal = settings_refusal(facts, kind, lineage)
         .or_else(|| copy::to_a_file(facts, kind, lineage))
-        .or_else(|| uses::refusal(facts, lineage))
-        .or_else(|| writes::refusal(facts, text, lineage));
+        .or_else(|| uses::refusal(facts, lineage));
     if let Some(refusal) = refusal {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
@@ -282,6 +282,11 @@ fn evaluate_known(
         Ok(outputs) => outputs,
         Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
     };
+    let probes = writes::probes(facts, policy, text, lineage);
+    let lookups = match probes.and_then(|written| Ok([lookup::planned(facts, policy, lineage)?, written].concat())) {
+        Ok(lookups) => lookups,
+        Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
+    };
     let plan = StatementPlan {
         outputs,
         taint: taint_of(facts, kind, lineage),
@@ -291,7 +296,8 @@ fn evaluate_known(
         made: None,
         copy: CopyStream::of(kind),
         notifies: lineage.notifies.clone(),
-        lookups: lookup::planned(facts, policy, lineage),
+        lookups,
+        writes_values: !facts.seals.is_empty() && !lineage.writes.is_empty(),
     };
     Step::Permit { plan: Box::new(plan), decision }
 }

@@ -3,14 +3,12 @@
 //! Counts nothing itself, and knows no clock.
 
 use exeat_policy::{AppliedLimit, Lookup, Policy, RelationName};
-use exeat_sql::{Lineage, LookupValue, Oid, lookup_takes};
+use exeat_sql::{ColumnId, Given, Lineage, LookupValue, Oid, lookup_element, lookup_takes};
 use exeat_wire::{Bind, Format};
 
+use crate::canonical;
 use crate::evaluate::{SessionFacts, relation_name};
 use crate::refusal::{Object, Refusal, RefusalCode};
-
-/// text, varchar, bpchar and name: on the wire the same bytes in both formats.
-const STRINGS: [Oid; 4] = [Oid(25), Oid(1043), Oid(1042), Oid(19)];
 
 /// A parameter whose type the client leaves to the server, by either of the numbers for it.
 const UNSPECIFIED: [u32; 2] = [0, 705];
@@ -27,8 +25,38 @@ pub struct PlannedLookup {
     named: Option<RelationName>,
     pub column: String,
     pub limit: AppliedLimit,
-    of: Oid,
-    values: Vec<LookupValue>,
+    values: Vec<Tried>,
+}
+
+/// What is tried, as far as it is known before the statement is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tried {
+    /// Values of the column.
+    Of(Planned),
+    /// A key of several columns, by their names: whether another row has it. `None` is NULL.
+    Key(Vec<(String, Option<Planned>)>),
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Planned {
+    /// Each in the form to be counted, but for the column.
+    Forms(Vec<Vec<u8>>),
+    Bound {
+        number: usize,
+        is_array: bool,
+        of: Oid,
+        infers_type: bool,
+    },
+}
+
+/// Without the values, which are somebody's data.
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Forms(forms) => write!(f, "{} forms", forms.len()),
+            Self::Bound { number, .. } => write!(f, "${number}"),
+        }
+    }
 }
 
 /// What a Bind brings, and as what its statement's Parse declared it. `None`: what it was declared as is not known.
@@ -38,80 +66,168 @@ pub struct Parameters<'a> {
     pub types: Option<&'a [u32]>,
 }
 
+/// Which values they are cannot be told. `number`: of the parameter at fault.
+struct Unclear {
+    number: Option<usize>,
+}
+
 /// What of a permitted statement's lookups is to be counted.
-pub(crate) fn planned(facts: &SessionFacts, policy: &Policy, lineage: &Lineage) -> Vec<PlannedLookup> {
-    let planned = lineage.lookups.iter().filter_map(|lookup| {
-        let mask = facts.seals.column(lookup.column)?;
-        // Uses of the others are refused, and nothing of the statement runs.
-        if mask.lookup != Lookup::Equality {
-            return None;
+pub(crate) fn planned(
+    facts: &SessionFacts,
+    policy: &Policy,
+    lineage: &Lineage,
+) -> Result<Vec<PlannedLookup>, Box<Refusal>> {
+    let mut all = Vec::new();
+    for lookup in &lineage.lookups {
+        // Uses of columns that may not be looked up are refused, and nothing of the statement runs.
+        let Some(mut planned) = PlannedLookup::of(facts, policy, lookup.column)? else { continue };
+        for value in &lookup.values {
+            match Planned::of(lookup.of, value, lookup.shares_parameters) {
+                Ok(value) => planned.values.push(Tried::Of(value)),
+                Err(unclear) => return Err(Box::new(planned.unclear(&facts.target, &unclear))),
+            }
         }
-        // Rows of a partition come out of its parent: trying both must not give the allowance twice.
-        let oid = facts.snapshot.family(lookup.column.relation).into_iter().chain([lookup.column.relation]).min()?;
-        let relation = relation_name(&facts.snapshot, oid)?;
-        let limit = policy.probe_limit(&facts.principal, &facts.target, &relation);
-        Some(PlannedLookup {
-            label: mask.label.clone(),
-            rule: mask.rule.clone(),
-            relation,
-            named: relation_name(&facts.snapshot, lookup.column.relation),
-            column: facts.snapshot.column_name(lookup.column)?.to_owned(),
-            limit,
-            of: lookup.of,
-            values: lookup.values.clone(),
-        })
-    });
-    planned.collect()
+        all.push(planned);
+    }
+    Ok(all)
+}
+
+/// A key that is written: what the client gives for each of its columns. `None`: not all of it can be told, or its
+/// sealed columns may not all be looked up.
+pub(crate) fn written(
+    facts: &SessionFacts,
+    policy: &Policy,
+    key: &[(ColumnId, &Given)],
+) -> Result<Option<Vec<PlannedLookup>>, Box<Refusal>> {
+    let mut cells = Vec::with_capacity(key.len());
+    for (column, given) in key {
+        let Some(name) = facts.snapshot.column_name(*column) else { return Err(Box::new(Refusal::catalog_drift())) };
+        let value = match given {
+            Given::Null => None,
+            Given::Value { of, value, shared } => match Planned::of(*of, value, *shared) {
+                Ok(value) => Some(value),
+                Err(Unclear { .. }) => return Ok(None),
+            },
+            Given::Computed => return Ok(None),
+        };
+        cells.push((name.to_owned(), value));
+    }
+    let tried = match cells.as_slice() {
+        // As WHERE would try it.
+        [(_, Some(value))] => Tried::Of(value.clone()),
+        _ => Tried::Key(cells),
+    };
+    let mut all = Vec::new();
+    for (column, _) in key.iter().filter(|(column, _)| facts.seals.column(*column).is_some()) {
+        let Some(planned) = PlannedLookup::of(facts, policy, *column)? else { return Ok(None) };
+        all.push(PlannedLookup { values: vec![tried.clone()], ..planned });
+    }
+    Ok(Some(all))
+}
+
+impl Planned {
+    fn of(of: Oid, value: &LookupValue, shared: bool) -> Result<Self, Unclear> {
+        let infers_type = canonical::is_string(of) || !shared;
+        let forms = match value {
+            LookupValue::Literal(text) => {
+                canonical::value(of, None, Format::Text, text.as_bytes()).map(|form| vec![form])
+            }
+            LookupValue::LiteralArray(text) => canonical::array(of, None, Format::Text, text.as_bytes()),
+            LookupValue::Parameter(number) => {
+                return Ok(Self::Bound { number: *number, is_array: false, of, infers_type });
+            }
+            LookupValue::ParameterArray(number) => {
+                return Ok(Self::Bound { number: *number, is_array: true, of, infers_type });
+            }
+        };
+        forms.map(Self::Forms).ok_or(Unclear { number: None })
+    }
+
+    /// The forms. `parameters`: `None` for a message that brings none.
+    fn forms(&self, parameters: Option<Parameters<'_>>) -> Result<Vec<Vec<u8>>, Unclear> {
+        match self {
+            Self::Forms(forms) => Ok(forms.clone()),
+            Self::Bound { number, is_array, of, infers_type } => match parameters {
+                Some(parameters) => {
+                    bound(parameters, (*number, *is_array), *of, *infers_type).ok_or(Unclear { number: Some(*number) })
+                }
+                // Without the parameter, or with one too few, the server refuses the message.
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+}
+
+/// `None`: what it tries cannot be told.
+fn bound(
+    Parameters { bind, types }: Parameters<'_>,
+    (number, is_array): (usize, bool),
+    of: Oid,
+    infers_type: bool,
+) -> Option<Vec<Vec<u8>>> {
+    let index = number.checked_sub(1)?;
+    let declared = types?.get(index).copied().filter(|declared| !UNSPECIFIED.contains(declared)).map(Oid);
+    let declared = match declared {
+        Some(array) if is_array => Some(lookup_element(array)?),
+        declared => declared,
+    };
+    let fits = declared.map_or(infers_type, |declared| lookup_takes(of, declared));
+    if !fits {
+        return None;
+    }
+    let Some(Some(value)) = bind.parameters.get(index) else { return Some(Vec::new()) };
+    let format = bind.parameter_format(index)?;
+    if is_array {
+        return canonical::array(of, declared, format, value);
+    }
+    canonical::value(of, declared, format, value).map(|form| vec![form])
 }
 
 impl PlannedLookup {
+    /// Without values yet. `None`: the column may not be looked up.
+    fn of(facts: &SessionFacts, policy: &Policy, column: ColumnId) -> Result<Option<Self>, Box<Refusal>> {
+        let Some(mask) = facts.seals.column(column).filter(|mask| mask.lookup == Lookup::Equality) else {
+            return Ok(None);
+        };
+        // Rows of a partition come out of its parent: trying both must not give the allowance twice.
+        let members = facts.snapshot.family(column.relation).into_iter().chain([column.relation]);
+        let relation = members.min().and_then(|oid| relation_name(&facts.snapshot, oid));
+        let (Some(relation), Some(name)) = (relation, facts.snapshot.column_name(column)) else {
+            return Err(Box::new(Refusal::catalog_drift()));
+        };
+        Ok(Some(Self {
+            label: mask.label.clone(),
+            rule: mask.rule.clone(),
+            limit: policy.probe_limit(&facts.principal, &facts.target, &relation),
+            relation,
+            named: relation_name(&facts.snapshot, column.relation),
+            column: name.to_owned(),
+            values: Vec::new(),
+        }))
+    }
+
     /// Whether its values are known only where the statement is bound.
     pub fn takes_parameters(&self) -> bool {
-        self.values.iter().any(|value| matches!(value, LookupValue::Parameter(_)))
+        let is_bound = |planned: &Planned| matches!(planned, Planned::Bound { .. });
+        self.values.iter().any(|tried| match tried {
+            Tried::Of(planned) => is_bound(planned),
+            Tried::Key(cells) => cells.iter().filter_map(|(_, planned)| planned.as_ref()).any(is_bound),
+        })
     }
 
     /// What is to be counted, a form for each value. `parameters`: `None` for a message that brings none.
     pub fn tried(&self, target: &str, parameters: Option<Parameters<'_>>) -> Result<Vec<Vec<u8>>, Box<Refusal>> {
-        let mut tried = Vec::with_capacity(self.values.len());
-        for value in &self.values {
-            match value {
-                LookupValue::Literal(text) => tried.push(self.form(Format::Text, 0, text.as_bytes())),
-                LookupValue::Parameter(number) => {
-                    // Without the parameter, or with one too few, the server refuses the message.
-                    let Some(parameters) = parameters else { continue };
-                    let form = self.bound(parameters, number.saturating_sub(1));
-                    tried.extend(form.map_err(|()| Box::new(self.unclear(target, *number)))?);
-                }
-            }
+        let mut forms = Vec::with_capacity(self.values.len());
+        for tried in &self.values {
+            let found = match tried {
+                Tried::Of(planned) => planned.forms(parameters).map(|values| {
+                    forms.extend(values.iter().map(|value| value_form(&self.column, value)));
+                }),
+                Tried::Key(cells) => key_form(cells, parameters).map(|form| forms.push(form)),
+            };
+            found.map_err(|unclear| Box::new(self.unclear(target, &unclear)))?;
         }
-        Ok(tried)
-    }
-
-    fn bound(&self, Parameters { bind, types }: Parameters<'_>, index: usize) -> Result<Option<Vec<u8>>, ()> {
-        let declared = types.ok_or(())?.get(index).copied().unwrap_or_default();
-        let declared = if UNSPECIFIED.contains(&declared) { 0 } else { declared };
-        if declared != 0 && !lookup_takes(self.of, Oid(declared)) {
-            return Err(());
-        }
-        let Some(Some(value)) = bind.parameters.get(index) else { return Ok(None) };
-        let format = bind.parameter_format(index).ok_or(())?;
-        Ok(Some(self.form(format, declared, value)))
-    }
-
-    /// The column first: two columns under one label are two questions.
-    fn form(&self, format: Format, declared: u32, value: &[u8]) -> Vec<u8> {
-        let mut form = Vec::with_capacity(self.column.len() + value.len() + 16);
-        form.extend_from_slice(&self.column.len().to_le_bytes());
-        form.extend_from_slice(self.column.as_bytes());
-        if !STRINGS.contains(&self.of) {
-            form.push(match format {
-                Format::Text => b't',
-                Format::Binary => b'b',
-            });
-            form.extend_from_slice(&declared.to_le_bytes());
-        }
-        form.extend_from_slice(value);
-        form
+        Ok(forms)
     }
 
     fn object(&self, target: &str) -> Object {
@@ -121,15 +237,22 @@ impl PlannedLookup {
         }
     }
 
-    fn unclear(&self, target: &str, number: usize) -> Refusal {
+    fn unclear(&self, target: &str, Unclear { number }: &Unclear) -> Refusal {
         let column = &self.column;
+        let what = number.map_or("what it is compared with".to_owned(), |number| format!("${number}"));
         Refusal::new(
             RefusalCode::MaskedColumnInPredicate,
-            format!("{column} is sealed for you; it may be looked up by values of its own type, and ${number} is none"),
+            format!(
+                "{column} is sealed for you; it may be tried with values of its own type that mean the same under \
+                 every setting, and {what} is none"
+            ),
         )
         .rule(&self.rule)
         .object(self.object(target))
-        .suggestion(format!("leave the type of ${number} to the server, or write the value into the statement"))
+        .suggestion(
+            "give parameters the column's type; write dates as 2001-02-03, times as 2001-02-03 04:05:06 (with the \
+             offset, +00, where there is a time zone), and arrays as {a,b}",
+        )
     }
 
     /// More values at once than are ever counted.
@@ -159,6 +282,32 @@ impl PlannedLookup {
         .suggestion("wait until the time in `retry`, or ask the policy's owner for more")
         .retry(after_seconds, resets_at)
     }
+}
+
+/// The column first: two columns under one label are two questions.
+fn value_form(column: &str, value: &[u8]) -> Vec<u8> {
+    let mut form = Vec::with_capacity(column.len() + value.len() + size_of::<u64>());
+    part(&mut form, column.as_bytes());
+    form.extend_from_slice(value);
+    form
+}
+
+/// No column's name is as long as the number in front says.
+fn key_form(cells: &[(String, Option<Planned>)], parameters: Option<Parameters<'_>>) -> Result<Vec<u8>, Unclear> {
+    let mut form = u64::MAX.to_le_bytes().to_vec();
+    for (column, planned) in cells {
+        part(&mut form, column.as_bytes());
+        let values = planned.as_ref().map_or_else(|| Ok(Vec::new()), |planned| planned.forms(parameters))?;
+        // NULL is no value.
+        form.push(u8::from(!values.is_empty()));
+        values.iter().for_each(|value| part(&mut form, value));
+    }
+    Ok(form)
+}
+
+fn part(form: &mut Vec<u8>, bytes: &[u8]) {
+    form.extend_from_slice(&bytes.len().to_le_bytes());
+    form.extend_from_slice(bytes);
 }
 
 /// Only values known before the statement ran are counted: EXECUTE brings its own.

@@ -3,7 +3,7 @@
 //! not decode as UTF-8 is replaced whole. No mask ever depends on more of the value than it shows.
 
 mod bytea;
-mod date;
+pub(crate) mod date;
 pub mod keyed;
 mod kin;
 mod network;

@@ -14,6 +14,7 @@ use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, St
 use crate::record;
 use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
+use crate::stand_in;
 
 /// What stands behind names, as far as a message refers to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -114,6 +115,13 @@ pub(crate) struct At<'a> {
 impl At<'_> {
     /// `plan`: of the statement carried, or of one without effect where it only refers to another.
     pub(crate) fn settle(&self, plan: StatementPlan) -> Settled {
+        // The row that is written is one that the cursor's own statement may give back: only that it is known counts.
+        if let Analysis::Known(lineage) = &self.statement.analysis
+            && let Some(name) = &lineage.positioned
+            && !self.names.cursors.contains_key(name)
+        {
+            return self.missing("34000", format!("cursor \"{name}\" does not exist"));
+        }
         match &self.statement.kind {
             StatementKind::Explain(explained) => self.explain(explained, plan),
             StatementKind::SqlPrepare { name, of } => {
@@ -195,7 +203,10 @@ impl At<'_> {
             [plan] if plan.lookups.iter().any(PlannedLookup::takes_parameters) => {
                 Settled::Refuse(lookup::unfit_for_execute(&self.facts.target))
             }
-            [plan] if plain => Settled::Plan(Box::new(plan.clone())),
+            [plan] if plain => {
+                let brings = plan.writes_values.then(|| stand_in::in_text(self.facts, self.text)).flatten();
+                brings.map_or_else(|| Settled::Plan(Box::new(plan.clone())), Settled::Refuse)
+            }
             _ => Settled::Refuse(self.unfit("EXECUTE of what is no plain query")),
         }
     }

@@ -24,6 +24,8 @@ pub struct StatementPlan {
     pub notifies: Vec<Notification>,
     /// Values of sealed columns that it tries: counted before it is forwarded.
     pub lookups: Vec<PlannedLookup>,
+    /// It writes what the client brings, while columns are sealed: what stands for a sealed value must not be among it.
+    pub writes_values: bool,
 }
 
 impl StatementPlan {
@@ -39,6 +41,7 @@ impl StatementPlan {
             copy: CopyStream::None,
             notifies: Vec::new(),
             lookups: Vec::new(),
+            writes_values: false,
         }
     }
 }

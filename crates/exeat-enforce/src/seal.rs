@@ -231,6 +231,11 @@ impl SealPlan {
                 alike = false;
                 continue;
             };
+            // Where NULL is shown as NULL, how many there are is no secret either.
+            if *flow == Flow::Presence && mask.nulls == Nulls::Keep {
+                alike = false;
+                continue;
+            }
             if *flow == Flow::Total || mask.nulls == Nulls::Hide {
                 nulls = Nulls::Hide;
             }

@@ -1,60 +1,77 @@
 //! Writes to relations with sealed columns. A value that a client brings may go into a sealed column; what is refused is
 //! learning from whether a write succeeds: that another row holds the same value, or that a check over a sealed
-//! column passes. Triggers are code that may look at every column of the row.
+//! column passes. Where policy lets a column be looked up, a key that the client gives itself is a lookup, and counted.
+//! Triggers are code that may look at every column of the row.
 
 use std::collections::BTreeSet;
 
-use exeat_sql::{CheckedTogether, ColumnId, ColumnUse, Lineage, Oid, Relation, Use, Write, Writing};
+use exeat_policy::Policy;
+use exeat_sql::{CheckedTogether, ColumnId, ColumnUse, Given, GivenRow, Lineage, Oid, Relation, Use, Write, Writing};
 
 use crate::evaluate::{SessionFacts, relation_name};
-use crate::mask::REDACTED;
+use crate::lookup::{self, PlannedLookup};
 use crate::refusal::{Object, Refusal, RefusalCode};
+use crate::stand_in;
 
-pub(crate) fn refusal(facts: &SessionFacts, text: &str, lineage: &Lineage) -> Option<Refusal> {
+/// What writing tells by a key, to be counted; or why it is refused.
+pub(crate) fn probes(
+    facts: &SessionFacts,
+    policy: &Policy,
+    text: &str,
+    lineage: &Lineage,
+) -> Result<Vec<PlannedLookup>, Box<Refusal>> {
+    let mut probes = Vec::new();
     if facts.seals.is_empty() || lineage.writes.is_empty() {
-        return None;
+        return Ok(probes);
     }
-    if text.contains(REDACTED) {
-        return Some(
-            Refusal::new(
-                RefusalCode::MaskedColumnInWrite,
-                format!("{REDACTED:?} stands for a value you were not shown; writing it would destroy that value"),
-            )
-            .object(Object::at(&facts.target, None))
-            .suggestion("leave the column out of the statement"),
-        );
+    if let Some(refusal) = stand_in::in_text(facts, text) {
+        return Err(Box::new(refusal));
     }
-    lineage.writing.iter().find_map(|writing| written(facts, lineage, *writing))
+    for writing in &lineage.writing {
+        probes.extend(written((facts, policy), lineage, *writing)?);
+    }
+    Ok(probes)
 }
 
-fn written(facts: &SessionFacts, lineage: &Lineage, writing: Writing) -> Option<Refusal> {
-    let target = facts.snapshot.relation(writing.relation)?;
+fn written(
+    (facts, policy): (&SessionFacts, &Policy),
+    lineage: &Lineage,
+    writing: Writing,
+) -> Result<Vec<PlannedLookup>, Box<Refusal>> {
+    let Some(target) = facts.snapshot.relation(writing.relation) else {
+        return Err(Box::new(Refusal::catalog_drift()));
+    };
     // Rows of a child are written through its parent, under the parent's names.
     let family: Vec<&Relation> = std::iter::once(target.oid)
         .chain(facts.snapshot.family(target.oid))
         .filter_map(|oid| facts.snapshot.relation(oid))
         .collect();
     if !family.iter().any(|member| facts.seals.relation(member.oid).is_some()) {
-        return None;
+        return Ok(Vec::new());
     }
     if family.iter().any(|member| facts.snapshot.fires(member.oid, writing.write)) {
-        return Some(refuse(facts, target.oid, "this write runs a trigger, which may look at columns sealed for you"));
+        return Err(refuse(facts, target.oid, "this write runs a trigger, which may look at columns sealed for you"));
     }
     let rows = written_rows(target, lineage, writing.write);
     if rows.is_empty() {
-        return Some(refuse(facts, target.oid, SHARES));
+        return Err(refuse(facts, target.oid, SHARES));
     }
-    let problem = family.into_iter().find_map(|member| {
-        rows.iter().find_map(|named| {
+    let mut probes = Vec::new();
+    for member in family {
+        for named in &rows {
             let row = Row { facts, member, named };
-            match writing.write {
-                Write::Insert => row.inserted(),
-                Write::Update => row.updated(),
-                Write::Delete => None,
+            let keys = if writing.write == Write::Delete { Vec::new() } else { row.keys() };
+            for key in keys {
+                let keyed = Keyed { row: &row, target, write: writing.write };
+                let tried = keyed.tried(policy, lineage, key)?;
+                probes.extend(tried.ok_or_else(|| refuse(facts, target.oid, PROBES))?);
             }
-        })
-    });
-    problem.map(|problem| refuse(facts, target.oid, problem))
+            if writing.write == Write::Update && row.learns_of_the_rest() {
+                return Err(refuse(facts, target.oid, SHARES));
+            }
+        }
+    }
+    Ok(probes)
 }
 
 /// The columns that are written together, by name: an UPDATE's list by list, for a row that one list changes keeps what
@@ -75,10 +92,11 @@ fn written_rows<'a>(target: &'a Relation, lineage: &Lineage, write: Write) -> Ve
     vec![names(&written)]
 }
 
-fn refuse(facts: &SessionFacts, relation: Oid, problem: &str) -> Refusal {
-    Refusal::new(RefusalCode::MaskedColumnInWrite, problem)
+fn refuse(facts: &SessionFacts, relation: Oid, problem: &str) -> Box<Refusal> {
+    let refusal = Refusal::new(RefusalCode::MaskedColumnInWrite, problem)
         .object(Object::relation(&facts.target, relation_name(&facts.snapshot, relation).as_ref()))
-        .suggestion("write columns that no index or check shares with a sealed one, or ask the policy's owner")
+        .suggestion("write columns that no index or check shares with a sealed one, or ask the policy's owner");
+    Box::new(refusal)
 }
 
 /// One relation whose rows a statement writes, and the columns it writes, by name.
@@ -92,38 +110,94 @@ const PROBES: &str = "a unique key of this relation would tell whether another r
 const SHARES: &str =
     "a check, index or generated column of this relation looks at a column written and at a sealed one";
 
-impl Row<'_> {
-    /// Every value of the row is the client's own, or a default: only other rows can tell something.
-    fn inserted(&self) -> Option<&'static str> {
-        let probes = |together: &&CheckedTogether| together.unique && self.writes_sealed(&together.columns);
-        self.facts.snapshot.checked_together(self.member.oid).iter().find(probes).map(|_| PROBES)
+impl<'a> Row<'a> {
+    /// Keys that would tell whether another row has the same. Of a row inserted every value is the client's own, or a
+    /// default: only other rows can tell something.
+    fn keys(&self) -> Vec<&'a CheckedTogether> {
+        let together = self.facts.snapshot.checked_together(self.member.oid).iter();
+        together.filter(|together| together.unique && self.writes_sealed(&together.columns)).collect()
     }
 
-    fn updated(&self) -> Option<&'static str> {
+    /// Whether the statement changes what is checked, or made, together with a sealed column that it does not replace.
+    fn learns_of_the_rest(&self) -> bool {
         let together = self.facts.snapshot.checked_together(self.member.oid);
-        if together.iter().any(|together| together.unique && self.writes_sealed(&together.columns)) {
-            return Some(PROBES);
-        }
         let generated = self.member.columns.iter().filter_map(|column| column.generated.as_ref());
         let made_from = generated.map(|generated| generated.from.iter().copied().collect::<Vec<_>>());
         let sets = together.iter().map(|together| together.columns.clone()).chain(made_from);
         let mut shared = sets.filter(|columns| columns.iter().any(|column| self.writes(*column)));
-        // The statement replaces all that is sealed among them, or it learns about what it does not replace.
         let leaves_one =
             |columns: &Vec<i16>| columns.iter().any(|column| self.is_sealed(*column) && !self.writes(*column));
-        shared.any(|columns| leaves_one(&columns)).then_some(SHARES)
+        shared.any(|columns| leaves_one(&columns))
     }
 
     fn writes_sealed(&self, columns: &[i16]) -> bool {
         columns.iter().any(|column| self.writes(*column)) && columns.iter().any(|column| self.is_sealed(*column))
     }
 
+    /// What is generated from what is written is written too.
     fn writes(&self, attribute: i16) -> bool {
         let column = self.member.columns.iter().find(|column| column.attribute == attribute);
-        column.is_none_or(|column| self.named.contains(column.name.as_str()))
+        column.is_none_or(|column| {
+            let sources = column.generated.iter().flat_map(|generated| &generated.from);
+            let mut names = sources.map(|source| self.name(*source)).chain([Some(column.name.as_str())]);
+            names.any(|name| name.is_none_or(|name| self.named.contains(name)))
+        })
     }
 
     fn is_sealed(&self, attribute: i16) -> bool {
         self.facts.seals.column(ColumnId { relation: self.member.oid, attribute }).is_some()
+    }
+
+    fn name(&self, attribute: i16) -> Option<&'a str> {
+        self.member.columns.iter().find(|column| column.attribute == attribute).map(|column| column.name.as_str())
+    }
+}
+
+/// One key of a relation, and what the statement gives for its columns, which it names as the target does.
+struct Keyed<'a> {
+    row: &'a Row<'a>,
+    target: &'a Relation,
+    write: Write,
+}
+
+impl<'a> Keyed<'a> {
+    /// `None`: not all that it tells can be counted, or policy does not let it be.
+    fn tried(
+        &self,
+        policy: &Policy,
+        lineage: &'a Lineage,
+        key: &CheckedTogether,
+    ) -> Result<Option<Vec<PlannedLookup>>, Box<Refusal>> {
+        let Some(rows) = self.given(lineage, key).filter(|_| key.plain) else { return Ok(None) };
+        let mut tried = Vec::new();
+        for row in rows {
+            let Some(planned) = lookup::written(self.row.facts, policy, &row)? else { return Ok(None) };
+            tried.extend(planned);
+        }
+        Ok(Some(tried))
+    }
+
+    /// Row by row. `None`: something of it is left as it is, or at a default.
+    fn given(&self, lineage: &'a Lineage, key: &CheckedTogether) -> Option<Vec<Vec<(ColumnId, &'a Given)>>> {
+        let of = |row: &&GivenRow| row.relation == self.target.oid && row.write == self.write;
+        let mut rows = lineage.rows.iter().filter(of).peekable();
+        rows.peek()?;
+        let columns: BTreeSet<i16> = key.columns.iter().copied().collect();
+        let mut found = Vec::new();
+        for row in rows {
+            let mut given = Vec::with_capacity(columns.len());
+            for attribute in &columns {
+                let name = self.row.name(*attribute)?;
+                let written = self.target.columns.iter().find(|column| column.name == name)?.attribute;
+                let column = ColumnId { relation: self.row.member.oid, attribute: *attribute };
+                given.push((column, row.values.get(&written)));
+            }
+            // What one SET list leaves alone altogether another one changes, or none.
+            if self.write == Write::Update && given.iter().all(|(_, value)| value.is_none()) {
+                continue;
+            }
+            found.push(given.into_iter().map(|(column, value)| Some((column, value?))).collect::<Option<Vec<_>>>()?);
+        }
+        Some(found)
     }
 }

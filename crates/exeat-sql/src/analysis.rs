@@ -142,11 +142,19 @@ impl StatementKind {
 impl MessageAnalysis {
     /// The names its statements refer to, in order.
     pub fn references(&self) -> impl Iterator<Item = Reference<'_>> {
-        self.statements.iter().filter_map(|statement| statement.kind.reference())
+        self.statements.iter().filter_map(StatementAnalysis::reference)
     }
 }
 
 impl StatementAnalysis {
+    pub fn reference(&self) -> Option<Reference<'_>> {
+        let positioned = match &self.analysis {
+            Analysis::Known(lineage) => lineage.positioned.as_deref().map(Reference::Cursor),
+            Analysis::Opaque(_) | Analysis::Unresolved { .. } => None,
+        };
+        self.kind.reference().or(positioned)
+    }
+
     /// The same statement with the same meaning, wherever in a message it stands.
     pub fn means_the_same(&self, other: &Self) -> bool {
         let same = match (&self.analysis, &other.analysis) {
@@ -270,6 +278,10 @@ pub struct Lineage {
     pub writing: BTreeSet<Writing>,
     /// The columns of each SET list, list by list: what one list leaves as it was, another does not replace.
     pub sets: BTreeSet<SetList>,
+    /// The rows that are written, where a key looks at them. None of a COPY.
+    pub rows: Vec<GivenRow>,
+    /// The cursor whose row is written (WHERE CURRENT OF).
+    pub positioned: Option<String>,
     /// A trigger may change the rows that RETURNING gives back: they may hold anything.
     pub rewritten: bool,
     /// Relations reached without being named: behind views and materialized views (transitively), inheritance
@@ -359,6 +371,29 @@ pub struct SetList {
     pub columns: BTreeSet<i16>,
 }
 
+/// A row that the statement writes, or what one SET list makes of rows, as far as keys look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRow {
+    pub relation: Oid,
+    pub write: Write,
+    /// What is given for the columns written that stand in a key; all others are left as they are, or at their defaults.
+    pub values: BTreeMap<i16, Given>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    Null,
+    /// A value of the client's own for a column of type `of`, compared by that type's own equality.
+    Value {
+        of: Oid,
+        value: LookupValue,
+        /// It is a parameter that stands elsewhere too, where the server may learn another type for it.
+        shared: bool,
+    },
+    /// Anything else, a default among it.
+    Computed,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Write {
     Insert,
@@ -402,6 +437,8 @@ pub struct Lookup {
     pub of: Oid,
     /// Each of them; NULL, which equals nothing, is left out.
     pub values: Vec<LookupValue>,
+    /// One of its parameters stands elsewhere too, where the server may learn another type for it than the column's.
+    pub shares_parameters: bool,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -410,6 +447,20 @@ pub enum LookupValue {
     Literal(String),
     /// `$n`.
     Parameter(usize),
+    /// As text that an array of the column's type reads.
+    LiteralArray(String),
+    /// `$n`, an array.
+    ParameterArray(usize),
+}
+
+impl LookupValue {
+    /// The parameter it is.
+    pub fn parameter(&self) -> Option<usize> {
+        match self {
+            Self::Parameter(number) | Self::ParameterArray(number) => Some(*number),
+            Self::Literal(_) | Self::LiteralArray(_) => None,
+        }
+    }
 }
 
 /// Without the value, which is somebody's data.
@@ -417,7 +468,9 @@ impl std::fmt::Debug for LookupValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Literal(_) => f.write_str("Literal(..)"),
+            Self::LiteralArray(_) => f.write_str("LiteralArray(..)"),
             Self::Parameter(number) => write!(f, "${number}"),
+            Self::ParameterArray(number) => write!(f, "ANY (${number})"),
         }
     }
 }
@@ -425,6 +478,8 @@ impl std::fmt::Debug for LookupValue {
 /// How a stored column's value is in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flow {
+    /// Only whether it is NULL: what `count` makes of it.
+    Presence,
     /// Unchanged: the whole value is this column's, or that of another `Bare` one beside it.
     Bare,
     /// Through functions, operators and casts that cannot fail, or together with something else.

@@ -12,8 +12,8 @@ mod statement;
 mod walk;
 
 pub use analysis::{
-    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Lineage, Lookup,
-    LookupValue, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure,
+    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Given, GivenRow, Lineage,
+    Lookup, LookupValue, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure,
     Reference, SessionCommand, SetList, ShownSettings, StatementAnalysis, StatementKind, TransactionCommand, Use,
     Write, Writing,
 };
@@ -22,7 +22,7 @@ pub use catalog::{
     PG_CATALOG, QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
 pub use parse::parse_and_analyse;
-pub use walk::lookup::takes as lookup_takes;
+pub use walk::lookup::{element as lookup_element, takes as lookup_takes};
 pub use walk::view::ViewLineage;
 
 /// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.

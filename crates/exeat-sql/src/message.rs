@@ -14,7 +14,7 @@ use crate::statement;
 use crate::walk::select::Target;
 use crate::walk::settings::shown;
 use crate::walk::view::expand_views;
-use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout, inner};
+use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout, given, inner};
 use crate::{
     Analysis, ColumnUse, CursorCommand, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure,
     Scope, SessionCommand, ShownSettings, StatementAnalysis, StatementKind, TransactionCommand,
@@ -251,6 +251,10 @@ fn plain_lineage(
         NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
         NodeEnum::MergeStmt(merge) => walker.merge(merge)?,
         NodeEnum::CopyStmt(copy) => walker.copy(copy)?,
+        NodeEnum::LockStmt(lock) => {
+            walker.lock(lock)?;
+            None
+        }
         _ => return construct(statement::name(node, kind), NOWHERE),
     };
     let outputs = targets.map(|targets| outputs(&mut walker, &targets)).transpose()?;
@@ -277,11 +281,12 @@ fn outputs(walker: &mut Walker<'_>, targets: &[Target]) -> Walk<Vec<Output>> {
 }
 
 fn finish(
-    facts: Facts,
+    mut facts: Facts,
     outputs: Option<Vec<Output>>,
     snapshot: &CatalogSnapshot,
     positions: &Positions<'_>,
 ) -> Walk<Lineage> {
+    given::settle(&mut facts);
     let is_metadata = |oid: &Oid| snapshot.relation(*oid).is_some_and(|relation| relation.is_metadata());
     let behind = facts.reaches.union(&facts.changes);
     let shown = shown(&facts, snapshot);
@@ -304,10 +309,12 @@ fn finish(
         called: facts.called.iter().copied().filter(|oid| !in_text(oid)).collect(),
         reads,
         functions: facts.functions,
+        rows: facts.rows,
         writes: facts.writes,
         writing: facts.writing,
         sets: facts.sets,
         rewritten: facts.rewritten,
+        positioned: facts.positioned,
         outputs,
         copy_layout: None,
         user_code: facts.user_code,

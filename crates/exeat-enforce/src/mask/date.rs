@@ -148,7 +148,8 @@ fn to_civil(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-fn from_civil(year: i64, month: i64, day: i64) -> i64 {
+/// Days since the server's epoch.
+pub(crate) fn from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let shifted_month = if month > 2 { month - 3 } else { month + 9 };

@@ -28,6 +28,8 @@ const KEY_ID_BYTES: usize = 3;
 const TOKEN_VERSION: u8 = 1;
 /// Version, key and authentication stand before what is encrypted.
 const TOKEN_BYTES_MIN: usize = 1 + KEY_ID_BYTES + 16;
+/// As many letters as that takes behind the prefix, six bits each.
+pub(crate) const TOKEN_LETTERS_MIN: usize = (TOKEN_BYTES_MIN * 8).div_ceil(6);
 
 /// The server's types of names hold no more.
 const NAME_BYTES_MAX: usize = 63;

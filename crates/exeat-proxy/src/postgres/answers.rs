@@ -211,9 +211,10 @@ impl Session {
                 Ok(())
             }
             Due::Execute(execute) => {
-                self.execute_ended(&execute, Ended::error(fields))?;
+                let refusal = self.copy_in.take_refusal();
+                self.execute_ended(&execute, Ended::error(refusal.as_ref().unwrap_or(fields)))?;
                 execute.change.into_iter().for_each(|change| self.names.discard(change));
-                self.release(message, taint)
+                self.release_refused(refusal, message, taint)
             }
             Due::Bind { change, portal } => {
                 self.names.discard(change);
@@ -226,6 +227,17 @@ impl Session {
             }
             Due::DescribeStatement { .. } | Due::DescribePortal { .. } => self.release(message, taint),
             Due::Query(_) | Due::Sync => Err(SessionEnd::UnexpectedAnswer(message.name())),
+        }
+    }
+
+    /// The gateway's own reason in place of the server's error, where the gateway made it fail.
+    fn release_refused(&mut self, refusal: Option<Fields>, message: &BackendMessage, taint: Taint) -> Done {
+        match refusal {
+            Some(fields) => {
+                self.io.outbox.error(&fields);
+                Ok(())
+            }
+            None => self.release(message, taint),
         }
     }
 
@@ -269,9 +281,11 @@ impl Session {
             }
             Some((_, Due::Query(query))) => {
                 let may_fail = std::mem::take(&mut query.may_fail_yet);
-                let ended = if may_fail { Ended::rolled_back(fields) } else { Ended::error(fields) };
+                let refusal = self.copy_in.take_refusal();
+                let shown = refusal.as_ref().unwrap_or(fields);
+                let ended = if may_fail { Ended::rolled_back(shown) } else { Ended::error(shown) };
                 self.query_ended(ended)?;
-                self.release(message, taint)
+                self.release_refused(refusal, message, taint)
             }
             Some((_, Due::Sync)) => {
                 if let Some(ran) = self.batch.taken_back().cloned() {

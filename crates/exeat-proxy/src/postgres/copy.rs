@@ -4,13 +4,14 @@
 //! Between sending a statement that will ask for data and the server's word on it nothing of the client's is looked
 //! at: what it sent ahead is data or the next message, and only the server's answer says which.
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use exeat_enforce::admit::CopyPass;
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::{CopyStream, Outputs, StatementPlan};
 use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::release::{Counts, release_copy};
-use exeat_wire::{BackendMessage, FrontendMessage, Request, encode, split_copy_data};
+use exeat_enforce::stand_in::{StandIns, in_copy_data};
+use exeat_wire::{BackendMessage, Fields, FrontendMessage, Request, encode, split_copy_data};
 
 use super::due::{Due, ExecuteDue, QueryDue};
 use super::session::{Done, Session, SessionEnd};
@@ -24,6 +25,12 @@ pub(crate) struct CopyIn {
     /// Whether that frame goes to the server. One that was begun is sent to its end, also when the COPY has failed
     /// by then: the server ignores it, but not half of it.
     frame_pass: Option<CopyPass>,
+    /// Looks through the data where what stands for a sealed value must not come back.
+    looking: Option<StandIns>,
+    /// It did. Known to the server once the frame it came in is whole.
+    found: bool,
+    /// What the client hears in place of the server's word on the end we put to it.
+    refused: Option<Fields>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +80,11 @@ impl CopyIn {
         }
         self.answered(due);
     }
+
+    /// Why the COPY that failed was ended, where it was not the server's doing.
+    pub(crate) fn take_refusal(&mut self) -> Option<Fields> {
+        self.refused.take()
+    }
 }
 
 impl Session {
@@ -84,10 +96,15 @@ impl Session {
             if piece > 0 {
                 let data = buffer.split_to(piece).freeze();
                 self.copy_in.frame_left -= piece;
+                let CopyIn { looking, frame_pass, found, .. } = &mut self.copy_in;
+                *found |= frame_pass.is_some() && looking.as_mut().is_some_and(|looking| looking.are_in(&data));
                 self.copy_data(data);
             }
             if self.copy_in.frame_left > 0 {
                 return Ok(false);
+            }
+            if std::mem::take(&mut self.copy_in.found) {
+                self.refuse_copy()?;
             }
             let head = split_copy_data(&mut self.io.client.buffer).map_err(SessionEnd::Client)?;
             let Some((header, length)) = head else { return Ok(true) };
@@ -98,6 +115,19 @@ impl Session {
             };
             self.copy_data(header);
         }
+    }
+
+    /// Nothing of it is kept: the server takes the COPY back. What the client still sends is dropped.
+    fn refuse_copy(&mut self) -> Done {
+        let Phase::Running(pass) = std::mem::take(&mut self.copy_in.phase) else { return Ok(()) };
+        let mut end = BytesMut::new();
+        encode::copy_fail(&mut end, "refused by exeat").map_err(|problem| SessionEnd::State(problem.to_string()))?;
+        self.io.outgoing.copy(&pass, end.freeze());
+        let _ = self.pipeline.sent(Request::CopyEnd, Due::Own);
+        let request_id = self.new_request();
+        self.copy_in.refused = Some(in_copy_data(&self.picture.facts.target).to_fields(&request_id));
+        self.copy_in.looking = None;
+        Ok(())
     }
 
     fn copy_data(&mut self, data: bytes::Bytes) {
@@ -149,6 +179,8 @@ impl Session {
         let (Some(pass), true, false) = (pass, self.copy_in.awaited(), swallowed) else {
             return Err(SessionEnd::Copy);
         };
+        let looks = front_plan(self.pipeline.front().map(|(_, due)| due)).is_some_and(|plan| plan.writes_values);
+        self.copy_in.looking = looks.then(StandIns::default);
         self.copy_in.phase = Phase::Running(pass);
         self.release_copy(message)
     }

@@ -7,6 +7,7 @@ use exeat_enforce::admit::{Control, Verdict, admit_bind, admit_parse};
 use exeat_enforce::lookup::Parameters;
 use exeat_enforce::plan::Outputs;
 use exeat_enforce::refusal::{Refusal, RefusalCode};
+use exeat_enforce::stand_in::in_parameters;
 use exeat_sql::Oid;
 use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target};
 
@@ -96,6 +97,11 @@ impl Session {
             self.record_refusal(&request_id, &statement.sql, &refused);
             return self.refuse_extended(refused.refusal.to_fields(&request_id));
         };
+        if let Some(refusal) = in_parameters(&self.picture.facts.target, &permit, &bind) {
+            let refused = Refused { refusal, facts: permit.facts.clone() };
+            self.record_refusal(&request_id, &statement.sql, &refused);
+            return self.refuse_extended(refused.refusal.to_fields(&request_id));
+        }
         let parameters = Parameters { bind: &bind, types: statement.types.as_deref() };
         if let Some(refused) = self.count_lookups(&request_id, &permit, Some(parameters)).await? {
             self.record_refusal(&request_id, &statement.sql, &refused);

@@ -18,6 +18,9 @@ const IDENTIFIER_BYTES: &str = "63";
 /// The one query whose rows are read after all others.
 const CODE: &str = "code";
 
+/// How the query says `CheckedTogether::plain`.
+const PLAIN_KEY: &str = "plain";
+
 type Rows = [Vec<Option<String>>];
 
 impl CatalogSnapshot {
@@ -58,7 +61,9 @@ impl CatalogSnapshot {
                 }
                 "triggers" => self.triggers.entry(row.oid(0)?).or_default().0.push(row.number(1)?),
                 "checked together" => {
-                    let together = CheckedTogether { unique: row.flag(1)?, columns: row.numbers(2)? };
+                    let plain = row.text(1)? == PLAIN_KEY;
+                    let unique = plain || row.flag(1)?;
+                    let together = CheckedTogether { unique, plain, columns: row.numbers(2)? };
                     self.checked_together.entry(row.oid(0)?).or_default().push(together);
                 }
                 "rules" => self.facts.entry(row.oid(0)?).or_default().rules = true,

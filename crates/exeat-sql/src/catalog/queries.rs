@@ -59,9 +59,18 @@ pub const QUERIES: &[CatalogQuery] = &[
     },
     CatalogQuery {
         // Columns that a unique index, an exclusion constraint, an index on expressions or with a predicate, a CHECK or
-        // a partition key looks at, and whether another row's values decide.
+        // a partition key looks at, and whether another row's values decide: by columns alone, each as its own type and
+        // collation compare it (`plain`), or in another way (`true`).
         name: "checked together",
-        sql: "SELECT i.indrelid::pg_catalog.text, (i.indisunique OR i.indisexclusion)::pg_catalog.text, ARRAY(\
+        sql: "SELECT i.indrelid::pg_catalog.text, CASE WHEN i.indisunique AND NOT i.indisexclusion \
+            AND i.indexprs IS NULL AND i.indpred IS NULL AND NOT EXISTS (SELECT FROM ROWS FROM (\
+            pg_catalog.unnest(i.indkey::pg_catalog.int2[]), pg_catalog.unnest(i.indcollation::pg_catalog.oid[]), \
+            pg_catalog.unnest(i.indclass::pg_catalog.oid[])) k(number, collation_oid, class_oid) LEFT JOIN pg_catalog.pg_attribute a \
+            ON a.attrelid OPERATOR(pg_catalog.=) i.indrelid AND a.attnum OPERATOR(pg_catalog.=) k.number \
+            LEFT JOIN pg_catalog.pg_opclass o ON o.oid OPERATOR(pg_catalog.=) k.class_oid \
+            WHERE k.class_oid IS NOT NULL AND (k.collation_oid OPERATOR(pg_catalog.<>) a.attcollation \
+            OR o.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid OR NOT o.opcdefault) IS NOT FALSE) THEN 'plain' \
+            ELSE (i.indisunique OR i.indisexclusion)::pg_catalog.text END, ARRAY(\
             SELECT k.number FROM pg_catalog.unnest(i.indkey::pg_catalog.int2[]) k(number) \
             WHERE k.number OPERATOR(pg_catalog.>) '0'::pg_catalog.int2 \
             UNION ALL SELECT p.refobjsubid::pg_catalog.int2 FROM pg_catalog.pg_depend p \

@@ -10,6 +10,9 @@ pub struct CheckedTogether {
     pub columns: Vec<i16>,
     /// A unique index or exclusion constraint: success says whether another row holds the same.
     pub unique: bool,
+    /// A unique index over columns alone, each compared by its own type's own equality and as its collation does: the
+    /// same values given are the same key, and other rows tell of no other value.
+    pub plain: bool,
 }
 
 /// Bits of pg_trigger.tgtype.

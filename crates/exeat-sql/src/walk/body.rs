@@ -269,7 +269,11 @@ impl<'a> Walker<'a> {
             writes,
             writing,
             sets,
+            // Its own parameters are the call's arguments, which the caller's text is read for.
             lookups: _,
+            parameters: _,
+            rows,
+            positioned,
             rewritten,
             reaches,
             changes,
@@ -289,6 +293,7 @@ impl<'a> Walker<'a> {
         } = facts;
         let writes = !writes.is_empty() || !writing.is_empty() || !sets.is_empty() || !changes.is_empty();
         let effects = !settings.is_empty() || !notifies.is_empty() || large_objects || session_effect.is_some();
+        let writes = writes || !rows.is_empty() || positioned.is_some();
         if writes || rewritten || locks_rows || effects {
             return construct("a body that does more than select", NOWHERE);
         }

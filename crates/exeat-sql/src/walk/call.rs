@@ -61,12 +61,28 @@ impl Walker<'_> {
             return self.called_as_type(argument, at);
         }
         let mut whole = Value { parts: 0, ..Value::computed() };
-        for value in &values {
-            whole = self.with(&whole, value)?;
+        for (arg, value) in args.iter().zip(&values) {
+            let counted = self.counted(&names, arg, value)?;
+            whole = self.with(&whole, counted.as_ref().unwrap_or(value))?;
         }
         // The elements of a VARIADIC array stand where the table has arguments of their own.
         let is_total = !func_variadic && self.call_is_total(&names, args, &values);
         self.result(whole, is_total, at)
+    }
+
+    /// What the server's own `count` learns of its argument: of a whole row that it is there, of a stored value whether
+    /// it is NULL.
+    fn counted(&mut self, names: &[&str], arg: &Node, value: &Value) -> Walk<Option<Value>> {
+        let own =
+            |(schemas, name): (Vec<Oid>, &str)| name == "count" && self.snapshot.is_built_in_alone(&schemas, name);
+        if !self.searched(names).is_some_and(own) {
+            return Ok(None);
+        }
+        self.operand(value)?;
+        if self.is_plain_row(arg)? {
+            return Ok(Some(Value::computed()));
+        }
+        Ok(value.flows.is_bare().then(|| Value { flows: value.flows.presence(), ..Value::computed() }))
     }
 
     /// Can this call not fail, whatever its arguments are? Where their types are not known, only a few names can not.

@@ -80,6 +80,20 @@ impl Walker<'_> {
         }
     }
 
+    /// Is it a whole row, which is there or is not (an outer join may leave none), whatever is in it?
+    pub(crate) fn is_plain_row(&mut self, node: &Node) -> Walk<bool> {
+        let NodeEnum::ColumnRef(reference) = inner(node)? else { return Ok(false) };
+        let (names, star) = parts(reference)?;
+        let may_be_row = match names.as_slice() {
+            [] => false,
+            [_] if !star && self.parameter(&names).is_some() => false,
+            [name] => star || self.unqualified(name, false, reference.location)?.is_none(),
+            _ => star,
+        };
+        // What a function gives back as a row may be NULL for reasons of its own.
+        Ok(may_be_row && !self.item(&names, &names.join("."), reference.location)?.function)
+    }
+
     /// An unqualified column name. `None` if no level has it; ambiguity is the server's error.
     pub(crate) fn unqualified(&mut self, name: &str, local_only: bool, at: i32) -> Walk<Option<Value>> {
         for depth in (0..self.levels.len()).rev() {

@@ -41,7 +41,7 @@ impl Walker<'_> {
         streams.iter().try_for_each(|stream| {
             let how = match stream.how {
                 Flow::Bare => Use::Projected,
-                Flow::Total => Use::Derived,
+                Flow::Total | Flow::Presence => Use::Derived,
             };
             self.record(stream.column, how, if stream.at < 0 { target.at } else { stream.at })
         })

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    DeleteStmt, IndexElem, InferClause, InsertStmt, MultiAssignRef, Node, OnConflictAction, OnConflictClause,
-    OverridingKind, RangeVar, ResTarget, ReturningClause, SelectStmt, UpdateStmt,
+    CurrentOfExpr, DeleteStmt, IndexElem, InferClause, InsertStmt, LockStmt, MultiAssignRef, Node, OnConflictAction,
+    OnConflictClause, OverridingKind, RangeVar, ResTarget, ReturningClause, ReturningOption, ReturningOptionKind,
+    SelectStmt, UpdateStmt,
 };
 
 use super::from::alias_parts;
@@ -44,6 +45,8 @@ impl<'a> Walker<'a> {
         if let Some(source) = select_stmt {
             let NodeEnum::SelectStmt(source) = inner(source)? else { return construct("INSERT of this form", NOWHERE) };
             self.source(source)?;
+            let plain = is_plain_values(source).then_some(source.values_lists.as_slice());
+            self.given_rows(target, cols, plain)?;
         }
         let item = self.target_item(target, table)?;
         if let Some(conflict) = on_conflict_clause {
@@ -80,11 +83,8 @@ impl<'a> Walker<'a> {
     /// What is written: everything the source projects.
     fn source(&mut self, source: &SelectStmt) -> Walk<()> {
         // VALUES of an INSERT may say DEFAULT, which no other VALUES may.
-        if !source.values_lists.is_empty() && source.with_clause.is_none() && source.sort_clause.is_empty() {
-            let no_limit = source.limit_count.is_none() && source.limit_offset.is_none();
-            if no_limit && source.locking_clause.is_empty() {
-                return self.value_rows(&source.values_lists);
-            }
+        if is_plain_values(source) {
+            return self.value_rows(&source.values_lists);
         }
         let outside = std::mem::replace(&mut self.place, Use::Source);
         let outputs = self.select(source)?;
@@ -172,7 +172,7 @@ impl<'a> Walker<'a> {
         let target = self.target(table, Write::Update)?;
         self.target_and_from(target, table, from_clause)?;
         self.set_list(target, target_list)?;
-        self.optional(where_clause, Use::Predicate)?;
+        self.chosen(where_clause)?;
         self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
@@ -183,10 +183,36 @@ impl<'a> Walker<'a> {
                 None => return construct("SET of this form", NOWHERE),
             }
         }
+        self.given_list(target, list)?;
         let left = self.left_out(target, list)?;
         let columns = target.columns.iter().map(|column| column.attribute).filter(|column| !left.contains(column));
         self.facts.sets.insert(SetList { relation: target.oid, columns: columns.collect() });
         Ok(())
+    }
+
+    /// LOCK reads nothing, and makes others wait as FOR UPDATE does. A view stands for what is behind it.
+    pub(crate) fn lock(&mut self, stmt: &LockStmt) -> Walk<()> {
+        let LockStmt { relations, mode: _, nowait: _ } = stmt;
+        for node in relations {
+            let NodeEnum::RangeVar(table) = inner(node)? else { return construct("LOCK of this form", NOWHERE) };
+            let relation = self.relation(table)?;
+            self.touch_read(relation, table.location)?;
+        }
+        self.facts.locks_rows = true;
+        Ok(())
+    }
+
+    /// Which rows an UPDATE or DELETE changes: those that a condition chooses, or the one a cursor stands on.
+    fn chosen(&mut self, condition: &Option<Box<Node>>) -> Walk<()> {
+        if let Some(NodeEnum::CurrentOfExpr(current)) = condition.as_ref().and_then(|node| node.node.as_ref()) {
+            let CurrentOfExpr { xpr: _, cvarno: _, cursor_name, cursor_param } = current.as_ref();
+            if cursor_name.is_empty() || *cursor_param != 0 || self.facts.positioned.is_some() {
+                return construct("CURRENT OF of this form", NOWHERE);
+            }
+            self.facts.positioned = Some(cursor_name.clone());
+            return Ok(());
+        }
+        self.optional(condition, Use::Predicate)
     }
 
     pub(crate) fn delete(&mut self, stmt: &DeleteStmt) -> Walk<Returned> {
@@ -200,7 +226,7 @@ impl<'a> Walker<'a> {
         }
         let target = self.target(table, Write::Delete)?;
         self.target_and_from(target, table, using_clause)?;
-        self.optional(where_clause, Use::Predicate)?;
+        self.chosen(where_clause)?;
         self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
@@ -354,20 +380,14 @@ impl<'a> Walker<'a> {
     }
 
     /// `left_out`: the columns that the statement leaves to their defaults, beside those it says DEFAULT for.
-    fn returning(
+    pub(crate) fn returning(
         &mut self,
         target: &Relation,
         left_out: &BTreeSet<i16>,
         clause: &Option<ReturningClause>,
     ) -> Walk<Returned> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(None) };
-        if !options.is_empty() {
-            return construct("RETURNING WITH", NOWHERE);
-        }
-        // PostgreSQL 18 lets OLD and NEW name the row before and after: no table may be meant by them.
-        if self.items_mut().iter().any(|item| matches!(item.name.as_deref(), Some("old" | "new"))) {
-            return construct("RETURNING with a table called old or new", NOWHERE);
-        }
+        let aliases = self.row_aliases(options)?;
         let mut members = self.snapshot.family(target.oid);
         members.insert(target.oid);
         let rewrites = |writing: &Writing| {
@@ -380,8 +400,48 @@ impl<'a> Walker<'a> {
         if filled.filter(|at| self.facts.says_default || left_out.contains(at)).any(runs_code) {
             return relation_property(target, "has a default that calls code which is not analysed", NOWHERE);
         }
+        // Both hold values of the same columns, as those are before and after; `*` does not stand for them.
+        for alias in aliases {
+            let item = self.relation_item(target, (Some(&alias), &[]), NOWHERE)?;
+            self.items_mut().push(Item { columns_visible: false, ..item });
+        }
         let targets = self.target_list(exprs)?;
         self.facts.reads.insert(target.oid);
         Ok(Some(targets))
     }
+
+    /// What PostgreSQL 18 lets stand for the row before and after; up to 17 the server knows no such names.
+    fn row_aliases(&mut self, options: &[Node]) -> Walk<Vec<String>> {
+        let (mut old, mut new) = (None, None);
+        for node in options {
+            let NodeEnum::ReturningOption(ReturningOption { option, value, location }) = inner(node)? else {
+                return construct("RETURNING WITH of this form", NOWHERE);
+            };
+            let alias = match ReturningOptionKind::try_from(*option) {
+                Ok(ReturningOptionKind::ReturningOptionOld) => &mut old,
+                Ok(ReturningOptionKind::ReturningOptionNew) => &mut new,
+                Ok(ReturningOptionKind::Undefined) | Err(_) => {
+                    return construct("RETURNING WITH of this form", *location);
+                }
+            };
+            if alias.replace(value.clone()).is_some() {
+                return construct("RETURNING WITH two names for one row", *location);
+            }
+        }
+        let aliases = [old.unwrap_or_else(|| "old".to_owned()), new.unwrap_or_else(|| "new".to_owned())];
+        // A table of that name hides the row or makes the name ambiguous, as the version has it.
+        let [old, new] = &aliases;
+        let taken = |item: &Item| item.name.as_deref().is_some_and(|name| name == old || name == new);
+        if old == new || self.items_mut().iter().any(taken) {
+            return construct("RETURNING with a table called old or new", NOWHERE);
+        }
+        Ok(aliases.into())
+    }
+}
+
+/// VALUES alone, each of which is one row to write.
+fn is_plain_values(source: &SelectStmt) -> bool {
+    let no_limit = source.limit_count.is_none() && source.limit_offset.is_none();
+    let alone = source.with_clause.is_none() && source.sort_clause.is_empty() && source.locking_clause.is_empty();
+    !source.values_lists.is_empty() && no_limit && alone
 }

@@ -32,7 +32,12 @@ impl Walker<'_> {
     fn expression(&mut self, node: &NodeEnum) -> Walk<Value> {
         match node {
             NodeEnum::AConst(AConst { isnull, location: _, val }) => Ok(constant(*isnull, val.as_ref())),
-            NodeEnum::ParamRef(_) => Ok(Value::computed()),
+            NodeEnum::ParamRef(parameter) => {
+                if let Ok(number) = usize::try_from(parameter.number) {
+                    *self.facts.parameters.entry(number).or_default() += 1;
+                }
+                Ok(Value::computed())
+            }
             NodeEnum::ColumnRef(reference) => match self.resolve(reference)? {
                 Resolved::Column(value) => Ok(value.named_at(reference.location)),
                 Resolved::Row(columns) => self.row(&columns, reference.location),
@@ -99,6 +104,8 @@ impl Walker<'_> {
                     Ok(_) => Ok(Value::computed()),
                 }
             }
+            // The name of a branch, in RETURNING of a MERGE.
+            NodeEnum::MergeSupportFunc(_) => Ok(Value::computed()),
             NodeEnum::XmlExpr(xml) => construct("an XML expression", xml.location),
             NodeEnum::XmlSerialize(xml) => construct("XMLSERIALIZE", xml.location),
             NodeEnum::JsonFuncExpr(json) => construct("a JSON query function", json.location),

@@ -68,12 +68,21 @@ impl Flows {
         }
     }
 
-    /// The same columns, changed on their way.
+    /// The same columns, changed on their way. What only says whether they are NULL says no more by that.
     pub(crate) fn total(&self) -> Self {
-        if self.list().iter().all(|stream| stream.how == Flow::Total) {
+        if self.list().iter().all(|stream| stream.how != Flow::Bare) {
             return self.clone();
         }
-        Self(Some(self.list().iter().map(|stream| Stream { how: Flow::Total, ..*stream }).collect()))
+        let changed = |how| if how == Flow::Bare { Flow::Total } else { how };
+        Self(Some(self.list().iter().map(|stream| Stream { how: changed(stream.how), ..*stream }).collect()))
+    }
+
+    /// Of the same columns nothing but whether they are NULL. What is changed on its way may be NULL for other reasons.
+    pub(crate) fn presence(&self) -> Self {
+        let left = |how| if how == Flow::Bare { Flow::Presence } else { how };
+        Self(
+            self.0.as_ref().map(|list| list.iter().map(|stream| Stream { how: left(stream.how), ..*stream }).collect()),
+        )
     }
 
     /// Every column at one place: that of the call which brought them.
@@ -113,6 +122,15 @@ mod tests {
         assert!(!both.is_bare() && column(1).union(&column(2)).is_bare());
         assert_eq!(both.union(&Flows::default()), both);
         assert_eq!(Flows::default().union(&both), both);
+    }
+
+    #[test]
+    fn presence_stays_what_it_is_unless_the_value_comes_beside_it() {
+        let counted = column(1).presence();
+        assert_eq!(list(&counted.total()), [(1, Flow::Presence)]);
+        assert_eq!(list(&column(1).total().presence()), [(1, Flow::Total)], "NULL may be the answer to a comparison");
+        assert_eq!(list(&counted.union(&column(1))), [(1, Flow::Bare)]);
+        assert!(!counted.is_bare());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Lookups: conditions of a plain SELECT that ask whether a stored column equals values of the client's own. Each tells of
 //! one value whether it is there, so that the values can be counted. Recognised only where the server certainly compares
-//! by the type's own equality, and where one text stands for one value whatever the session's settings are (dates do
-//! not: `01/02/2024` is two of them). Everything else stays the predicate it is.
+//! by the type's own equality. Which value a text stands for is not asked here: of a date it may depend on the session's
+//! settings, and whoever counts must know. Everything else stays the predicate it is.
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AArrayExpr, AConst, AExpr, AExprKind, BoolExpr, BoolExprType, ColumnRef};
-use pg_query::protobuf::{List, Node, TypeCast, TypeName, a_const};
+use pg_query::protobuf::{List, Node, ParamRef, TypeCast, TypeName, a_const};
 
 use super::column::Resolved;
 use super::expr::is_open;
@@ -24,8 +24,35 @@ const TEXT: Oid = Oid(25);
 const BPCHAR: Oid = Oid(1042);
 const VARCHAR: Oid = Oid(1043);
 const NUMERIC: Oid = Oid(1700);
-/// cidr, macaddr8, macaddr, inet, uuid.
-const OTHERS: [Oid; 5] = [Oid(650), Oid(774), Oid(829), Oid(869), Oid(2950)];
+/// cidr, macaddr8, macaddr, inet, date, timestamp, timestamptz, uuid.
+const OTHERS: [Oid; 8] = [Oid(650), Oid(774), Oid(829), Oid(869), Oid(1082), Oid(1114), Oid(1184), Oid(2950)];
+
+/// Of the types above the array, by its fixed number, and what it is made of.
+const ARRAYS: [(Oid, Oid); 18] = [
+    (Oid(651), Oid(650)),
+    (Oid(775), Oid(774)),
+    (Oid(1000), BOOL),
+    (Oid(1001), BYTEA),
+    (Oid(1003), NAME),
+    (Oid(1005), Oid(21)),
+    (Oid(1007), Oid(23)),
+    (Oid(1009), TEXT),
+    (Oid(1014), BPCHAR),
+    (Oid(1015), VARCHAR),
+    (Oid(1016), BIGINT),
+    (Oid(1040), Oid(829)),
+    (Oid(1041), Oid(869)),
+    (Oid(1115), Oid(1114)),
+    (Oid(1182), Oid(1082)),
+    (Oid(1185), Oid(1184)),
+    (Oid(1231), NUMERIC),
+    (Oid(2951), Oid(2950)),
+];
+
+/// What an array of this type is made of, where columns can be looked up by that.
+pub fn element(array: Oid) -> Option<Oid> {
+    ARRAYS.iter().find(|(of, _)| *of == array).map(|(_, element)| *element)
+}
 
 /// Can columns of the first type be looked up by values of the second, each of which then stands for one of the first?
 /// bpchar drops blanks at its end and name cuts: values that lose something on the way would count once for two.
@@ -43,13 +70,19 @@ pub fn takes(column: Oid, value: Oid) -> bool {
 /// A comparison by the form of its text.
 struct Compared<'a> {
     reference: &'a ColumnRef,
-    values: &'a [Node],
-    /// What an array of them is cast to.
-    array: Option<&'a TypeName>,
+    with: With<'a>,
+}
+
+enum With<'a> {
+    Each(&'a [Node]),
+    /// `ARRAY[...]`, and what it is cast to.
+    Array(&'a [Node], Option<&'a TypeName>),
+    /// An array as one value, and what it is cast to.
+    Whole(&'a NodeEnum, Option<&'a TypeName>),
 }
 
 /// What stands where a value might.
-enum Tried {
+pub(crate) enum Tried {
     Value(LookupValue),
     /// Equal to nothing.
     Null,
@@ -81,29 +114,51 @@ impl Walker<'_> {
         let Some(compared) = compared(expr) else { return Ok(None) };
         let Resolved::Column(value) = self.resolve(compared.reference)? else { return Ok(None) };
         let Some((column, of)) = self.plain_column(&value) else { return Ok(None) };
-        if let Some(array) = compared.array
-            && !self.is_cast_for(array, of, true)?
-        {
-            return Ok(None);
-        }
-        self.spend(compared.values.len())?;
-        let mut values = Vec::with_capacity(compared.values.len());
-        for node in compared.values {
-            match self.tried(node, of)? {
-                Tried::Value(value) => values.push(value),
-                Tried::Null => {}
-                Tried::Unclear => return Ok(None),
-            }
-        }
+        let Some(values) = self.compared_values(&compared.with, of)? else { return Ok(None) };
         // No user's operator may be meant: beside that one, the type's own is what the server finds.
         let open = |operand: &Option<Box<Node>>| operand.as_deref().is_some_and(is_open);
         let operands = Operands { left_open: open(&expr.lexpr), right_open: open(&expr.rexpr) };
         self.operator(&strings(&expr.name).unwrap_or_default(), operands, expr.location)?;
-        Ok(Some((Lookup { column, of, values }, compared.reference.location)))
+        Ok(Some((Lookup { column, of, values, shares_parameters: false }, compared.reference.location)))
+    }
+
+    /// `None`: not all of them can be told.
+    fn compared_values(&mut self, with: &With<'_>, of: Oid) -> Walk<Option<Vec<LookupValue>>> {
+        let (nodes, array) = match with {
+            With::Each(nodes) => (*nodes, None),
+            With::Array(nodes, array) => (*nodes, *array),
+            With::Whole(_, array) => (&[][..], *array),
+        };
+        if let Some(array) = array
+            && !self.is_cast_for(array, of, true)?
+        {
+            return Ok(None);
+        }
+        self.spend(nodes.len())?;
+        let mut values = Vec::with_capacity(nodes.len());
+        let mut add = |tried| match tried {
+            Tried::Value(value) => {
+                values.push(value);
+                true
+            }
+            Tried::Null => true,
+            Tried::Unclear => false,
+        };
+        if let With::Whole(node, _) = with
+            && !add(whole(node))
+        {
+            return Ok(None);
+        }
+        for node in nodes {
+            if !add(self.tried(node, of)?) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(values))
     }
 
     /// A column of a table, as it is stored, that can be looked up.
-    fn plain_column(&self, value: &Value) -> Option<(ColumnId, Oid)> {
+    pub(crate) fn plain_column(&self, value: &Value) -> Option<(ColumnId, Oid)> {
         let Origin::Column(column) = value.origin else { return None };
         let alone = matches!(value.flows.list(), [stream] if stream.column == column && stream.how == Flow::Bare);
         let relation = self.snapshot.relation(column.relation)?;
@@ -120,7 +175,7 @@ impl Walker<'_> {
         (alone && is_table && comparable).then_some((column, of))
     }
 
-    fn tried(&mut self, node: &Node, of: Oid) -> Walk<Tried> {
+    pub(crate) fn tried(&mut self, node: &Node, of: Oid) -> Walk<Tried> {
         if let NodeEnum::TypeCast(cast) = inner(node)? {
             let TypeCast { arg: Some(arg), type_name: Some(name), location: _ } = cast.as_ref() else {
                 return Ok(Tried::Unclear);
@@ -139,7 +194,9 @@ impl Walker<'_> {
     /// Whether a cast to this leaves a value that the column is looked up by.
     fn is_cast_for(&mut self, name: &TypeName, of: Oid, is_array: bool) -> Walk<bool> {
         let target = self.cast_target(name)?;
-        Ok(name.typmods.is_empty() && name.array_bounds.len() == usize::from(is_array) && takes(of, target))
+        let plain = name.typmods.is_empty() && name.array_bounds.len() == usize::from(is_array);
+        // In binary, a parameter's bytes would be one number as a numeric and another as an integer.
+        Ok(plain && takes(of, target) && (of != NUMERIC || target == NUMERIC))
     }
 }
 
@@ -149,20 +206,17 @@ fn compared(expr: &AExpr) -> Option<Compared<'_>> {
         return None;
     }
     let (left, right) = (lexpr.as_deref()?, rexpr.as_deref()?);
-    let compared = |reference, values| Compared { reference, values, array: None };
+    let each = |reference, values| Compared { reference, with: With::Each(values) };
     match AExprKind::try_from(*kind) {
         Ok(AExprKind::AexprOp) => {
-            let turned = || Some(compared(column(right)?, std::slice::from_ref(left)));
-            column(left).map(|reference| compared(reference, std::slice::from_ref(right))).or_else(turned)
+            let turned = || Some(each(column(right)?, std::slice::from_ref(left)));
+            column(left).map(|reference| each(reference, std::slice::from_ref(right))).or_else(turned)
         }
         Ok(AExprKind::AexprIn) => match right.node.as_ref()? {
-            NodeEnum::List(List { items }) => Some(compared(column(left)?, items.as_slice())),
+            NodeEnum::List(List { items }) => Some(each(column(left)?, items.as_slice())),
             _ => None,
         },
-        Ok(AExprKind::AexprOpAny) => {
-            let (array, values) = array(right)?;
-            Some(Compared { array, ..compared(column(left)?, values) })
-        }
+        Ok(AExprKind::AexprOpAny) => Some(Compared { reference: column(left)?, with: array(right)? }),
         _ => None,
     }
 }
@@ -174,28 +228,43 @@ fn column(node: &Node) -> Option<&ColumnRef> {
     }
 }
 
-/// `ARRAY[...]`, possibly cast.
-fn array(node: &Node) -> Option<(Option<&TypeName>, &[Node])> {
+/// What stands behind ANY, possibly cast.
+fn array(node: &Node) -> Option<With<'_>> {
     let (target, array) = match node.node.as_ref()? {
         NodeEnum::TypeCast(cast) => (Some(cast.type_name.as_ref()?), cast.arg.as_ref()?.node.as_ref()?),
         node => (None, node),
     };
     match array {
         NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => {
-            Some((target, elements.as_slice()))
+            Some(With::Array(elements.as_slice(), target))
         }
+        NodeEnum::ParamRef(_) | NodeEnum::AConst(_) => Some(With::Whole(array, target)),
         _ => None,
     }
+}
+
+/// An array that comes as one value.
+fn whole(node: &NodeEnum) -> Tried {
+    match node {
+        NodeEnum::ParamRef(parameter) => numbered(parameter, LookupValue::ParameterArray),
+        NodeEnum::AConst(AConst { isnull: true, location: _, val: _ }) => Tried::Null,
+        NodeEnum::AConst(AConst { isnull: false, location: _, val: Some(a_const::Val::Sval(text)) }) => {
+            Tried::Value(LookupValue::LiteralArray(text.sval.clone()))
+        }
+        _ => Tried::Unclear,
+    }
+}
+
+fn numbered(parameter: &ParamRef, value: fn(usize) -> LookupValue) -> Tried {
+    let number = usize::try_from(parameter.number).ok().filter(|number| *number > 0);
+    number.map_or(Tried::Unclear, |number| Tried::Value(value(number)))
 }
 
 /// A literal or parameter, without a cast.
 fn plainly(node: &NodeEnum, of: Oid) -> Tried {
     let constant = match node {
         NodeEnum::AConst(constant) => constant,
-        NodeEnum::ParamRef(parameter) => {
-            let number = usize::try_from(parameter.number).ok().filter(|number| *number > 0);
-            return number.map_or(Tried::Unclear, |number| Tried::Value(LookupValue::Parameter(number)));
-        }
+        NodeEnum::ParamRef(parameter) => return numbered(parameter, LookupValue::Parameter),
         _ => return Tried::Unclear,
     };
     let AConst { isnull, location: _, val } = constant;
@@ -235,7 +304,7 @@ mod tests {
             .collect();
         assert_eq!(taken, [(25, 1043), (1042, 25), (1042, 1043), (1043, 25), (1700, 20)]);
         let own = |oid: u32| takes(Oid(oid), Oid(oid));
-        assert!(own(25) && own(21) && own(2950), "text, smallint, uuid");
-        assert!(!own(1082) && !own(1114) && !own(790) && !own(701), "date, timestamp, money, double precision");
+        assert!(own(25) && own(21) && own(2950) && own(1082), "text, smallint, uuid, date");
+        assert!(!own(1266) && !own(790) && !own(701), "timetz, money, double precision");
     }
 }

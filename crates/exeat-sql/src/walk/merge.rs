@@ -18,8 +18,7 @@ impl<'a> Walker<'a> {
             source_relation: Some(source),
             join_condition: Some(condition),
             merge_when_clauses,
-            // What RETURNING * stands for differs from every other statement's.
-            returning_clause: None,
+            returning_clause,
             with_clause,
         } = stmt
         else {
@@ -37,6 +36,7 @@ impl<'a> Walker<'a> {
         let target = self.merge_target(table, &writes)?;
         let own = self.target_item(target, table)?;
         let source = self.read_item(source)?;
+        let mut left_out = BTreeSet::new();
         let both: Vec<Item> = std::iter::once(own.clone()).chain(source.iter().cloned()).collect();
         self.among(both.clone(), |walker| walker.expr(condition, Use::Predicate))?;
         for node in merge_when_clauses {
@@ -48,26 +48,41 @@ impl<'a> Walker<'a> {
                 Ok(MergeMatchKind::Undefined) | Err(_) => return construct("MERGE of this kind", NOWHERE),
             };
             self.spend(in_sight.len())?;
-            self.among(in_sight, |walker| walker.merge_branch(target, when))?;
+            self.among(in_sight, |walker| {
+                left_out.extend(walker.merge_branch(target, when)?);
+                Ok(())
+            })?;
         }
-        Ok(None)
+        // The source's columns come first, also where `*` stands for all of them.
+        let mut returned = None;
+        self.among(source.into_iter().chain([own]).collect(), |walker| {
+            returned = walker.returning(target, &left_out, returning_clause)?;
+            Ok(())
+        })?;
+        Ok(returned)
     }
 
-    fn merge_branch(&mut self, target: &Relation, when: &MergeWhenClause) -> Walk<()> {
+    /// The columns that an INSERT leaves to their defaults.
+    fn merge_branch(&mut self, target: &Relation, when: &MergeWhenClause) -> Walk<BTreeSet<i16>> {
         let MergeWhenClause { match_kind: _, command_type: _, r#override: _, condition, target_list, values } = when;
         self.optional(condition, Use::Predicate)?;
         match written_by(when)? {
-            Some(Write::Update) => self.set_list(target, target_list),
+            Some(Write::Update) => {
+                self.set_list(target, target_list)?;
+                Ok(BTreeSet::new())
+            }
             Some(Write::Insert) => {
                 self.insert_columns(target, target_list)?;
                 let left_out = self.left_out(target, target_list)?;
                 if left_out.iter().any(|attribute| self.domain_runs_code(target, *attribute)) {
                     self.facts.user_code = true;
                 }
-                values.iter().try_for_each(|value| self.assigned(value))
+                values.iter().try_for_each(|value| self.assigned(value))?;
+                self.given_row(target, target_list, values)?;
+                Ok(left_out)
             }
             // Which rows go is decided by the conditions, also where a key of theirs is looked up.
-            Some(Write::Delete) | None => Ok(()),
+            Some(Write::Delete) | None => Ok(BTreeSet::new()),
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod dml;
 pub(crate) mod expr;
 pub(crate) mod flows;
 pub(crate) mod from;
+pub(crate) mod given;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod lookup;
@@ -34,7 +35,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
+use crate::{GivenRow, Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -97,12 +98,16 @@ pub(crate) struct Facts {
     pub(crate) writing: BTreeSet<Writing>,
     pub(crate) sets: BTreeSet<SetList>,
     pub(crate) rewritten: bool,
+    pub(crate) positioned: Option<String>,
     pub(crate) reaches: BTreeSet<Oid>,
     pub(crate) changes: BTreeSet<Oid>,
     /// Views named so far, in the order met; their definitions are analysed after the statement.
     pub(crate) views: Vec<Oid>,
     pub(crate) uses: BTreeMap<(ColumnId, Use), i32>,
     pub(crate) lookups: Vec<Lookup>,
+    pub(crate) rows: Vec<GivenRow>,
+    /// How often each parameter stands anywhere else than in a lookup.
+    pub(crate) parameters: BTreeMap<usize, usize>,
     pub(crate) user_code: bool,
     pub(crate) locks_rows: bool,
     pub(crate) settings: Vec<(String, Option<String>)>,

@@ -71,6 +71,7 @@ fn name(node: &Node, links: &SubLinkNames, server_version: u32) -> Name {
         NodeEnum::CoalesceExpr(_) => certain("coalesce"),
         NodeEnum::MinMaxExpr(expr) if expr.op == MinMaxOp::IsGreatest as i32 => certain("greatest"),
         NodeEnum::MinMaxExpr(_) => certain("least"),
+        NodeEnum::MergeSupportFunc(_) => certain("merge_action"),
         NodeEnum::SqlvalueFunction(function) => certain(sql_value(function.op)),
         // Before PostgreSQL 15 the grammar wrapped TRUE and FALSE in a cast to bool.
         NodeEnum::AConst(constant) if server_version < 150_000 => match constant.val {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use exeat_sql::{
-    Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, LookupValue, MessageAnalysis, Oid, Origin, PARSER_STACK_BYTES,
-    ParseFailure, QUERIES, Scope, Use, Writing, parse_and_analyse,
+    Analysis, CatalogSnapshot, ColumnId, Flow, Given, Lineage, LookupValue, MessageAnalysis, Oid, Origin,
+    PARSER_STACK_BYTES, ParseFailure, QUERIES, Scope, Use, Writing, parse_and_analyse,
 };
 
 /// A snapshot from rows captured by `examples/catalog_script.rs`.
@@ -108,14 +108,7 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         writeln!(out, "does: {}", lineage.writing.iter().map(does).collect::<Vec<_>>().join(", ")).unwrap();
     }
     print_columns(out, lineage, snapshot);
-    for lookup in &lineage.lookups {
-        let value = |value: &LookupValue| match value {
-            LookupValue::Literal(text) => text.clone(),
-            LookupValue::Parameter(number) => format!("${number}"),
-        };
-        let values: Vec<_> = lookup.values.iter().map(value).collect();
-        writeln!(out, "looks up: {} = {}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
-    }
+    print_client_values(out, lineage, snapshot);
     let others = lineage.shown.others.then_some("others");
     let shown: Vec<_> = lineage.shown.named.iter().map(String::as_str).chain(others).collect();
     if !shown.is_empty() {
@@ -141,6 +134,31 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
     }
 }
 
+/// What the client compares columns with, and what it gives for those that keys look at.
+fn print_client_values(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot) {
+    let elsewhere = |shared: bool| if shared { ", which stands elsewhere" } else { "" };
+    for lookup in &lineage.lookups {
+        let values: Vec<_> = lookup.values.iter().map(client_value).collect();
+        let shared = elsewhere(lookup.shares_parameters);
+        writeln!(out, "looks up: {} = {}{shared}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
+    }
+    for row in &lineage.rows {
+        let given = |(attribute, given): (&i16, &Given)| {
+            let column = column(ColumnId { relation: row.relation, attribute: *attribute }, snapshot);
+            match given {
+                Given::Null => format!("{column} NULL"),
+                Given::Value { value, shared, .. } => format!("{column} {}{}", client_value(value), elsewhere(*shared)),
+                Given::Computed => format!("{column} computed"),
+            }
+        };
+        let values: Vec<_> = row.values.iter().map(given).collect();
+        writeln!(out, "gives by {:?}: {}", row.write, values.join("; ")).unwrap();
+    }
+    if let Some(cursor) = &lineage.positioned {
+        writeln!(out, "at cursor: {cursor}").unwrap();
+    }
+}
+
 /// Where outputs come from, and what every column is used for.
 fn print_columns(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot) {
     for output in lineage.outputs.iter().flatten() {
@@ -152,6 +170,7 @@ fn print_columns(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         let made = |(id, flow): (&ColumnId, &Flow)| match flow {
             Flow::Bare => column(*id, snapshot),
             Flow::Total => format!("~{}", column(*id, snapshot)),
+            Flow::Presence => format!("?{}", column(*id, snapshot)),
         };
         let mut from: Vec<String> = output.flows.iter().map(made).collect();
         from.sort();
@@ -192,4 +211,13 @@ fn relation(oid: Oid, snapshot: &CatalogSnapshot) -> String {
 fn column(id: ColumnId, snapshot: &CatalogSnapshot) -> String {
     let name = snapshot.column_name(id).expect("a column of the snapshot");
     format!("{}.{name}", relation(id.relation, snapshot))
+}
+
+fn client_value(value: &LookupValue) -> String {
+    match value {
+        LookupValue::Literal(text) => text.clone(),
+        LookupValue::Parameter(number) => format!("${number}"),
+        LookupValue::LiteralArray(text) => format!("any of {text}"),
+        LookupValue::ParameterArray(number) => format!("any of ${number}"),
+    }
 }

@@ -7,6 +7,7 @@ mod event;
 mod file;
 mod journal;
 mod json;
+mod limit;
 mod recovery;
 mod session;
 mod stamp;

@@ -11,7 +11,7 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::Shared;
 use super::event::{
-    Decision, LimitReached, MaskedColumn, Outcome, Parameter, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
+    Decision, MaskedColumn, Outcome, Parameter, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
 };
 use super::json::{self, Object};
 use super::tail::{Appended, Entry, Hole, LINE_BYTES_MAX, position, wide};
@@ -87,7 +87,7 @@ pub struct SessionRecord {
     policy: KnownPolicy,
     /// `,"principal":{…}`
     principal: Vec<u8>,
-    entry: Entry,
+    pub(super) entry: Entry,
     sealed: SealedTexts,
     /// Intents whose last outcome is still due, oldest first.
     open: VecDeque<(String, u64)>,
@@ -206,23 +206,6 @@ impl SessionRecord {
             self.spare = request;
         }
         Ok(OutcomeReceipt { seq: appended.seq })
-    }
-
-    /// An allowance is used up. The refusal that follows is an event of its own.
-    pub fn limit_reached(&mut self, reached: &LimitReached<'_>) -> Result<(), StoreError> {
-        self.begin("limit.reached");
-        json::object(&mut self.entry.head, |line| {
-            line.object("body", |body| {
-                body.text("kind", reached.kind);
-                body.text("label", reached.label);
-                body.number("limit", reached.limit);
-                body.text("relation", reached.relation);
-                body.text("request_id", reached.request_id);
-                body.text("resets_at", reached.resets_at);
-                body.number("used", reached.used);
-            });
-        });
-        self.finish(Some(reached.policy)).map(drop)
     }
 
     /// Puts everything appended so far, by any session, into the file (`fsync`: onto the disk). Costs next to nothing
@@ -363,7 +346,7 @@ impl SessionRecord {
         Ok((SealedText { digest, stored }, true))
     }
 
-    fn begin(&mut self, kind: &'static str) {
+    pub(super) fn begin(&mut self, kind: &'static str) {
         self.clear();
         self.entry.holes.clear();
         self.entry.closes.clear();
@@ -384,7 +367,7 @@ impl SessionRecord {
     }
 
     /// Adds the envelope and writes. `policy` is the one in force; without one, the one last named.
-    fn finish(&mut self, policy: Option<PolicyRef<'_>>) -> Result<Appended, StoreError> {
+    pub(super) fn finish(&mut self, policy: Option<PolicyRef<'_>>) -> Result<Appended, StoreError> {
         if let Some(policy) = policy {
             self.set_policy(policy);
         }
