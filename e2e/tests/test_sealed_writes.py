@@ -18,9 +18,17 @@ CREATE TABLE parent (id integer, city text, ssn text);
 CREATE TABLE child () INHERITS (parent);
 CREATE VIEW listed AS SELECT id AS number, ssn AS note, upper(city) AS town FROM staff;
 CREATE VIEW chosen AS SELECT id FROM staff WHERE ssn > '5';
+CREATE VIEW cities AS SELECT id, city FROM staff WHERE id < 100 WITH CHECK OPTION;
+CREATE VIEW keyed_too AS SELECT id, ssn FROM keyed;
+CREATE VIEW joined AS SELECT s.id FROM staff s JOIN plain p ON p.id = s.id;
+CREATE VIEW sorted AS SELECT id FROM staff ORDER BY ssn;
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.city := NEW.ssn; RETURN NEW; END $$;
 CREATE TABLE touched (id integer, city text, ssn text);
 CREATE TRIGGER touch BEFORE UPDATE ON touched FOR EACH ROW EXECUTE FUNCTION touch();
+CREATE VIEW touched_too AS SELECT id, city FROM touched;
+CREATE VIEW instead AS SELECT id FROM staff;
+CREATE FUNCTION peek() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE '%', (SELECT ssn FROM sealed_writes.staff); END $$;
+CREATE TRIGGER peek INSTEAD OF UPDATE ON instead FOR EACH ROW EXECUTE FUNCTION peek();
 INSERT INTO staff VALUES (1, 'Oslo', '{SECRET}', 2);
 INSERT INTO keyed VALUES (1, '{SECRET}');
 INSERT INTO plain VALUES (1, 'x');
@@ -54,6 +62,12 @@ PERMITTED = {
     "SELECT id, ssn, tableoid IS NULL FROM (SELECT id, ssn, NULL::oid AS tableoid FROM parent) p": [(1, REDACTED, True)],
     "SELECT c.id, c.ssn FROM child c": [(1, REDACTED)],
     "INSERT INTO touched VALUES (2, 'x', 'y') RETURNING city": [("x",)],
+    "UPDATE listed SET note = 'x' WHERE number = 1 RETURNING *": [(1, REDACTED, "OSLO")],
+    "INSERT INTO listed (number, note) VALUES (5, 'x') RETURNING number, note": [(5, REDACTED)],
+    "DELETE FROM listed WHERE number = 1 RETURNING note": [(REDACTED,)],
+    "INSERT INTO cities VALUES (6, 'Bergen') RETURNING *": [(6, "Bergen")],
+    "DELETE FROM cities WHERE city = 'Oslo' RETURNING id": [(1,)],
+    "INSERT INTO touched_too VALUES (2, 'x') RETURNING city": [("x",)],
     "SELECT count(ssn), count(pay), count(s.*), count(s), count(*) FROM staff s": [(1, 1, 1, 1, 1)],
     "SELECT city FROM staff s GROUP BY city HAVING count(s.*) > 0": [("Oslo",)],
     "SELECT count(lower(ssn)), count(s.*) FROM staff s": [(None, 1)],
@@ -74,6 +88,18 @@ REFUSED = {
     "SELECT number FROM listed ORDER BY note": "masked_column_in_key",
     "SELECT id FROM parent WHERE ssn = '1'": "masked_column_in_predicate",
     "SELECT ctid FROM staff": "opaque_statement",
+    "UPDATE cities SET city = 'x'": "masked_column_in_write",
+    "INSERT INTO keyed_too VALUES (2, '1')": "masked_column_in_write",
+    "UPDATE keyed_too SET ssn = '1'": "masked_column_in_write",
+    "UPDATE touched_too SET id = 3": "masked_column_in_write",
+    "UPDATE instead SET id = 3": "opaque_statement",
+    "UPDATE chosen SET id = 3": "opaque_statement",
+    "DELETE FROM chosen": "opaque_statement",
+    "DELETE FROM sorted": "opaque_statement",
+    "DELETE FROM joined": "opaque_statement",
+    "UPDATE listed SET number = 2 WHERE note = '1'": "masked_column_in_predicate",
+    "UPDATE listed SET town = 'x'": "opaque_statement",
+    "INSERT INTO plain SELECT number, note FROM listed RETURNING id": "masked_column_in_write",
     "SELECT count(ssn) FILTER (WHERE ssn > '5') FROM staff": "masked_column_in_predicate",
     "SELECT count(DISTINCT ssn) FROM staff": "masked_column_in_key",
     "SELECT count(nullif(ssn, '5')) FROM staff": "masked_column_in_predicate",

@@ -332,7 +332,8 @@ fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Ne
             ask(Capability::Update, oid);
         }
     }
-    for writing in &lineage.writing {
+    // What stands behind a view is no name of the statement's: the view is what needs to be allowed.
+    for writing in lineage.writing.iter().filter(|writing| writing.through.is_none()) {
         ask(written_by(kind, *writing), &writing.relation);
     }
     let told: BTreeSet<Oid> = lineage.writing.iter().map(|writing| writing.relation).collect();

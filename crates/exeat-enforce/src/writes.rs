@@ -49,25 +49,27 @@ fn written(
     if !family.iter().any(|member| facts.seals.relation(member.oid).is_some()) {
         return Ok(Vec::new());
     }
+    // A refusal names the view, if the statement does.
+    let named = writing.through.unwrap_or(target.oid);
     if family.iter().any(|member| facts.snapshot.fires(member.oid, writing.write)) {
-        return Err(refuse(facts, target.oid, "this write runs a trigger, which may look at columns sealed for you"));
+        return Err(refuse(facts, named, "this write runs a trigger, which may look at columns sealed for you"));
     }
-    let rows = written_rows(target, lineage, writing.write);
+    let rows = written_rows(target, lineage, writing);
     if rows.is_empty() {
-        return Err(refuse(facts, target.oid, SHARES));
+        return Err(refuse(facts, named, SHARES));
     }
     let mut probes = Vec::new();
     for member in family {
-        for named in &rows {
-            let row = Row { facts, member, named };
+        for row in &rows {
+            let row = Row { facts, member, named: row };
             let keys = if writing.write == Write::Delete { Vec::new() } else { row.keys() };
             for key in keys {
                 let keyed = Keyed { row: &row, target, write: writing.write };
                 let tried = keyed.tried(policy, lineage, key)?;
-                probes.extend(tried.ok_or_else(|| refuse(facts, target.oid, PROBES))?);
+                probes.extend(tried.ok_or_else(|| refuse(facts, named, PROBES))?);
             }
             if writing.write == Write::Update && row.learns_of_the_rest() {
-                return Err(refuse(facts, target.oid, SHARES));
+                return Err(refuse(facts, named, SHARES));
             }
         }
     }
@@ -76,12 +78,18 @@ fn written(
 
 /// The columns that are written together, by name: an UPDATE's list by list, for a row that one list changes keeps what
 /// another would have set.
-fn written_rows<'a>(target: &'a Relation, lineage: &Lineage, write: Write) -> Vec<BTreeSet<&'a str>> {
+fn written_rows<'a>(target: &'a Relation, lineage: &Lineage, writing: Writing) -> Vec<BTreeSet<&'a str>> {
     let names = |holds: &dyn Fn(i16) -> bool| -> BTreeSet<&'a str> {
         let columns = target.columns.iter().filter(|column| holds(column.attribute));
         columns.map(|column| column.name.as_str()).collect()
     };
-    if write == Write::Update {
+    let is_list = match writing.write {
+        Write::Update => true,
+        // Of a table behind a view the analysis says both in this way.
+        Write::Insert => writing.through.is_some(),
+        Write::Delete => false,
+    };
+    if is_list {
         let lists = lineage.sets.iter().filter(|set| set.relation == target.oid);
         return lists.map(|set| names(&|attribute| set.columns.contains(&attribute))).collect();
     }

@@ -362,6 +362,8 @@ pub struct Writing {
     pub relation: Oid,
     pub write: Write,
     pub by_merge: bool,
+    /// The view that the statement names in its place: `writing` has that one too.
+    pub through: Option<Oid>,
 }
 
 /// What one SET of an UPDATE, of ON CONFLICT or of a branch of MERGE assigns.

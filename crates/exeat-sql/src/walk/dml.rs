@@ -57,6 +57,7 @@ impl<'a> Walker<'a> {
         if left_out.iter().any(|attribute| self.domain_runs_code(target, *attribute)) {
             self.facts.user_code = true;
         }
+        self.written_behind(target)?;
         self.returning(target, &left_out, returning_clause)
     }
 
@@ -173,6 +174,7 @@ impl<'a> Walker<'a> {
         self.target_and_from(target, table, from_clause)?;
         self.set_list(target, target_list)?;
         self.chosen(where_clause)?;
+        self.written_behind(target)?;
         self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
@@ -227,6 +229,7 @@ impl<'a> Walker<'a> {
         let target = self.target(table, Write::Delete)?;
         self.target_and_from(target, table, using_clause)?;
         self.chosen(where_clause)?;
+        self.written_behind(target)?;
         self.returning(target, &BTreeSet::new(), returning_clause)
     }
 
@@ -264,13 +267,24 @@ impl<'a> Walker<'a> {
         }
         match target.kind {
             RelationKind::Table | RelationKind::PartitionedTable => {}
+            RelationKind::View if !by_merge => return self.written_view(target, writes, at),
             RelationKind::View | RelationKind::MaterializedView => {
-                return relation_property(target, "is a view, and writes through views are not analysed", at);
+                return relation_property(target, "is a view that no write of this kind is followed through", at);
             }
             RelationKind::ForeignTable => return relation_property(target, "is a foreign table", at),
             RelationKind::Sequence | RelationKind::CompositeType => return unresolved(&target.name, at),
         }
         self.touch(target, at)?;
+        self.written_table(target, writes, at)?;
+        self.facts.writes.insert(target.oid);
+        for write in writes {
+            self.facts.writing.insert(Writing { relation: target.oid, write: *write, by_merge, through: None });
+        }
+        Ok(target)
+    }
+
+    /// What writing a table touches beside its rows.
+    pub(crate) fn written_table(&mut self, target: &Relation, writes: &BTreeSet<Write>, at: i32) -> Walk<()> {
         let mut members = self.snapshot.family(target.oid);
         members.insert(target.oid);
         for member in &members {
@@ -282,12 +296,7 @@ impl<'a> Walker<'a> {
                 self.facts.user_code = true;
             }
         }
-        self.facts.writes.insert(target.oid);
-        for write in writes {
-            self.facts.writing.insert(Writing { relation: target.oid, write: *write, by_merge });
-            self.foreign_keys(&members, *write)?;
-        }
-        Ok(target)
+        writes.iter().try_for_each(|write| self.foreign_keys(&members, *write))
     }
 
     /// A foreign key looks up the other side's columns; ON UPDATE and ON DELETE actions change its rows.
@@ -341,8 +350,16 @@ impl<'a> Walker<'a> {
         }
         if updates {
             let at = *location;
+            if self.table_behind(target).is_some() {
+                return relation_property(target, "is a view that no write of this kind is followed through", at);
+            }
             self.foreign_keys(&BTreeSet::from([target.oid]), Write::Update)?;
-            self.facts.writing.insert(Writing { relation: target.oid, write: Write::Update, by_merge: false });
+            self.facts.writing.insert(Writing {
+                relation: target.oid,
+                write: Write::Update,
+                by_merge: false,
+                through: None,
+            });
             let excluded = self.proposed(target);
             self.items_mut().push(excluded);
             self.set_list(target, target_list)?;
@@ -388,10 +405,11 @@ impl<'a> Walker<'a> {
     ) -> Walk<Returned> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(None) };
         let aliases = self.row_aliases(options)?;
-        let mut members = self.snapshot.family(target.oid);
-        members.insert(target.oid);
+        let behind = self.table_behind(target);
+        let mut members = self.snapshot.family(behind.unwrap_or(target).oid);
+        members.insert(behind.unwrap_or(target).oid);
         let rewrites = |writing: &Writing| {
-            writing.relation == target.oid
+            (writing.relation == target.oid || writing.through == Some(target.oid))
                 && members.iter().any(|member| self.snapshot.rewrites_rows(*member, writing.write))
         };
         self.facts.rewritten |= self.facts.writing.iter().any(rewrites);
@@ -399,6 +417,13 @@ impl<'a> Walker<'a> {
         let filled = target.columns.iter().map(|column| column.attribute);
         if filled.filter(|at| self.facts.says_default || left_out.contains(at)).any(runs_code) {
             return relation_property(target, "has a default that calls code which is not analysed", NOWHERE);
+        }
+        if let Some(base) = behind {
+            let mut columns =
+                base.columns.iter().map(|column| ColumnId { relation: base.oid, attribute: column.attribute });
+            if columns.any(|column| self.snapshot.default_runs_code(column)) {
+                return relation_property(target, "is a view, and a default calls code which is not analysed", NOWHERE);
+            }
         }
         // Both hold values of the same columns, as those are before and after; `*` does not stand for them.
         for alias in aliases {

@@ -25,6 +25,7 @@ pub(crate) mod naming;
 pub(crate) mod scope;
 pub(crate) mod select;
 pub(crate) mod settings;
+pub(crate) mod through;
 pub(crate) mod total;
 pub(crate) mod view;
 

@@ -102,7 +102,8 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
     let plain = kinds.iter().all(|(_, by_merge)| !by_merge) && kinds.len() == lineage.writes.len();
     if !plain {
         let does = |writing: &Writing| {
-            let by = if writing.by_merge { " by merge" } else { "" };
+            let view = writing.through.map(|view| format!(" through {}", relation(view, snapshot)));
+            let by = if writing.by_merge { " by merge".to_owned() } else { view.unwrap_or_default() };
             format!("{:?} {}{by}", writing.write, relation(writing.relation, snapshot)).to_lowercase()
         };
         writeln!(out, "does: {}", lineage.writing.iter().map(does).collect::<Vec<_>>().join(", ")).unwrap();
