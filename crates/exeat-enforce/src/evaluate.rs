@@ -25,7 +25,7 @@ use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
 use crate::seal::SealPlan;
 use crate::settings;
-use crate::{lookup, uses, writes};
+use crate::{lookup, shape, uses, writes};
 
 /// What the session is, for decisions. Rebuilt whole when policy or catalog change; never edited.
 #[derive(Debug, Clone)]
@@ -287,6 +287,9 @@ fn evaluate_known(
         Ok(lookups) => lookups,
         Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
     };
+    if let Some(refusal) = shape::refusal(facts, policy, lineage) {
+        return Step::Refuse { refusal, decision: Some(decision) };
+    }
     let plan = StatementPlan {
         outputs,
         taint: taint_of(facts, kind, lineage),

@@ -23,6 +23,7 @@ pub mod release;
 pub mod scrub;
 pub mod seal;
 pub mod settings;
+mod shape;
 pub mod stand_in;
 mod uses;
 mod writes;

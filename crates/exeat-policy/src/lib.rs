@@ -15,6 +15,7 @@ pub mod policy;
 pub mod principal;
 pub mod rule;
 pub mod selftest;
+pub mod shape;
 mod who;
 
 pub use decision::{Access, AccessRequest, Capability, Decision, Effect, Preset, Reach, Reason, RelationName};

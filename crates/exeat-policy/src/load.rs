@@ -19,6 +19,7 @@ use crate::policy::{Policy, PolicyContext};
 use crate::principal::PrincipalKind;
 use crate::rule::{Effects, LabelMask, Rule};
 use crate::selftest;
+use crate::shape::{Shape, Stance};
 use crate::who::{Actors, Conditions, Who};
 
 /// Most files of one policy folder.
@@ -31,8 +32,7 @@ pub const POLICY_RULES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 500;
 
-const RULE_KEYS_UNSUPPORTED: &[&str] =
-    &["hold", "unbounded", "unbounded_writes", "select_star", "statements", "when", "ask", "mode", "hide"];
+const RULE_KEYS_UNSUPPORTED: &[&str] = &["hold", "unbounded", "statements", "when", "ask", "mode", "hide"];
 
 /// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
 /// not kept, but its id and masks are still checked.
@@ -275,17 +275,19 @@ fn read_effects(
     let mask = reader.optional_entry("mask");
     let detect = reader.optional_entry("detect");
     let limit = reader.optional_entry("limit");
+    let star = reader.optional_entry("select_star");
+    let writes = reader.optional_entry("unbounded_writes");
     let deny = reader.optional_entry("deny");
     let reason = reader.optional_entry("reason");
     if let Some(deny) = deny {
-        return read_deny(deny, reason, [allow, mask, detect, limit], diags);
+        return read_deny(deny, reason, [allow, mask, detect, limit, star, writes], diags);
     }
     if let Some(reason) = reason {
         diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
         return None;
     }
-    if [allow, mask, detect, limit].iter().all(Option::is_none) {
-        let help = "give it `allow`, `deny: true`, `mask`, `limit` or `detect`";
+    if [allow, mask, detect, limit, star, writes].iter().all(Option::is_none) {
+        let help = "give it `allow`, `deny: true`, `mask`, `limit`, `detect`, `select_star` or `unbounded_writes`";
         diags.error(&reader.node().span, "the rule does nothing").help(help);
         return None;
     }
@@ -297,8 +299,20 @@ fn read_effects(
         return None;
     }
     let limit = all_or_nothing(limit.map(|entry| read_limit(&entry.value, diags)))?;
+    let select_star = all_or_nothing(star.map(|entry| read_stance(&entry.value, &[("deny", Stance::Deny)], diags)));
+    let either = [("deny", Stance::Deny), ("allow", Stance::Allow)];
+    let unbounded_writes = all_or_nothing(writes.map(|entry| read_stance(&entry.value, &either, diags)));
+    let shape = Shape { select_star: select_star?, unbounded_writes: unbounded_writes? };
     let (allow, masks) = (allow.unwrap_or_default(), masks.clone()?.unwrap_or_default());
-    Some(Effects::Grant { allow, masks, detect, limit })
+    Some(Effects::Grant { allow, masks, detect, limit, shape })
+}
+
+fn read_stance(node: &Node, choices: &[(&str, Stance)], diags: &mut Diagnostics) -> Option<Stance> {
+    if matches!(&node.value, Value::String(word) if word == "hold") {
+        diags.error(&node.span, format!("`hold` for {} is not supported by this version", node.subject()));
+        return None;
+    }
+    node.one_of(choices, diags)
 }
 
 fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
@@ -314,7 +328,7 @@ fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
 fn read_deny(
     deny: &Entry,
     reason: Option<&Entry>,
-    others: [Option<&Entry>; 4],
+    others: [Option<&Entry>; 6],
     diags: &mut Diagnostics,
 ) -> Option<Effects> {
     let mut alone = true;

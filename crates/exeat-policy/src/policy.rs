@@ -148,7 +148,8 @@ impl Policy {
             .collect();
         let denied = self.rules.iter().any(|rule| rule.denies(principal, target, &self.default_issuer));
         let everything = Capability::ALL.iter().all(|capability| everywhere.contains(capability));
-        everything && !denied && !self.masks_any(principal, target) && self.detectors(principal, target).is_empty()
+        let looked_at = !self.detectors(principal, target).is_empty() || self.restricts_shape(principal, target);
+        everything && !denied && !looked_at && !self.masks_any(principal, target)
     }
 
     /// Does any rule allow the principal anything at the target?

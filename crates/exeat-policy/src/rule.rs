@@ -7,6 +7,7 @@ use crate::limit::ProbeLimit;
 use crate::mask::{Lookup, Mask, Nulls};
 use crate::pattern::RelationPattern;
 use crate::principal::Principal;
+use crate::shape::Shape;
 use crate::who::{self, Who};
 
 /// A rule of a policy.
@@ -25,8 +26,16 @@ pub struct Rule {
 /// What a rule does: it forbids, or it grants, masks, limits and looks for patterns.
 #[derive(Debug, Clone)]
 pub(crate) enum Effects {
-    Deny { reason: Option<String> },
-    Grant { allow: Vec<Capability>, masks: Vec<LabelMask>, detect: Vec<Detector>, limit: Option<ProbeLimit> },
+    Deny {
+        reason: Option<String>,
+    },
+    Grant {
+        allow: Vec<Capability>,
+        masks: Vec<LabelMask>,
+        detect: Vec<Detector>,
+        limit: Option<ProbeLimit>,
+        shape: Shape,
+    },
 }
 
 /// One entry of `mask:`.
@@ -88,6 +97,18 @@ impl Rule {
             }
             Effects::Grant { .. } | Effects::Deny { .. } => None,
         }
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        match &self.effects {
+            Effects::Grant { shape, .. } => *shape,
+            Effects::Deny { .. } => Shape::default(),
+        }
+    }
+
+    /// Does what it asks for hold for this principal at this target?
+    pub(crate) fn restricts(&self, principal: &Principal, target: &str, default_issuer: &str) -> bool {
+        self.is_for(target) && who::restricts(self.who.as_ref(), principal, default_issuer)
     }
 
     /// Does it forbid this principal anything at this target?

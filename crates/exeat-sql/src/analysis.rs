@@ -172,7 +172,8 @@ impl StatementAnalysis {
 impl Lineage {
     fn without_places(&self) -> Self {
         let uses = self.uses.iter().map(|used| ColumnUse { at: None, ..*used }).collect();
-        Self { uses, ..self.clone() }
+        let nowhere = |places: &BTreeMap<Oid, Option<usize>>| places.keys().map(|oid| (*oid, None)).collect();
+        Self { uses, unbounded: nowhere(&self.unbounded), stars: nowhere(&self.stars), ..self.clone() }
     }
 }
 
@@ -282,6 +283,11 @@ pub struct Lineage {
     pub rows: Vec<GivenRow>,
     /// The cursor whose row is written (WHERE CURRENT OF).
     pub positioned: Option<String>,
+    /// Relations whose rows an UPDATE, DELETE or MERGE changes without a condition that limits it to some of them, and
+    /// where they are named.
+    pub unbounded: BTreeMap<Oid, Option<usize>>,
+    /// Relations all of whose columns are named at once: by a star, as a whole row, or by COPY without a list.
+    pub stars: BTreeMap<Oid, Option<usize>>,
     /// A trigger may change the rows that RETURNING gives back: they may hold anything.
     pub rewritten: bool,
     /// Relations reached without being named: behind views and materialized views (transitively), inheritance

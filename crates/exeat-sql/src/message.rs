@@ -1,7 +1,7 @@
 //! All statements of one message, in order, against a simulated state: what an earlier one may change about
 //! names makes a later one opaque. Turns what the walk found into an [`Analysis`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pg_query::NodeEnum;
@@ -313,6 +313,8 @@ fn finish(
         writes: facts.writes,
         writing: facts.writing,
         sets: facts.sets,
+        unbounded: placed(&facts.unbounded, positions),
+        stars: placed(&facts.stars, positions),
         rewritten: facts.rewritten,
         positioned: facts.positioned,
         outputs,
@@ -328,4 +330,8 @@ fn finish(
         shown,
         metadata_only,
     })
+}
+
+fn placed(found: &BTreeMap<Oid, i32>, positions: &Positions<'_>) -> BTreeMap<Oid, Option<usize>> {
+    found.iter().map(|(oid, at)| (*oid, positions.character(*at))).collect()
 }

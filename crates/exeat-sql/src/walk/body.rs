@@ -269,6 +269,8 @@ impl<'a> Walker<'a> {
             writes,
             writing,
             sets,
+            unbounded: _,
+            stars: _,
             // Its own parameters are the call's arguments, which the caller's text is read for.
             lookups: _,
             parameters: _,

@@ -54,25 +54,37 @@ impl Walker<'_> {
 
     fn resolve_column(&mut self, reference: &ColumnRef) -> Walk<Resolved> {
         let at = reference.location;
+        let (resolved, of) = self.resolved(reference)?;
+        if let Some(relation) = of {
+            self.facts.stars.entry(relation).or_insert(at);
+        }
+        Ok(resolved)
+    }
+
+    /// With the relation whose columns it names all at once.
+    fn resolved(&mut self, reference: &ColumnRef) -> Walk<(Resolved, Option<Oid>)> {
+        let at = reference.location;
+        let row = |item: Item| (Resolved::Row(item.columns), item.relation);
+        let one = |value| (Resolved::Column(value), None);
         let (names, star) = parts(reference)?;
         let full = names.join(".");
         if star {
             return match names.as_slice() {
-                [] => Ok(Resolved::Everything),
-                table => Ok(Resolved::Row(self.item(table, &full, at)?.columns)),
+                [] => Ok((Resolved::Everything, None)),
+                table => Ok(row(self.item(table, &full, at)?)),
             };
         }
         match names.as_slice() {
             [] => construct("a column reference of this form", at),
             [name] => match self.unqualified(name, false, at)? {
-                Some(value) => Ok(Resolved::Column(value)),
+                Some(value) => Ok(one(value)),
                 // A name that is no column may be a table's: the whole row.
-                None => Ok(Resolved::Row(self.item(&[name], name, at)?.columns)),
+                None => Ok(row(self.item(&[name], name, at)?)),
             },
             [table @ .., column] => {
                 let item = self.item(table, &full, at)?;
                 match column_of(&item, column) {
-                    Found::One(value) => Ok(Resolved::Column(value)),
+                    Found::One(value) => Ok(one(value)),
                     // The server would now try `column` as a function of the row: the probe tells, we refuse.
                     Found::Many | Found::None => unresolved(&full, at),
                 }
@@ -163,7 +175,7 @@ impl Walker<'_> {
         let (Some(arg), [field]) = (arg.as_deref(), indirection.as_slice()) else { return Ok(None) };
         let (NodeEnum::ColumnRef(reference), Some(field)) = (inner(arg)?, string(field)) else { return Ok(None) };
         let at = reference.location;
-        match self.resolve(reference)? {
+        match self.resolved(reference)?.0 {
             Resolved::Row(columns) => match columns.find(field) {
                 Found::One(value) => Ok(Some((value.clone(), at))),
                 Found::Many | Found::None => Ok(None),

@@ -74,6 +74,9 @@ impl Walker<'_> {
     fn copied_relation(&mut self, table: &RangeVar, attlist: &[Node]) -> Walk<Vec<Target>> {
         let source = self.relation(table)?;
         self.touch_read(source, table.location)?;
+        if attlist.is_empty() {
+            self.facts.stars.entry(source.oid).or_insert(table.location);
+        }
         let mut targets = Vec::new();
         self.copied_columns(source, attlist, |_, source, attribute| {
             let Some(column) = source.columns.iter().find(|column| column.attribute == attribute) else {

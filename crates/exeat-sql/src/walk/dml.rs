@@ -13,7 +13,7 @@ use pg_query::protobuf::{
 use super::from::alias_parts;
 use super::scope::{Item, Level};
 use super::select::Target;
-use super::{NOWHERE, Walk, Walker, construct, inner, relation_property, unresolved};
+use super::{NOWHERE, Walk, Walker, bound, construct, inner, relation_property, unresolved};
 use crate::catalog::{ColumnId, ForeignKey, Oid, Relation, RelationKind};
 use crate::{SetList, Use, Write, Writing};
 
@@ -173,9 +173,17 @@ impl<'a> Walker<'a> {
         let target = self.target(table, Write::Update)?;
         self.target_and_from(target, table, from_clause)?;
         self.set_list(target, target_list)?;
+        self.limited(target, table, where_clause.as_deref());
         self.chosen(where_clause)?;
         self.written_behind(target)?;
         self.returning(target, &BTreeSet::new(), returning_clause)
+    }
+
+    /// Notes a write that its condition does not limit to some rows.
+    pub(crate) fn limited(&mut self, target: &Relation, table: &RangeVar, condition: Option<&Node>) {
+        if !bound::is_limited(target, table, condition) {
+            self.facts.unbounded.entry(target.oid).or_insert(table.location);
+        }
     }
 
     pub(crate) fn set_list(&mut self, target: &Relation, list: &[Node]) -> Walk<()> {
@@ -228,6 +236,7 @@ impl<'a> Walker<'a> {
         }
         let target = self.target(table, Write::Delete)?;
         self.target_and_from(target, table, using_clause)?;
+        self.limited(target, table, where_clause.as_deref());
         self.chosen(where_clause)?;
         self.written_behind(target)?;
         self.returning(target, &BTreeSet::new(), returning_clause)

@@ -269,8 +269,14 @@ impl Walker<'_> {
             return construct("a sub-select of this form", at);
         };
         match SubLinkType::try_from(*sub_link_type) {
-            // Only whether there is a row counts.
-            Ok(SubLinkType::ExistsSublink) => self.select(stmt).map(|_| Value::computed()),
+            // Only whether there is a row counts: SELECT * of it names no column that anybody sees.
+            Ok(SubLinkType::ExistsSublink) => {
+                let stars = self.facts.stars.clone();
+                self.spend(stars.len())?;
+                self.select(stmt)?;
+                self.facts.stars = stars;
+                Ok(Value::computed())
+            }
             Ok(SubLinkType::AnySublink | SubLinkType::AllSublink | SubLinkType::RowcompareSublink) => {
                 // What a sub-select gives back has a type; what is compared with it may have none.
                 let left_open = testexpr.as_deref().is_some_and(is_open);

@@ -88,6 +88,7 @@ impl<'a> Walker<'a> {
     ) -> Walk<Item> {
         let columns = self.relation_columns(relation);
         let mut item = Item::new(Some(alias.unwrap_or(&relation.name)), columns);
+        item.relation = Some(relation.oid);
         // A view has no system columns: the server would look for them further out.
         item.stored = (relation.kind != RelationKind::View).then_some(relation.oid);
         item.unaliased = alias.is_none().then_some(relation.oid);

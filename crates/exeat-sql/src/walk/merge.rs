@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{CmdType, MergeMatchKind, MergeStmt, MergeWhenClause};
+use pg_query::protobuf::{CmdType, MergeMatchKind, MergeStmt, MergeWhenClause, Node, RangeVar};
 
 use super::dml::Returned;
 use super::scope::{Item, Level};
-use super::{NOWHERE, Walk, Walker, construct, inner};
+use super::{NOWHERE, Walk, Walker, bound, construct, inner};
 use crate::catalog::{ColumnId, Relation};
 use crate::{Use, Write};
 
@@ -48,6 +48,7 @@ impl<'a> Walker<'a> {
                 Ok(MergeMatchKind::Undefined) | Err(_) => return construct("MERGE of this kind", NOWHERE),
             };
             self.spend(in_sight.len())?;
+            self.limited_branch(target, table, (condition, when))?;
             self.among(in_sight, |walker| {
                 left_out.extend(walker.merge_branch(target, when)?);
                 Ok(())
@@ -60,6 +61,28 @@ impl<'a> Walker<'a> {
             Ok(())
         })?;
         Ok(returned)
+    }
+
+    /// A branch that changes rows: those the source names, or those its own condition does.
+    fn limited_branch(
+        &mut self,
+        target: &Relation,
+        table: &RangeVar,
+        (joined, when): (&Node, &MergeWhenClause),
+    ) -> Walk<()> {
+        let own = when.condition.as_deref();
+        let matched = MergeMatchKind::try_from(when.match_kind) == Ok(MergeMatchKind::MergeWhenMatched);
+        match written_by(when)? {
+            Some(Write::Update | Write::Delete) if matched => {
+                let conditions = [Some(joined), own];
+                if !conditions.iter().any(|condition| bound::is_limited(target, table, *condition)) {
+                    self.limited(target, table, None);
+                }
+            }
+            Some(Write::Update | Write::Delete) => self.limited(target, table, own),
+            Some(Write::Insert) | None => {}
+        }
+        Ok(())
     }
 
     /// The columns that an INSERT leaves to their defaults.

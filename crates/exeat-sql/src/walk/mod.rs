@@ -5,6 +5,7 @@
 
 pub(crate) mod array;
 pub(crate) mod body;
+mod bound;
 pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod column;
@@ -98,6 +99,8 @@ pub(crate) struct Facts {
     pub(crate) writes: BTreeSet<Oid>,
     pub(crate) writing: BTreeSet<Writing>,
     pub(crate) sets: BTreeSet<SetList>,
+    pub(crate) unbounded: BTreeMap<Oid, i32>,
+    pub(crate) stars: BTreeMap<Oid, i32>,
     pub(crate) rewritten: bool,
     pub(crate) positioned: Option<String>,
     pub(crate) reaches: BTreeSet<Oid>,

@@ -125,6 +125,8 @@ pub(crate) struct Item {
     pub(crate) name: Option<Rc<str>>,
     /// A stored relation without alias: `schema.relation.column` finds it.
     pub(crate) unaliased: Option<Oid>,
+    /// A relation or view, alias or not.
+    pub(crate) relation: Option<Oid>,
     /// A stored relation, alias or not: it has system columns.
     pub(crate) stored: Option<Oid>,
     pub(crate) columns: Rc<Columns>,
@@ -142,6 +144,7 @@ impl Item {
         Self {
             name: name.map(Rc::from),
             unaliased: None,
+            relation: None,
             stored: None,
             columns,
             columns_visible: true,

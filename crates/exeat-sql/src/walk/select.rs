@@ -167,6 +167,9 @@ impl Walker<'_> {
             if let NodeEnum::ColumnRef(reference) = inner(val)?
                 && matches!(reference.fields.last().and_then(|field| field.node.as_ref()), Some(NodeEnum::AStar(_)))
             {
+                if let [_] = reference.fields.as_slice() {
+                    self.note_stars(reference.location);
+                }
                 let columns = self.resolve(reference)?;
                 self.expand(columns, *location, &mut targets)?;
                 continue;
@@ -179,6 +182,15 @@ impl Walker<'_> {
             targets.push(Target { name: Rc::from(name), value, at: *location });
         }
         Ok(targets)
+    }
+
+    /// `*` alone names every column of every item.
+    fn note_stars(&mut self, at: i32) {
+        let items = self.levels.last().into_iter().flat_map(|level| &level.items);
+        let relations = items.filter_map(|item| item.relation);
+        relations.for_each(|relation| {
+            self.facts.stars.entry(relation).or_insert(at);
+        });
     }
 
     /// `*` and `t.*` in a target list.

@@ -108,6 +108,11 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         };
         writeln!(out, "does: {}", lineage.writing.iter().map(does).collect::<Vec<_>>().join(", ")).unwrap();
     }
+    for (what, found) in [("every row of", &lineage.unbounded), ("every column of", &lineage.stars)] {
+        for (oid, at) in found {
+            writeln!(out, "{what}: {}@{}", relation(*oid, snapshot), at.unwrap_or(0)).unwrap();
+        }
+    }
     print_columns(out, lineage, snapshot);
     print_client_values(out, lineage, snapshot);
     let others = lineage.shown.others.then_some("others");
