@@ -277,3 +277,18 @@ SELECT attname, attmissingval::text FROM pg_attribute WHERE attrelid = '{t}'::re
 SELECT indexrelid::regclass, pg_relation_size(indexrelid) FROM pg_index WHERE indrelid = '{t}'::regclass
 SELECT setting FROM pg_settings WHERE name = 'work_mem'
 SHOW application_name ;; SET LOCAL application_name = 'x' ;; SHOW application_name
+SELECT {k}, {s} FROM {t} a WHERE {s} = 'nowhere in either twin'
+SELECT count(*) FROM {t} a WHERE {s} IN ('nowhere', 'in either', NULL) AND {e}
+SELECT {k} FROM {t} a WHERE a.{s} = ANY (ARRAY['nowhere', 'in either']) AND {k} < 5 ORDER BY {k}
+SELECT {k}, {s}, 1 / ({k} - {k}) FROM {t} a WHERE {s} = 'nowhere in either twin' AND {e}
+SELECT a.{k} FROM {t} a JOIN {t} b USING ({k}) WHERE a.{s} = 'nowhere' AND b.{s} = a.{s}
+SELECT {k} FROM {t} a WHERE {s} = 'nowhere' OR {k} = 1
+SELECT {k} FROM {t} a WHERE NOT {s} = 'nowhere'
+SELECT {k} FROM (SELECT * FROM {t}) a WHERE {s} = 'nowhere'
+UPDATE {t} SET {u} = {u} WHERE {s} = 'nowhere in either twin' RETURNING {k}
+DELETE FROM {t} WHERE {s} = 'nowhere in either twin'
+DECLARE c CURSOR FOR SELECT {k} FROM {t} a WHERE {s} = 'nowhere' ;; FETCH 2 FROM c
+PREPARE p(text) AS SELECT {k}, {s} FROM {t} a WHERE {s} = $1 ;; EXECUTE p('nowhere') ;; EXECUTE p('in either')
+EXPLAIN (COSTS OFF) SELECT {k} FROM {t} a WHERE {s} = 'nowhere'
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT {k} FROM {t} a WHERE {s} = 'nowhere'
+COPY (SELECT {k} FROM {t} a WHERE {s} = 'nowhere') TO STDOUT

@@ -6,6 +6,7 @@ the catalog does not differ. They listen on one port at two addresses, which are
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ ROLE = "twin_agent"
 GROUP = "agents"
 ALLOWED = ["read", "insert", "update", "delete", "merge", "copy_in", "ddl", "call"]
 STATEMENT_MS_MAX = 250
+# A lookup says by design whether a value is there: only for columns that no literal of ours, and no value of the
+# statements of others, is found in.
+LOOKED_UP = re.compile(r"(^|[._])(email|ssn|phone)$")
+PROBES_MAX = 10_000
 SETTINGS = {"autovacuum": "off", "jit": "off", "max_parallel_workers_per_gather": "0", "bgwriter_delay": "10s"}
 SHOP_SEALED = [
     ("public", "customers", "email"), ("public", "customers", "ssn"), ("public", "customers", "phone"),
@@ -157,8 +162,13 @@ class Stack:
                 rules.append({"id": f"work-{name}", "who": {"groups": [GROUP]}, "target": name, "allow": ALLOWED})
                 # Masks that show nothing of a value; the others do by design.
                 masks = itertools.cycle(("redact", "nullify"))
-                mask = {label: {"with": next(masks)} for label in world.labels}
+                mask = {
+                    label: {"with": next(masks), **({"lookup": "equality"} if LOOKED_UP.search(label) else {})}
+                    for label in world.labels
+                }
                 rules.append({"id": f"seal-{name}", "target": name, "mask": mask})
+                limit = {"probes": PROBES_MAX, "window": "24h"}
+                rules.append({"id": f"lookups-{name}", "target": name, "who": {"groups": [GROUP]}, "limit": limit})
         gateway.policy(dump({"version": 1, "labels": labels, "rules": rules}))
         return gateway.start(level=level)
 

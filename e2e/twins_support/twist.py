@@ -19,6 +19,7 @@ BY_TYPE = {
     "uuid": "pg_temp.twist_hex({0}::text)::uuid",
     "bytea": "decode(pg_temp.twist_hex(encode({0}, 'hex')), 'hex')",
     "jsonb": "pg_temp.twist_json({0})",
+    "_text": "pg_temp.twist_array({0})",
 }
 DUPLICATED = ("text", "date")
 DUPLICATE_EVERY = 5

@@ -65,8 +65,9 @@ impl Walker<'_> {
             let counted = self.counted(&names, arg, value)?;
             whole = self.with(&whole, counted.as_ref().unwrap_or(value))?;
         }
-        // The elements of a VARIADIC array stand where the table has arguments of their own.
-        let is_total = !func_variadic && self.call_is_total(&names, args, &values);
+        // The elements of a VARIADIC array stand where the table has arguments of their own. Of a set the arguments decide how
+        // many rows there are.
+        let is_total = !func_variadic && !reviewed.returns_set && self.call_is_total(&names, args, &values);
         self.result(whole, is_total, at)
     }
 
