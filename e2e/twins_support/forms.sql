@@ -292,3 +292,46 @@ PREPARE p(text) AS SELECT {k}, {s} FROM {t} a WHERE {s} = $1 ;; EXECUTE p('nowhe
 EXPLAIN (COSTS OFF) SELECT {k} FROM {t} a WHERE {s} = 'nowhere'
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT {k} FROM {t} a WHERE {s} = 'nowhere'
 COPY (SELECT {k} FROM {t} a WHERE {s} = 'nowhere') TO STDOUT
+SELECT unnest({arr}), {k} FROM {t} a LIMIT 5
+SELECT count(*) FROM (SELECT unnest({arr}) FROM {t} a) x
+SELECT {k}, generate_subscripts({arr}, 1) FROM {t} a LIMIT 5
+SELECT cardinality({arr}), array_length({arr}, 1), array_ndims({arr}) FROM {t} a LIMIT 3
+SELECT {arr} || {arr}, array_cat({arr}, {arr}), array_remove({arr}, 'x'), array_position({arr}, 'x') FROM {t} a LIMIT 3
+SELECT {arr}[1], {arr}[2], {arr}[1:2] FROM {t} a LIMIT 3
+SELECT {k} FROM {t} a WHERE {k} = ANY (SELECT cardinality({arr}) FROM {t})
+SELECT array_agg({arr}) FROM {t} a
+SELECT ARRAY(SELECT unnest({arr})) FROM {t} a LIMIT 3
+SELECT array_to_json({arr}), to_jsonb({arr}), array_to_string({arr}, ',') FROM {t} a LIMIT 3
+SELECT x FROM {t} a, unnest({arr}) x LIMIT 3
+COPY (SELECT {k}, {arr} FROM {t} a) TO STDOUT (FORMAT csv)
+SELECT jsonb_object_keys({js}) FROM {t} a LIMIT 5
+SELECT jsonb_array_length({js}), jsonb_typeof({js}) FROM {t} a LIMIT 3
+SELECT {js} -> 'a', {js} ->> 0, {js} #> '{{a,b}}', {js} - 'a' FROM {t} a LIMIT 3
+SELECT key FROM {t} a, jsonb_each({js}) LIMIT 5
+SELECT count(*) FROM (SELECT jsonb_each({js}) FROM {t} a) x
+SELECT {js} ? 'a', {js} @> '{{}}', {js} = {js} FROM {t} a LIMIT 3
+SELECT jsonb_set({js}, '{{a}}', '1'), jsonb_insert({js}, '{{a}}', '1'), {js} || '{{}}' FROM {t} a LIMIT 3
+SELECT jsonb_path_query({js}, '$.*'), jsonb_path_exists({js}, '$.a') FROM {t} a LIMIT 3
+SELECT ({js})['a'] FROM {t} a LIMIT 3
+SELECT jsonb_pretty({js}), {js}::text, {js}::json FROM {t} a LIMIT 3
+SELECT * FROM jsonb_populate_record(NULL::{t}, (SELECT {js} FROM {t} LIMIT 1))
+SELECT r.* FROM {t} a, jsonb_to_record({js}) AS r(newsletter boolean) LIMIT 3
+SELECT jsonb_agg({js}), jsonb_object_agg({k}, {js}) FROM {t} a
+SELECT ({s}::text > 'm') OR (1 / ({k} - {k}) = 1) FROM {t} a LIMIT 5
+SELECT ({s}::text > 'm') AND (1 / ({k} - {k}) = 1) FROM {t} a LIMIT 5
+SELECT {s} = {s2} OR {e} FROM {t} a LIMIT 5
+SELECT ({s} > {s2}) AND ({e}), ({e}) AND {s} IS NULL FROM {t} a LIMIT 5
+SELECT {s}::text BETWEEN 'm' AND (1 / ({k} - {k}))::text FROM {t} a LIMIT 5
+SELECT {s}::text IN ('m', (1 / ({k} - {k}))::text) FROM {t} a LIMIT 5
+SELECT ({s}::text, 1 / ({k} - {k})) < ('m', 1), ({s}, {k}) = ({s2}, 1 / ({k} - 1)) FROM {t} a LIMIT 5
+SELECT coalesce(({s}::text > 'm') AND NULL, 1 / ({k} - {k}) = 1) FROM {t} a LIMIT 5
+SELECT coalesce({s}::text, (1 / ({k} - {k}))::text) FROM {t} a LIMIT 5
+SELECT ({s}::text > 'm') AND set_config('application_name', 'x', true) IS NULL FROM {t} a LIMIT 5 ;; SHOW application_name
+SELECT ({s}::text > 'm') AND (SELECT count(*) FROM pg_class a, pg_class b, pg_class c) > 0 FROM {t} a LIMIT 5
+SELECT f OR 1 / n = 1 FROM (SELECT {s}::text > 'm' AS f, {k} - {k} AS n FROM {t} a) x LIMIT 5
+SELECT f OR n = 1 FROM (SELECT {s}::text > 'm' AS f, 1 / ({k} - {k}) AS n FROM {t} a) x LIMIT 5
+SELECT f OR y.n = 1 FROM (SELECT {s}::text > 'm' AS f, {k} AS i FROM {t} a) x, LATERAL (SELECT 1 / (i - i) AS n) y LIMIT 5
+SELECT bool_and({s}::text > 'm') OR 1 / (count(*) - count(*)) = 1 FROM {t} a
+UPDATE {t} a SET {u} = {u} WHERE {k} = 1 RETURNING ({s}::text > 'm') OR 1 / ({k} - {k}) = 1
+SELECT CASE WHEN {k} = 1 THEN {s}::text > 'm' END OR 1 / ({k} - {k}) = 1 FROM {t} a LIMIT 5
+SELECT ({s}::text > 'm') IS TRUE OR NOT ({s} IS NULL AND 1 / ({k} - {k}) = 1) FROM {t} a LIMIT 5

@@ -10,6 +10,9 @@ from .writes import Writes
 SAFE_SHARE, WRITE_SHARE = 0.35, 0.2
 FORM_SHARE = 0.4
 BATCH_SHARE = 0.2
+# Sealed columns of a kind that a form asks for.
+KINDS = (("array", "arr"), ("json", "js"))
+PLACES = {kind: f"{{{name}}}" for kind, name in KINDS}
 FORMS = [line for line in Path(__file__).with_name("forms.sql").read_text(encoding="utf-8").splitlines() if line]
 SEPARATOR = " ;; "
 SAFE, UNSAFE, WRITE = "safe", "edge", "write"
@@ -52,6 +55,9 @@ class Generator:
 
     def filled(self, form):
         tables = [table for table in self.world.tables if table.of(sealed=True) and table.of("int", sealed=False)]
+        for kind, place in PLACES.items():
+            # Where there is none, the form is about another column, and mostly the server's to refuse.
+            tables = [table for table in tables if place in form and table.of(kind, sealed=True)] or tables
         table = self.random.choice(tables)
         sealed, plain = table.of(sealed=True), table.of(sealed=False)
         one = self.random.choice(sealed)
@@ -59,6 +65,7 @@ class Generator:
         predicate = Expressions(self.random, [(alias, column) for column in table.columns], safe=False).make("bool")
         values = {
             "t": table.name, "s": one.quoted, "su": one.name, "s2": self.random.choice(sealed).quoted,
+            **{name: self.random.choice(table.of(kind, sealed=True) or sealed).quoted for kind, name in KINDS},
             "u": self.random.choice(plain).quoted, "k": table.of("int", sealed=False)[0].quoted, "e": predicate,
         }
         return form.format_map(values)

@@ -107,6 +107,7 @@ impl Walker<'_> {
 
     /// `date(x)` of a date is no call to the server but x itself.
     fn called_as_type(&mut self, argument: &Value, at: i32) -> Walk<Value> {
+        self.noticeable += 1;
         match argument.origin {
             Origin::Column(_) | Origin::Unknown => {
                 self.consume(argument, self.place, at)?;

@@ -3,8 +3,9 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{AConst, Node, TypeCast, TypeName, a_const};
 
+use super::expr::is_open;
 use super::scope::Value;
-use super::{Stop, Walk, Walker, construct, strings, unresolved};
+use super::{Stop, Walk, Walker, construct, inner, strings, unresolved};
 use crate::catalog::{Argument, ColumnId, Oid};
 use crate::classes::Class;
 use crate::{OpaqueReason, Origin};
@@ -59,9 +60,12 @@ impl Walker<'_> {
         let column = match value.origin {
             Origin::Column(column) => column,
             Origin::Unknown => return Ok(value),
+            // What is cast to where it is written down fails there, whatever else happens.
+            Origin::None if is_open(arg) || matches!(inner(arg)?, NodeEnum::AConst(_)) => return Ok(whole),
             Origin::None => return self.cast_whole(&value, whole, is_array, *location),
         };
         if is_array || value.of.is_none() {
+            self.noticeable += 1;
             return Ok(Value { origin: Origin::Unknown, of: None, ..value });
         }
         if value.of != Some(target) {
@@ -74,6 +78,7 @@ impl Walker<'_> {
                 Ok(whole)
             }
             SameType::Computed => {
+                self.noticeable += 1;
                 self.consume(&value, self.place, *location)?;
                 Ok(Value { of: Some(target), ..Value::computed() })
             }
@@ -83,11 +88,13 @@ impl Walker<'_> {
 
     /// A cast that changes the value, or may.
     fn cast_whole(&mut self, value: &Value, whole: Value, is_array: bool, at: i32) -> Walk<Value> {
+        let is_total = !is_array && whole.of.is_some_and(|target| self.cast_is_total(value.of, target));
+        self.noticeable += usize::from(!is_total);
         if value.flows.is_empty() {
             return Ok(Value { parts: value.parts, ..whole });
         }
         self.operand(value)?;
-        if !is_array && whole.of.is_some_and(|target| self.cast_is_total(value.of, target)) {
+        if is_total {
             return Ok(whole);
         }
         self.consume(value, self.place, at)?;

@@ -55,6 +55,7 @@ impl Walker<'_> {
     /// The values of these nodes go through something that may fail or says more than its result.
     pub(crate) fn partial_of<'n>(&mut self, nodes: impl IntoIterator<Item = &'n Node>) -> Walk<Value> {
         nodes.into_iter().try_for_each(|node| self.expr(node, self.place))?;
+        self.noticeable += 1;
         Ok(Value::computed())
     }
 
@@ -63,6 +64,7 @@ impl Walker<'_> {
         if is_total && arguments.parts <= PARTS_MAX {
             return Ok(arguments);
         }
+        self.noticeable += 1;
         self.consume(&arguments, self.place, at)?;
         Ok(Value::computed())
     }
@@ -103,6 +105,7 @@ impl Walker<'_> {
             self.operand(right)?;
         }
         if self.meeting_may_fail(left.of, right.of) {
+            self.noticeable += 1;
             self.consume(left, self.place, super::NOWHERE)?;
             self.consume(right, self.place, super::NOWHERE)?;
             return Ok(Value::computed());

@@ -10,7 +10,7 @@ use pg_query::protobuf::{
 use super::call::known;
 use super::column::Resolved;
 use super::scope::{Columns, PARTS_MAX, Value};
-use super::{NOWHERE, Stop, Walk, Walker, construct, inner, named_construct, strings, total, unresolved};
+use super::{NOWHERE, Stop, Walk, Walker, construct, inner, lazy, named_construct, strings, total, unresolved};
 use crate::catalog::{Argument, Operands};
 use crate::classes::Class;
 use crate::{OpaqueReason, Origin, Use};
@@ -39,7 +39,10 @@ impl Walker<'_> {
                 Ok(Value::computed())
             }
             NodeEnum::ColumnRef(reference) => match self.resolve(reference)? {
-                Resolved::Column(value) => Ok(value.named_at(reference.location)),
+                Resolved::Column(value) => {
+                    self.note_lazy(&value);
+                    Ok(value.named_at(reference.location))
+                }
                 Resolved::Row(columns) => self.row(&columns, reference.location),
                 Resolved::Everything => construct("a star in an expression", reference.location),
             },
@@ -69,6 +72,7 @@ impl Walker<'_> {
     pub(crate) fn row(&mut self, columns: &Columns, at: i32) -> Walk<Value> {
         let mut whole = Value::computed();
         for (_, value) in columns.list() {
+            self.note_lazy(value);
             whole = self.with(&whole, &value.named_at(at))?;
         }
         Ok(whole)
@@ -83,7 +87,7 @@ impl Walker<'_> {
         match node {
             NodeEnum::CoalesceExpr(expr) => {
                 let CoalesceExpr { xpr: _, coalescetype: _, coalescecollid: _, args, location: _ } = expr.as_ref();
-                let values = args.iter().map(|arg| self.value(arg)).collect::<Walk<Vec<_>>>()?;
+                let values = self.in_turn(args)?;
                 self.alternatives(&values)
             }
             NodeEnum::RowExpr(expr) => {
@@ -118,7 +122,10 @@ impl Walker<'_> {
     fn boolean(&mut self, expr: &BoolExpr) -> Walk<Value> {
         let BoolExpr { xpr: _, boolop, args, location } = expr;
         match BoolExprType::try_from(*boolop) {
-            Ok(BoolExprType::AndExpr | BoolExprType::OrExpr | BoolExprType::NotExpr) => self.total_of(args),
+            Ok(BoolExprType::AndExpr | BoolExprType::OrExpr | BoolExprType::NotExpr) => {
+                let values = self.in_turn(args)?;
+                self.all_of(&values)
+            }
             Ok(BoolExprType::Undefined) | Err(_) => construct("a Boolean operator of this kind", *location),
         }
     }
@@ -177,6 +184,7 @@ impl Walker<'_> {
             // Where the two are equal there is NULL instead of a value: a comparison anyone can see.
             Ok(AExprKind::AexprNullif) => {
                 self.operator(&names, operands, at)?;
+                self.noticeable += 1;
                 let left = self.optional_value(lexpr)?;
                 self.optional(rexpr, Use::Predicate)?;
                 self.consume(&left, Use::Predicate, at)?;
@@ -190,14 +198,19 @@ impl Walker<'_> {
                 | AExprKind::AexprNotBetweenSym,
             ) => {
                 ["<", ">", "<=", ">="].iter().try_for_each(|implied| self.operator(&[implied], operands, at))?;
-                let values = both().map(|node| self.value(node)).collect::<Walk<Vec<_>>>()?;
+                let values = self.in_some_order(both())?;
                 let is_total = values.iter().all(|value| self.compares_totally(value));
                 let whole = self.all_of(&values)?;
                 return self.result(whole, is_total, at);
             }
             Ok(AExprKind::Undefined) | Err(_) => return construct("an operator of this kind", at),
         }
-        let values = both().map(|node| self.value(node)).collect::<Walk<Vec<_>>>()?;
+        let in_list = matches!(AExprKind::try_from(*kind), Ok(AExprKind::AexprIn));
+        let values = if in_list || both().any(lazy::compares_parts) {
+            self.in_some_order(both())?
+        } else {
+            both().map(|node| self.value(node)).collect::<Walk<Vec<_>>>()?
+        };
         let arguments: Vec<_> = both().zip(&values).map(|(node, value)| known(node, value)).collect();
         let is_total = self.operator_is_total(expr, &names, &arguments, &values);
         let operands = self.all_of(&values)?;
@@ -265,6 +278,8 @@ impl Walker<'_> {
     fn sub_link(&mut self, link: &SubLink) -> Walk<Value> {
         let SubLink { xpr: _, sub_link_type, sub_link_id: _, testexpr, oper_name, subselect, location } = link;
         let at = *location;
+        // It may take its time, and find two rows where one is wanted.
+        self.noticeable += 1;
         let Some(NodeEnum::SelectStmt(stmt)) = subselect.as_ref().and_then(|node| node.node.as_ref()) else {
             return construct("a sub-select of this form", at);
         };
@@ -322,6 +337,7 @@ impl Walker<'_> {
         }
         let AIndirection { arg, indirection } = node;
         let whole = self.optional_value(arg)?;
+        self.noticeable += 1;
         self.operand(&whole)?;
         for step in indirection {
             let NodeEnum::AIndices(indices) = inner(step)? else {

@@ -20,6 +20,7 @@ pub(crate) mod from;
 pub(crate) mod given;
 pub(crate) mod join;
 pub(crate) mod keys;
+pub(crate) mod lazy;
 pub(crate) mod lookup;
 pub(crate) mod merge;
 pub(crate) mod naming;
@@ -148,6 +149,8 @@ pub(crate) struct Walker<'a> {
     /// The view of the server's settings.
     pub(crate) settings_view: Option<Oid>,
     columns: HashMap<Oid, Rc<Columns>>,
+    /// Parts of expressions read so far that a client may notice, should they be evaluated.
+    pub(crate) noticeable: usize,
     depth: usize,
     steps: usize,
 }
@@ -175,6 +178,7 @@ impl<'a> Walker<'a> {
             outermost: false,
             settings_view: settings::view_of(snapshot),
             columns: HashMap::new(),
+            noticeable: 0,
             depth: 0,
             steps: 0,
         })
