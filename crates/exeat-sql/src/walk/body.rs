@@ -95,7 +95,9 @@ impl<'a> Walker<'a> {
         if candidates.is_empty() || named || !agg_order.is_empty() {
             return Ok(None);
         }
-        let values = args.iter().map(|arg| self.value(arg)).collect::<Walk<Vec<_>>>()?;
+        // The server may put the arguments into the body, where each is evaluated only if the body comes to it.
+        let values = self.in_some_order(args)?;
+        self.noticeable += 1;
         let mut found = None;
         for function in candidates {
             let parameters = self.passed(function, &values, *location)?;
