@@ -35,6 +35,9 @@ pub(crate) struct Calls {
 pub(crate) struct Parameters<'a> {
     function: &'a SqlFunction,
     values: Vec<Value>,
+    /// The server may put the arguments into the body, where each is evaluated only if the body comes to it: a client
+    /// may then notice.
+    noticeable: bool,
 }
 
 /// What a call gives back.
@@ -68,6 +71,13 @@ impl<'a> Walker<'a> {
         self.parameters.as_ref()?.find(names)
     }
 
+    /// The same where it stands in an expression.
+    pub(crate) fn parameter_read(&mut self, names: &[&str]) -> Option<Value> {
+        let found = self.parameter(names)?;
+        self.noticeable += usize::from(self.parameters.as_ref().is_some_and(|parameters| parameters.noticeable));
+        Some(found)
+    }
+
     /// A call of a function in SQL; `None`: the call is none, or not one that can be followed.
     pub(crate) fn body_call(&mut self, call: &FuncCall) -> Walk<Option<Returned>> {
         let FuncCall {
@@ -95,13 +105,15 @@ impl<'a> Walker<'a> {
         if candidates.is_empty() || named || !agg_order.is_empty() {
             return Ok(None);
         }
-        // The server may put the arguments into the body, where each is evaluated only if the body comes to it.
-        let values = self.in_some_order(args)?;
+        let before = self.noticeable;
+        let values = args.iter().map(|arg| self.value(arg)).collect::<Walk<Vec<_>>>()?;
+        let noticeable = self.noticeable > before;
+        // It may read what takes its time, and fail.
         self.noticeable += 1;
         let mut found = None;
         for function in candidates {
-            let parameters = self.passed(function, &values, *location)?;
-            let returned = self.body(function, parameters, *location).map_err(|stop| match stop {
+            let parameters = Parameters { function, values: self.passed(function, &values, *location)?, noticeable };
+            let returned = self.body(parameters, *location).map_err(|stop| match stop {
                 Stop::TooDeep => Stop::TooDeep,
                 Stop::Opaque { .. } | Stop::Named { .. } | Stop::Unresolved { .. } => {
                     Stop::Opaque { reason: OpaqueReason::Function { name: names.join(".") }, at: *location }
@@ -155,7 +167,8 @@ impl<'a> Walker<'a> {
     }
 
     /// Reads the body in a walker of its own: nothing of the calling statement is in sight in it.
-    fn body(&mut self, function: &'a SqlFunction, values: Vec<Value>, at: i32) -> Walk<Returned> {
+    fn body(&mut self, parameters: Parameters<'a>, at: i32) -> Walk<Returned> {
+        let function = parameters.function;
         if self.calls.open.contains(&function.oid)
             || self.calls.open.len() >= CALL_DEPTH_MAX
             || self.calls.read >= BODIES_MAX
@@ -166,7 +179,7 @@ impl<'a> Walker<'a> {
         let path = self.body_path(function)?;
         let tree = parse::parse_body(function, self.snapshot)?;
         let mut inside = Walker::new(self.snapshot, &path)?;
-        inside.parameters = Some(Parameters { function, values });
+        inside.parameters = Some(parameters);
         inside.bound = self.bound || function.names == Names::Bound;
         (inside.depth, inside.steps) = (self.depth, self.steps);
         inside.calls = std::mem::take(&mut self.calls);

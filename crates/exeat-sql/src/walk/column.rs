@@ -40,14 +40,20 @@ impl Walker<'_> {
             && name.starts_with('$')
         {
             return self
-                .parameter(&names)
+                .parameter_read(&names)
                 .map_or_else(|| unresolved(name, reference.location), |found| Ok(Resolved::Column(found)));
         }
         match self.resolve_column(reference) {
             Err(Stop::Unresolved { name, at }) => match parts(reference)? {
-                (names, false) => self.parameter(&names).map(Resolved::Column).ok_or(Stop::Unresolved { name, at }),
+                (names, false) => {
+                    self.parameter_read(&names).map(Resolved::Column).ok_or(Stop::Unresolved { name, at })
+                }
                 (_, true) => unresolved(&name, at),
             },
+            Ok(Resolved::Column(value)) => {
+                self.note_lazy(&value);
+                Ok(Resolved::Column(value))
+            }
             resolved => resolved,
         }
     }

@@ -39,10 +39,7 @@ impl Walker<'_> {
                 Ok(Value::computed())
             }
             NodeEnum::ColumnRef(reference) => match self.resolve(reference)? {
-                Resolved::Column(value) => {
-                    self.note_lazy(&value);
-                    Ok(value.named_at(reference.location))
-                }
+                Resolved::Column(value) => Ok(value.named_at(reference.location)),
                 Resolved::Row(columns) => self.row(&columns, reference.location),
                 Resolved::Everything => construct("a star in an expression", reference.location),
             },
