@@ -2,6 +2,7 @@
 
 import psycopg
 import pytest
+from psycopg.pq import DiagnosticField, ExecStatus
 
 from streams import admin, serving
 from lib.yaml_text import dump
@@ -70,6 +71,9 @@ PERMITTED = {
     "INSERT INTO touched_too VALUES (2, 'x') RETURNING city": [("x",)],
     "SELECT count(ssn), count(pay), count(s.*), count(s), count(*) FROM staff s": [(1, 1, 1, 1, 1)],
     "SELECT city FROM staff s GROUP BY city HAVING count(s.*) > 0": [("Oslo",)],
+    "SELECT city, 100 * count(ssn) / count(*) FROM staff GROUP BY city HAVING count(ssn) > 0 ORDER BY count(ssn)": [("Oslo", 100)],
+    "INSERT INTO plain (id) SELECT 1 + count(ssn) FROM staff RETURNING id": [(2,)],
+    "SELECT pg_relation_size('plain') > 0, pg_relation_size('sealed_writes.plain', 'main') > 0": [(True, True)],
     "SELECT count(lower(ssn)), count(s.*) FROM staff s": [(None, 1)],
 }
 REFUSED = {
@@ -103,7 +107,8 @@ REFUSED = {
     "SELECT count(ssn) FILTER (WHERE ssn > '5') FROM staff": "masked_column_in_predicate",
     "SELECT count(DISTINCT ssn) FROM staff": "masked_column_in_key",
     "SELECT count(nullif(ssn, '5')) FROM staff": "masked_column_in_predicate",
-    "SELECT city FROM staff GROUP BY city HAVING count(ssn) > 0": "masked_column_in_predicate",
+    "SELECT pg_relation_size('staff')": "opaque_function",
+    "SELECT pg_total_relation_size('sealed_writes.parent')": "opaque_function",
     "DELETE FROM staff WHERE ssn = '1' RETURNING id": "masked_column_in_predicate",
 }
 
@@ -235,3 +240,49 @@ def test_what_stands_for_a_value_is_not_copied_in(connection, layout):
         connection.rollback()
         assert "masked_column_in_write" in refused.value.diag.message_detail
         assert connection.execute("SELECT count(*) FROM plain").fetchall() == [(1,)], "and the session goes on"
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("behind", [0, 3_000_000])
+def test_a_refused_copy_leaves_the_session_in_order(connection, extended, behind):
+    """Whatever the client still sends of it, in one piece or many, goes nowhere."""
+    connection.commit()
+    pgconn = connection.pgconn
+    with connection.transaction(force_rollback=True):
+        connection.execute("INSERT INTO plain VALUES (7, 'before')")
+        if extended:
+            pgconn.send_query_params(b"COPY plain FROM STDIN", [])
+        else:
+            pgconn.send_query(b"COPY plain FROM STDIN; INSERT INTO plain VALUES (9, 'never'); COPY plain FROM STDIN")
+        assert fetched(pgconn).status == ExecStatus.COPY_IN
+        put(pgconn, f"8\t{REDACTED}\n" + "".join(f"{100 + n}\tlater\n" for n in range(behind // 10)))
+        put(pgconn, "10\tlast\n")
+        pgconn.put_copy_end()
+        failed = fetched(pgconn)
+        assert failed.status == ExecStatus.FATAL_ERROR and failed.error_field(DiagnosticField.SQLSTATE) == b"42501"
+        assert b"masked_column_in_write" in failed.error_field(DiagnosticField.MESSAGE_DETAIL)
+        assert fetched(pgconn) is None
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
+            connection.execute("SELECT 1")
+    assert connection.execute("SELECT id, note FROM plain").fetchall() == [(1, "x")]
+
+
+def test_a_copy_that_fails_by_itself_says_why_itself(connection):
+    with pytest.raises(psycopg.errors.UniqueViolation), connection.cursor() as cursor:
+        with cursor.copy("COPY plain FROM STDIN") as copying:
+            copying.write("1\tagain\n")
+    connection.rollback()
+    with connection.cursor() as cursor, cursor.copy("COPY plain FROM STDIN") as copying:
+        copying.write("8\tfine\n")
+    connection.rollback()
+
+
+def put(pgconn, text):
+    while pgconn.put_copy_data(text.encode()) == 0:
+        pgconn.flush()
+    pgconn.flush()
+
+
+def fetched(pgconn):
+    pgconn.flush()
+    return pgconn.get_result()

@@ -1,7 +1,7 @@
 //! Uses of sealed columns that are refused: whatever decides something by one, or sends it through what may fail. Says in
 //! the refusal what would be allowed instead, and never names what the statement does not.
 
-use exeat_policy::{Lookup, Mask};
+use exeat_policy::{Lookup, Mask, Nulls};
 use exeat_sql::{ColumnUse, Lineage, Oid, Relation, Use};
 
 use crate::evaluate::{SessionFacts, relation_name};
@@ -25,7 +25,9 @@ pub(crate) fn refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal
     if let Some(refusal) = telling_view(facts, lineage) {
         return Some(refusal);
     }
-    if lineage.relation_sizes {
+    let is_sealed = |oid: &Oid| facts.seals.relation(*oid).is_some();
+    let sized = |oid: &Oid| is_sealed(oid) || facts.snapshot.family(*oid).iter().any(is_sealed);
+    if lineage.relation_sizes || lineage.sized.iter().any(sized) {
         return Some(
             Refusal::new(
                 RefusalCode::OpaqueFunction,
@@ -87,7 +89,9 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
         Use::Projected | Use::Derived => return None,
         Use::Expression => (RefusalCode::MaskedColumnInExpression, "computed with"),
         Use::Lookup if mask.lookup == Lookup::Equality && !refused => return None,
-        Use::Predicate | Use::Lookup => (RefusalCode::MaskedColumnInPredicate, "compared"),
+        // How many are NULL is shown where NULL is.
+        Use::Presence if mask.nulls == Nulls::Keep && !refused => return None,
+        Use::Predicate | Use::Lookup | Use::Presence => (RefusalCode::MaskedColumnInPredicate, "compared"),
         Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
         // A value of the client's own goes into it.
         Use::Written => return None,

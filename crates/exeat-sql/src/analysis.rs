@@ -323,6 +323,8 @@ pub struct Lineage {
     /// It calls a size function (`\dt+` does). Sizes tell something about stored values: admission must refuse
     /// this where any column of the target is sealed for the principal, whatever relations it names.
     pub relation_sizes: bool,
+    /// Relations that it asks the size of by a name in its text, and so no others.
+    pub sized: BTreeSet<Oid>,
     /// It reads or writes large objects, which no column label reaches.
     pub large_objects: bool,
     /// It reads a view of the catalog that shows what stands in the server's files.
@@ -545,6 +547,8 @@ pub enum Use {
     Lookup,
     /// USING/NATURAL, GROUP BY, ORDER BY, DISTINCT, UNION/INTERSECT/EXCEPT, window partition or order.
     Key,
+    /// Decides or computes something by how often it is NULL, which `count` says.
+    Presence,
     /// Target of a write.
     Written,
     /// Source of a write.

@@ -6,7 +6,7 @@ use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const
 use super::expr::is_open;
 use super::scope::Value;
 use super::{Stop, Walk, Walker, construct, inner, named_construct, strings, total, unresolved};
-use crate::catalog::{Argument, Oid, PG_CATALOG, Reviewed};
+use crate::catalog::{Argument, Oid, PG_CATALOG, RelationKind, Reviewed};
 use crate::classes::{Class, Facet, is_readable_setting};
 use crate::{Notification, NotifyText, OpaqueReason, Origin, Use};
 
@@ -84,6 +84,23 @@ impl Walker<'_> {
             return Ok(Some(Value::computed()));
         }
         Ok(value.flows.is_bare().then(|| Value { flows: value.flows.presence(), ..Value::computed() }))
+    }
+
+    /// The table that a text is the name of, written so that nothing about the name is left to settle.
+    fn plainly_named(&self, text: &str) -> Option<Oid> {
+        let is_plain = |part: &str| {
+            let letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+            let inside = |byte: u8| letter(byte) || byte.is_ascii_digit();
+            part.len() <= 63 && part.bytes().next().is_some_and(letter) && part.bytes().all(inside)
+        };
+        let parts: Vec<&str> = text.split('.').collect();
+        if !parts.iter().all(|part| is_plain(part)) {
+            return None;
+        }
+        let (schemas, name) = self.searched(&parts)?;
+        let found = schemas.iter().find_map(|schema| self.snapshot.relation_in(*schema, name))?;
+        let is_table = matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable);
+        is_table.then_some(found.oid)
     }
 
     /// Can this call not fail, whatever its arguments are? Where their types are not known, only a few names can not.
@@ -176,7 +193,13 @@ impl Walker<'_> {
                 Ok(())
             }
             Facet::Size => {
-                self.facts.relation_sizes = true;
+                match args.first().and_then(literal).and_then(|name| self.plainly_named(name)) {
+                    Some(relation) => {
+                        self.facts.reads.insert(relation);
+                        self.facts.sized.insert(relation);
+                    }
+                    None => self.facts.relation_sizes = true,
+                }
                 Ok(())
             }
             Facet::Sequence => unreviewed(),

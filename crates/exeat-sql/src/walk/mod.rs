@@ -38,7 +38,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{GivenRow, Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
+use crate::{Flow, GivenRow, Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -120,6 +120,7 @@ pub(crate) struct Facts {
     /// DEFAULT stands for a value to write.
     pub(crate) says_default: bool,
     pub(crate) relation_sizes: bool,
+    pub(crate) sized: BTreeSet<Oid>,
     pub(crate) large_objects: bool,
     pub(crate) server_files: bool,
     pub(crate) settings_read: settings::SettingsRead,
@@ -232,9 +233,10 @@ impl<'a> Walker<'a> {
     pub(crate) fn consume(&mut self, value: &Value, how: Use, at: i32) -> Walk<()> {
         let streams = value.flows.list();
         self.spend(streams.len())?;
-        streams
-            .iter()
-            .try_for_each(|stream| self.record(stream.column, how, if stream.at < 0 { at } else { stream.at }))
+        streams.iter().try_for_each(|stream| {
+            let how = if stream.how == Flow::Presence { Use::Presence } else { how };
+            self.record(stream.column, how, if stream.at < 0 { at } else { stream.at })
+        })
     }
 
     /// A relation stands in the statement as something to read from.

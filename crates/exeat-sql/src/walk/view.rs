@@ -105,7 +105,7 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
         reaches: facts.reaches,
         functions: facts.functions,
         views: facts.views,
-        relation_sizes: facts.relation_sizes,
+        relation_sizes: facts.relation_sizes || !facts.sized.is_empty(),
         large_objects: facts.large_objects,
         server_files: facts.server_files,
         shown: shown_by_view,
@@ -114,7 +114,7 @@ fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<Vi
 
 fn is_influence(how: Use) -> bool {
     match how {
-        Use::Expression | Use::Predicate | Use::Lookup | Use::Key | Use::Written | Use::Source => true,
+        Use::Expression | Use::Predicate | Use::Lookup | Use::Key | Use::Presence | Use::Written | Use::Source => true,
         Use::Projected | Use::Derived => false,
     }
 }

@@ -194,6 +194,7 @@ fn print_columns(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         Use::Predicate,
         Use::Lookup,
         Use::Key,
+        Use::Presence,
         Use::Written,
         Use::Source,
     ];
