@@ -55,7 +55,7 @@ PERMITTED = {
     "INSERT INTO plain VALUES (1, 'y') ON CONFLICT (id) DO UPDATE SET note = excluded.note RETURNING note": [("y",)],
     "WITH gone AS (DELETE FROM staff WHERE id = 1 RETURNING id, ssn) SELECT g.id, g.ssn, lower(ssn), g.* FROM gone g":
         [(1, REDACTED, REDACTED, 1, REDACTED)],
-    "WITH w AS (UPDATE staff SET city = 'Tromso', pay = 0 RETURNING ssn) INSERT INTO plain SELECT 7, 'x' FROM w RETURNING id":
+    "WITH w AS (UPDATE staff SET city = 'Tromso', pay = 0 WHERE id = 1 RETURNING ssn) INSERT INTO plain SELECT 7, 'x' FROM w RETURNING id":
         [(7,)],
     "SELECT id, ssn FROM staff WHERE id = 1 FOR UPDATE": [(1, REDACTED)],
     "SELECT * FROM listed": [(1, REDACTED, "OSLO")],
@@ -176,11 +176,11 @@ def test_locking_a_table_needs_update_and_no_more(connection):
 
 
 RETURNED = {
-    "UPDATE staff SET city = 'x', pay = 0 RETURNING old.city, new.city, old.ssn, new.ssn || 'x', city":
+    "UPDATE staff SET city = 'x', pay = 0 WHERE id = 1 RETURNING old.city, new.city, old.ssn, new.ssn || 'x', city":
         [("Oslo", "x", REDACTED, REDACTED, "x")],
-    "UPDATE staff SET ssn = 'x' RETURNING WITH (OLD AS o, NEW AS n) o.ssn, n.*, id": [(REDACTED, 1, "Oslo", REDACTED, None, 1)],
+    "UPDATE staff SET ssn = 'x' WHERE id = 1 RETURNING WITH (OLD AS o, NEW AS n) o.ssn, n.*, id": [(REDACTED, 1, "Oslo", REDACTED, None, 1)],
     "INSERT INTO staff (id, ssn) VALUES (2, 'x') RETURNING old.ssn, new.ssn, *": [(None, REDACTED, 2, None, REDACTED, None)],
-    "DELETE FROM staff RETURNING old, new.ssn, old.pay": [(None, None, None)],
+    "DELETE FROM staff WHERE id = 1 RETURNING old, new.ssn, old.pay": [(None, None, None)],
     "MERGE INTO staff s USING plain p ON s.id = p.id WHEN MATCHED THEN UPDATE SET ssn = 'x' RETURNING merge_action(), old.ssn, *":
         [("UPDATE", REDACTED, 1, "x", 1, "Oslo", REDACTED, None)],
 }

@@ -65,7 +65,8 @@ fn written(
             let keys = if writing.write == Write::Delete { Vec::new() } else { row.keys() };
             for key in keys {
                 let keyed = Keyed { row: &row, target, write: writing.write };
-                let tried = keyed.tried(policy, lineage, key)?;
+                // What is given through a view is not told apart from what the same statement gives the table itself.
+                let tried = if writing.through.is_some() { None } else { keyed.tried(policy, lineage, key)? };
                 probes.extend(tried.ok_or_else(|| refuse(facts, named, PROBES))?);
             }
             if writing.write == Write::Update && row.learns_of_the_rest() {
