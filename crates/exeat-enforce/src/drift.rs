@@ -9,6 +9,7 @@ use std::fmt;
 
 use exeat_policy::baseline::{AcceptedColumn, AcceptedRelation, Binding, Known};
 use exeat_policy::{Label, RelationName};
+use exeat_sql::catalog::Untrusted;
 use exeat_sql::{CatalogSnapshot, Column, ColumnId, Oid, Relation, RelationKind};
 
 /// What is done with a relation that is outside the baseline.
@@ -33,6 +34,8 @@ pub struct BoundLabel {
 /// What is different, for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
+    /// What the configuration vouches for by name, and what the name does not stand for any more. First, for it is the operator's own word.
+    Untrusted(Untrusted),
     NewRelation {
         relation: RelationName,
         sealed: bool,
@@ -80,6 +83,7 @@ impl fmt::Display for Finding {
                 write!(f, "{column} is another column than label {label} was bound to, sealed")
             }
             Self::BoundColumnGone { label, column } => write!(f, "{column}, bound to label {label}, is gone"),
+            Self::Untrusted(untrusted) => untrusted.fmt(f),
             Self::MatchesNothing { label, pattern } => write!(f, "label {label}: no column matches {pattern}"),
         }
     }
@@ -170,7 +174,14 @@ pub fn examine(labels: &[Label], snapshot: &CatalogSnapshot, known: &Known, uncl
     }
     drift.replaced(labels, snapshot, known);
     drift.pointless(labels, snapshot);
+    drift.findings.extend(untrusted(snapshot).findings);
     drift
+}
+
+/// Where nothing is known of a database: names that the configuration trusts in vain.
+pub fn untrusted(snapshot: &CatalogSnapshot) -> Drift {
+    let findings = snapshot.untrusted().map(|untrusted| Finding::Untrusted(untrusted.clone())).collect();
+    Drift { findings, ..Drift::default() }
 }
 
 impl Drift {

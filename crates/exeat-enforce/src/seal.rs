@@ -20,7 +20,7 @@ const GENERATED: &str = "generated";
 #[derive(Debug, Clone, Default)]
 pub struct SealPlan {
     relations: HashMap<Oid, RelationSeal>,
-    /// Views whose rows a sealed column chooses: what they show tells about it.
+    /// Views, and relations with row security, whose rows a sealed column chooses: what they show tells about it.
     telling: HashSet<Oid>,
     /// What makes digests and tokens at this target; without it their columns are redacted.
     keys: Option<TargetKeys>,
@@ -122,16 +122,19 @@ impl SealPlan {
         }
     }
 
-    /// A column of a view is sealed as what it is made from, views that stand on others after these.
+    /// A column of a view is sealed as what it is made from, views that stand on others after these. Row-security
+    /// policies choose the rows of a relation as a view's conditions do.
     fn seal_views(&mut self, snapshot: &CatalogSnapshot) {
-        let is_view = |relation: &&Relation| snapshot.view_lineage(relation.oid).is_some();
+        let lineage_of = |oid: Oid| snapshot.view_lineage(oid).or_else(|| snapshot.policy_lineage(oid));
+        let is_view = |relation: &&Relation| lineage_of(relation.oid).is_some();
         let mut open: Vec<&Relation> = snapshot.relations().filter(is_view).collect();
         open.sort_by_key(|relation| relation.oid);
         let mut done: HashSet<Oid> = HashSet::new();
         while !open.is_empty() {
-            let waits = |view: &&Relation| match snapshot.view_lineage(view.oid) {
+            let waits = |view: &&Relation| match lineage_of(view.oid) {
                 Some(Ok(lineage)) => {
-                    let below = |oid: &Oid| snapshot.view_lineage(*oid).is_some() && !done.contains(oid);
+                    // The conditions of a policy stand on the relation itself.
+                    let below = |oid: &Oid| *oid != view.oid && lineage_of(*oid).is_some() && !done.contains(oid);
                     lineage.reads.iter().any(below)
                 }
                 Some(Err(_)) | None => false,
@@ -144,16 +147,17 @@ impl SealPlan {
             }
             for view in ready {
                 done.insert(view.oid);
-                if let Some(Ok(lineage)) = snapshot.view_lineage(view.oid) {
-                    self.seal_view(view, lineage);
+                if let Some(Ok(lineage)) = lineage_of(view.oid) {
+                    self.seal_view(view, lineage, snapshot.trusts_view(view.oid));
                 }
             }
             open = waiting;
         }
     }
 
-    fn seal_view(&mut self, view: &Relation, lineage: &ViewLineage) {
-        let tells = lineage.influences.iter().any(|column| self.column(*column).is_some());
+    /// The operator vouches for what a trusted view's own definition tells by its rows, and for nothing below it.
+    fn seal_view(&mut self, view: &Relation, lineage: &ViewLineage, trusted: bool) {
+        let tells = !trusted && lineage.influences.iter().any(|column| self.column(*column).is_some());
         if tells || lineage.reads.iter().any(|oid| self.telling.contains(oid)) {
             self.telling.insert(view.oid);
         }
@@ -214,7 +218,7 @@ impl SealPlan {
         self.relations.get(&id.relation)?.columns.get(&id.attribute)
     }
 
-    /// Whether a view tells more about sealed columns than its own columns hold.
+    /// Whether a view, or a relation with row security, tells more about sealed columns than its own columns hold.
     pub fn tells(&self, oid: Oid) -> bool {
         self.telling.contains(&oid)
     }

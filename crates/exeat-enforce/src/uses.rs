@@ -40,21 +40,31 @@ pub(crate) fn refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal
     lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used))
 }
 
-/// A view that a sealed column chooses the rows of. Names the view only if the statement does.
+/// A view, or a relation with row security, that a sealed column chooses the rows of. Names it only if the statement
+/// does.
 fn telling_view(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
     let telling = |oid: &&Oid| facts.seals.tells(**oid);
-    let named = lineage.reads.iter().find(telling);
+    let named = lineage.reads.iter().chain(&lineage.writes).find(telling);
     if named.is_none() && !lineage.reaches.iter().any(|oid| facts.seals.tells(*oid)) {
         return None;
     }
     let name = named.and_then(|oid| relation_name(&facts.snapshot, *oid));
-    Some(
-        Refusal::new(
-            RefusalCode::OpaqueStatement,
-            "this view compares, sorts, groups or computes with columns that are sealed for you",
+    let has_policies = named.is_some_and(|oid| facts.snapshot.policy_lineage(*oid).is_some());
+    let (message, hint) = if has_policies {
+        (
+            "row-security policies of this relation look at columns that are sealed for you",
+            "read another relation, or ask the policy's owner whether these are to be trusted",
         )
-        .object(Object::relation(&facts.target, name.as_ref()))
-        .suggestion("select from the tables it stands on, or ask the policy's owner whether the view is to be trusted"),
+    } else {
+        (
+            "this view compares, sorts, groups or computes with columns that are sealed for you",
+            "select from the tables it stands on, or ask the policy's owner whether the view is to be trusted",
+        )
+    };
+    Some(
+        Refusal::new(RefusalCode::OpaqueStatement, message)
+            .object(Object::relation(&facts.target, name.as_ref()))
+            .suggestion(hint),
     )
 }
 

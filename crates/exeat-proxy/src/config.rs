@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
 use exeat_policy::Policy;
+use exeat_sql::catalog::Trust;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
 use exeat_store::record::Recorder;
 use exeat_store::state::State;
@@ -122,6 +123,8 @@ pub struct Target {
     pub allow_privileged_login: bool,
     /// What becomes of relations that nobody has accepted yet.
     pub unclassified: Unclassified,
+    /// What of its databases' own code the operator vouches for.
+    pub trust: Trust,
     /// NOTIFY channels whose notifications pass to every session.
     pub channels: Vec<String>,
 }

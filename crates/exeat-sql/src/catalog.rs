@@ -4,8 +4,10 @@
 pub(crate) mod bodies;
 mod build;
 mod calls;
+pub(crate) mod policies;
 mod queries;
 mod session;
+mod trust;
 mod types;
 mod writes;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 pub(crate) use calls::{Argument, Reviewed};
 pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
 pub use session::SessionState;
+pub use trust::{Pins, QualifiedName, Trust, TrustError, TrustedFunction, Untrusted};
 pub(crate) use types::{Operands, Type, UserCast, UserFunction, UserOperator};
 pub use writes::CheckedTogether;
 
@@ -147,6 +150,10 @@ pub struct CatalogSnapshot {
     versions: Arc<Versions>,
     relatives: HashMap<Oid, Vec<Oid>>,
     triggers: HashMap<Oid, Triggers>,
+    /// Row-security policies by relation, and what they look at.
+    policies: HashMap<Oid, Vec<policies::RowPolicy>>,
+    policy_lineages: HashMap<Oid, Result<ViewLineage, String>>,
+    trusted: trust::Trusted,
     checked_together: HashMap<Oid, Vec<CheckedTogether>>,
     foreign_keys: Vec<ForeignKey>,
     keys_of: HashMap<Oid, Vec<usize>>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use exeat_policy::Label;
 use exeat_proxy::config::Target;
 use exeat_proxy::upstream::{CatalogConnection, UpstreamError};
-use exeat_sql::catalog::{QUERIES, SESSION_STATE_QUERY, SessionState};
+use exeat_sql::catalog::{Pins, QUERIES, SESSION_STATE_QUERY, SessionState};
 use exeat_sql::{CatalogError, CatalogSnapshot, Scope};
 
 /// The catalog connection has a path of its own; a session starts with what its role or database is set to.
@@ -76,7 +76,7 @@ pub(crate) async fn read(target: &Target) -> Result<TargetCatalog, CatalogReadEr
     connection.query(SESSION_PATH_QUERY).await.map_err(upstream)?;
     let state = connection.query(SESSION_STATE_QUERY).await.map_err(upstream)?;
 
-    let snapshot = CatalogSnapshot::build(1, &results).map_err(shape)?;
+    let snapshot = CatalogSnapshot::build_trusting(1, &results, &target.trust, &Pins::default()).map_err(shape)?;
     let row = state.first().map_or(&[][..], Vec::as_slice);
     let state = SessionState::from_row(row).map_err(shape)?;
     Ok(TargetCatalog {

@@ -12,6 +12,7 @@ use exeat_enforce::drift::Drift;
 use exeat_enforce::evaluate::SessionFacts;
 use exeat_enforce::seal::SealPlan;
 use exeat_policy::{Policy, PolicyContext, Principal, PrincipalKind};
+use exeat_sql::catalog::{Pins, Trust};
 use exeat_sql::{
     CatalogSnapshot, MessageAnalysis, PARSER_STACK_BYTES, ParseFailure, QUERIES, Scope, parse_and_analyse,
 };
@@ -21,8 +22,14 @@ const ISSUER: &str = "https://idp.example.com";
 
 /// The rows the catalog queries gave on a real server; `shop.sql` beside the file says what was in it.
 pub(crate) fn shop() -> CatalogSnapshot {
+    on_parser_stack(|| shop_trusting(&Trust::default(), &Pins::default(), |text| text))
+}
+
+/// The same where the operator vouches for some of it, after `change` to the rows' text.
+pub(crate) fn shop_trusting(trust: &Trust, pins: &Pins, change: impl Fn(String) -> String) -> CatalogSnapshot {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../exeat-sql/tests/fixtures/shop.catalog");
     let text = std::fs::read_to_string(path).expect("the shop fixture is readable");
+    let text = change(text);
     let mut rows: HashMap<&str, Vec<Vec<Option<String>>>> = HashMap::new();
     let mut section = "";
     for line in text.lines() {
@@ -32,7 +39,7 @@ pub(crate) fn shop() -> CatalogSnapshot {
         }
     }
     let results: Vec<_> = QUERIES.iter().map(|query| rows.remove(query.name).unwrap_or_default()).collect();
-    CatalogSnapshot::build(1, &results).expect("the fixture is a whole catalog")
+    CatalogSnapshot::build_trusting(1, &results, trust, pins).expect("the fixture is a whole catalog")
 }
 
 /// One value in COPY's text format. The fixture holds view definitions, hence line breaks.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use exeat_enforce::drift::Drift;
-use exeat_sql::catalog::{FINGERPRINT_QUERY, QUERIES};
+use exeat_sql::catalog::{FINGERPRINT_QUERY, Pins, QUERIES};
 use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
 use quick_cache::sync::Cache;
 use tokio::sync::Mutex as AsyncMutex;
@@ -48,7 +48,12 @@ pub(crate) struct Catalogs {
     databases: Mutex<HashMap<DatabaseKey, Weak<DatabaseCatalog>>>,
     keeper: Keeper,
     seen: Arc<Seen>,
+    pins: Mutex<HashMap<DatabaseKey, SharedPins>>,
 }
+
+/// What the names that the target's configuration trusts stood for when they were first seen: for as long as the
+/// process lives, whoever comes and goes.
+type SharedPins = Arc<AsyncMutex<Pins>>;
 
 /// The OID is what sessions are in; the name is what a catalog connection asks for, and a database may get another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,7 +65,7 @@ struct DatabaseKey {
 
 impl Catalogs {
     pub(crate) fn new(keeper: Keeper) -> Self {
-        Self { databases: Mutex::default(), keeper, seen: Arc::default() }
+        Self { databases: Mutex::default(), keeper, seen: Arc::default(), pins: Mutex::default() }
     }
 
     /// What was last seen of every database, by target and name.
@@ -83,7 +88,9 @@ impl Catalogs {
         if let Some(known) = databases.get(&key).and_then(Weak::upgrade) {
             return known;
         }
+        let pins = Arc::clone(self.pins.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
         let catalog = Arc::new(DatabaseCatalog {
+            pins,
             target: Arc::clone(target),
             database,
             login: Arc::clone(login),
@@ -134,6 +141,7 @@ pub(crate) struct DatabaseCatalog {
     analyses: Cache<AnalysisKey, Arc<MessageAnalysis>>,
     keeper: Keeper,
     seen: Arc<Seen>,
+    pins: SharedPins,
     judged: ArcSwapOption<Judged>,
 }
 
@@ -230,10 +238,13 @@ impl DatabaseCatalog {
         let rows = read_all(&mut connection).await?;
         reader.connection = Some(connection);
         reader.version += 1;
-        let snapshot = Arc::new(CatalogSnapshot::build(reader.version, &rows)?);
+        let mut pins = self.pins.lock().await;
+        let snapshot = Arc::new(CatalogSnapshot::build_trusting(reader.version, &rows, &self.target.trust, &pins)?);
         if snapshot.database() != self.database {
             return Err(CatalogUnavailable::OtherDatabase { expected: self.database.0, found: snapshot.database().0 });
         }
+        *pins = snapshot.pins().clone();
+        drop(pins);
         self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
         Ok(snapshot)
     }

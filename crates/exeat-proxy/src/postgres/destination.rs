@@ -127,6 +127,7 @@ mod tests {
             allow_newer_server: false,
             allow_privileged_login: false,
             unclassified: Default::default(),
+            trust: Default::default(),
             channels: Vec::new(),
         };
         entries.iter().map(|entry| (entry.0.to_owned(), Arc::new(target(entry)))).collect()

@@ -80,7 +80,7 @@ impl Keeper {
         }
         let drift = match &known {
             Some(known) => drift::examine(labels, snapshot, known, target.unclassified),
-            None => Drift::default(),
+            None => drift::untrusted(snapshot),
         };
         let (catalog, policy) = (snapshot.version(), policy.generation);
         Ok(Judged { catalog, policy, revision, known, drift: Arc::new(drift) })

@@ -135,6 +135,9 @@ impl CatalogSnapshot {
         let named = self.functions.get(name).into_iter().flatten();
         let mut found = Vec::new();
         for function in named.filter(|function| schemas.contains(&function.schema)) {
+            if self.trusts_function(function.oid) {
+                return Vec::new();
+            }
             let known = self.sql_functions.get(&function.oid).filter(|_| function.reviewed.is_none());
             match known {
                 None => return Vec::new(),
@@ -175,6 +178,15 @@ impl CatalogSnapshot {
             Some(_) if self.is_plain(function.result) => Ok(None),
             Some(_) | None => Err(NotKnown),
         }
+    }
+
+    /// The type of a field of a composite type.
+    pub(crate) fn field(&self, oid: Oid, name: &str) -> Option<Oid> {
+        if self.types.get(&oid).map(|known| known.class) != Some(TypeClass::Composite) {
+            return None;
+        }
+        let relation = self.relation_of_type(oid)?;
+        relation.columns.iter().find(|column| column.name == name).map(|column| column.type_oid)
     }
 
     /// The relation whose rows are of this type: it has the type's name and schema.

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use super::bodies;
+use super::policies::RowPolicy;
+use super::trust::{Pins, Trust};
 use super::types::{CastContext, TypeClass};
-use super::writes::CheckedTogether;
+use super::writes::{CheckedTogether, Trigger};
 use super::{
     CatalogError, CatalogQuery, CatalogSnapshot, Column, ColumnId, FIRST_USER_OID, ForeignKey, Generated, Oid, QUERIES,
     Relation, RelationKind, Type, UserCast, UserFunction, UserOperator,
@@ -27,6 +29,16 @@ impl CatalogSnapshot {
     /// `results[i]` holds the rows of `QUERIES[i]` as flat rows of text cells. Parses what stands behind views: call it
     /// on a thread with [`crate::PARSER_STACK_BYTES`] of stack.
     pub fn build(version: u64, results: &[Vec<Vec<Option<String>>>]) -> Result<Self, CatalogError> {
+        Self::build_trusting(version, results, &Trust::default(), &Pins::default())
+    }
+
+    /// The same where the operator vouches for some of it. `pins`: what the names stood for when they were first seen.
+    pub fn build_trusting(
+        version: u64,
+        results: &[Vec<Vec<Option<String>>>],
+        trust: &Trust,
+        pins: &Pins,
+    ) -> Result<Self, CatalogError> {
         if results.len() != QUERIES.len() {
             return Err(CatalogError::Results { got: results.len(), expected: QUERIES.len() });
         }
@@ -34,12 +46,14 @@ impl CatalogSnapshot {
         for (query, rows) in QUERIES.iter().zip(results) {
             snapshot.load(query, rows)?;
         }
+        snapshot.apply_trust(trust, pins);
         // Whether a type runs code is known once types and casts are.
         for (query, rows) in QUERIES.iter().zip(results).filter(|(query, _)| query.name == CODE) {
             rows.iter().try_for_each(|cells| snapshot.load_code(&Row { query: query.name, cells }))?;
         }
         snapshot.check_complete()?;
         snapshot.view_lineages = crate::walk::view::lineages(&snapshot);
+        snapshot.policy_lineages = crate::walk::view::policy_lineages(&snapshot);
         Ok(snapshot)
     }
 
@@ -59,7 +73,11 @@ impl CatalogSnapshot {
                 "views" => {
                     self.views.insert(row.oid(0)?, row.text(1)?.to_owned());
                 }
-                "triggers" => self.triggers.entry(row.oid(0)?).or_default().0.push(row.number(1)?),
+                "triggers" => {
+                    let (name, definition) = (row.text(2)?.to_owned(), row.text(4)?.to_owned());
+                    let trigger = Trigger { name, kind: row.number(1)?, function: row.oid(3)?, definition };
+                    self.triggers.entry(row.oid(0)?).or_default().0.push(trigger);
+                }
                 "checked together" => {
                     let plain = row.text(1)? == PLAIN_KEY;
                     let unique = plain || row.flag(1)?;
@@ -67,7 +85,11 @@ impl CatalogSnapshot {
                     self.checked_together.entry(row.oid(0)?).or_default().push(together);
                 }
                 "rules" => self.facts.entry(row.oid(0)?).or_default().rules = true,
-                "policies" => self.facts.entry(row.oid(0)?).or_default().policies = true,
+                "policies" => {
+                    let texts = [row.text(1)?, row.text(2)?, row.text(3)?, row.text(4)?].map(str::to_owned);
+                    self.facts.entry(row.oid(0)?).or_default().policies = true;
+                    self.policies.entry(row.oid(0)?).or_default().push(RowPolicy::new(texts));
+                }
                 "generated" => self.load_generated(&row)?,
                 "collations" => {
                     self.collated.insert(ColumnId { relation: row.oid(0)?, attribute: row.number(1)? });
@@ -165,8 +187,15 @@ impl CatalogSnapshot {
 
     /// One use, by an expression of a relation, of what did not come with the server.
     fn load_code(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
-        let (relation, attribute, used) = (row.oid(0)?, row.number::<i16>(1)?, row.oid(2)?);
-        if used != Oid(0) && !self.cast_runs_code(used) {
+        let (relation, attribute) = (row.oid(0)?, row.number::<i16>(1)?);
+        let harmless = match row.text(2)? {
+            "t" => !self.cast_runs_code(row.oid(3)?),
+            "f" => self.is_harmless(row.oid(3)?),
+            // Only a superuser makes operator classes.
+            "e" => classes::knows_extension(row.text(3)?),
+            _ => false,
+        };
+        if harmless {
             return Ok(());
         }
         self.facts.entry(relation).or_default().calls_user_code = true;
@@ -241,12 +270,14 @@ impl CatalogSnapshot {
     fn load_function(&mut self, row: &Row<'_>) -> Result<(), CatalogError> {
         let (oid, schema, name) = (row.oid(0)?, row.oid(1)?, row.text(2)?);
         let (arguments, extension, source) = (row.oids(3)?, row.text(4)?, row.text(5)?);
+        let definition = Some(row.text(6)?).filter(|definition| !definition.is_empty()).map(str::to_owned);
         let types: Option<Vec<_>> = arguments.iter().map(|oid| self.type_name(*oid)).collect();
         let reviewed = types.and_then(|types| classes::extension_member(extension, name, &types, source));
         if let Some(entry) = reviewed {
             self.reviewed_functions.insert(oid, entry);
         }
-        self.functions.entry(name.to_owned()).or_default().push(UserFunction { oid, schema, arguments, reviewed });
+        let function = UserFunction { oid, schema, arguments, reviewed, definition };
+        self.functions.entry(name.to_owned()).or_default().push(function);
         Ok(())
     }
 
@@ -400,7 +431,12 @@ mod tests {
             rows.get_mut("columns").unwrap().push(row(&["16390", attribute, name, "25", "-1"]));
         }
         rows.insert("generated", vec![row(&["16390", "4", "{3}"]), row(&["16390", "5", "{}"])]);
-        let used = [["16390", "5", "0"], ["16390", "6", "0"], ["16390", "7", "16500"], ["16390", "8", "16501"]];
+        let used = [
+            ["16390", "5", "x", ""],
+            ["16390", "6", "f", "16600"],
+            ["16390", "7", "t", "16500"],
+            ["16390", "8", "t", "16501"],
+        ];
         rows.insert("code", used.iter().map(|cells| row(cells)).collect());
         // An enum runs no code; the domain after it may.
         let types = [
@@ -417,8 +453,10 @@ mod tests {
         let defaults = (1..=8).filter(|attribute| snapshot.default_runs_code(id(*attribute)));
         assert_eq!(defaults.collect::<Vec<_>>(), [6, 8], "5 is generated and 7 uses an enum");
         assert!(snapshot.facts(Oid(16390)).calls_user_code);
-        rows.insert("code", vec![row(&["16390", "7", "16500"])]);
+        rows.insert("code", vec![row(&["16390", "7", "t", "16500"]), row(&["16390", "7", "e", "pg_trgm"])]);
         assert!(!build(&rows).unwrap().facts(Oid(16390)).calls_user_code);
+        rows.insert("code", vec![row(&["16390", "7", "e", "somebodys"])]);
+        assert!(build(&rows).unwrap().facts(Oid(16390)).calls_user_code);
     }
 
     #[test]

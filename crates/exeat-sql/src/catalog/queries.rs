@@ -54,8 +54,9 @@ pub const QUERIES: &[CatalogQuery] = &[
     },
     CatalogQuery {
         name: "triggers",
-        sql: "SELECT t.tgrelid::pg_catalog.text, t.tgtype::pg_catalog.text FROM pg_catalog.pg_trigger t \
-            WHERE NOT t.tgisinternal",
+        sql: "SELECT t.tgrelid::pg_catalog.text, t.tgtype::pg_catalog.text, t.tgname::pg_catalog.text, \
+            t.tgfoid::pg_catalog.oid::pg_catalog.text, coalesce(pg_catalog.md5(pg_catalog.pg_get_triggerdef(t.oid)), '') \
+            FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
     },
     CatalogQuery {
         // Columns that a unique index, an exclusion constraint, an index on expressions or with a predicate, a CHECK or
@@ -100,7 +101,14 @@ pub const QUERIES: &[CatalogQuery] = &[
         sql: "SELECT DISTINCT r.ev_class::pg_catalog.text FROM pg_catalog.pg_rewrite r \
             WHERE r.rulename OPERATOR(pg_catalog.<>) '_RETURN'::pg_catalog.name",
     },
-    CatalogQuery { name: "policies", sql: "SELECT DISTINCT p.polrelid::pg_catalog.text FROM pg_catalog.pg_policy p" },
+    CatalogQuery {
+        // A policy's expressions speak of its relation's columns as a query on it alone would.
+        name: "policies",
+        sql: "SELECT p.polrelid::pg_catalog.text, p.polname::pg_catalog.text, \
+            coalesce(pg_catalog.pg_get_expr(p.polqual, p.polrelid), ''), \
+            coalesce(pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid), ''), \
+            pg_catalog.concat_ws(' ', p.polcmd, p.polpermissive, p.polroles) FROM pg_catalog.pg_policy p",
+    },
     CatalogQuery {
         // Generated columns, stored or virtual, and the columns each is made from. The dependency is the default's;
         // up to PostgreSQL 14 it is the column's own.
@@ -131,11 +139,25 @@ pub const QUERIES: &[CatalogQuery] = &[
     },
     CatalogQuery {
         // What a relation's defaults (their column, else 0), generated columns, constraints, index and partition
-        // expressions use that did not come with the server: a type by its OID, anything else as 0.
+        // expressions use that did not come with the server: a type or function by its OID, an operator by its
+        // function's, an operator class or family by its extension's name, anything else as 0.
         name: "code",
         sql: "SELECT DISTINCT x.rel::pg_catalog.text, x.att::pg_catalog.text, \
-            (CASE WHEN x.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass THEN x.used \
-            ELSE '0'::pg_catalog.oid END)::pg_catalog.text FROM (\
+            CASE WHEN x.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass THEN 't' \
+            WHEN x.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_proc',\
+            'pg_catalog.pg_operator']::pg_catalog.regclass[]::pg_catalog.oid[]) THEN 'f' \
+            WHEN x.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_opclass',\
+            'pg_catalog.pg_opfamily']::pg_catalog.regclass[]::pg_catalog.oid[]) THEN 'e' ELSE 'x' END, \
+            CASE WHEN x.class OPERATOR(pg_catalog.=) ANY (ARRAY['pg_catalog.pg_type',\
+            'pg_catalog.pg_proc']::pg_catalog.regclass[]::pg_catalog.oid[]) THEN x.used::pg_catalog.text \
+            WHEN x.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass \
+            THEN coalesce((SELECT o.oprcode::pg_catalog.oid::pg_catalog.text FROM pg_catalog.pg_operator o \
+            WHERE o.oid OPERATOR(pg_catalog.=) x.used), '0') \
+            ELSE coalesce((SELECT e.extname::pg_catalog.text FROM pg_catalog.pg_depend d \
+            JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) d.refobjid \
+            WHERE d.classid OPERATOR(pg_catalog.=) x.class AND d.objid OPERATOR(pg_catalog.=) x.used \
+            AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass \
+            AND d.deptype OPERATOR(pg_catalog.=) 'e'::pg_catalog.\"char\" LIMIT 1), '') END FROM (\
             SELECT a.adrelid AS rel, a.adnum AS att, p.refclassid AS class, p.refobjid AS used \
             FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend p \
             ON p.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass \
@@ -188,8 +210,8 @@ pub const QUERIES: &[CatalogQuery] = &[
     CatalogQuery {
         // What did not come with the server. Of a member of an extension also whose it is and the MD5 of its body, its
         // own schema as `@`; empty for one in C, which only a superuser can have made. An aggregate is as its support
-        // functions are. LIMIT keeps the planner, which knows no statistics of a fresh database, from comparing every
-        // function with every member.
+        // functions are. Of one that is no member, the MD5 of its whole definition. LIMIT keeps the planner, which knows
+        // no statistics of a fresh database, from comparing every function with every member.
         name: "functions",
         sql: "SELECT p.oid::pg_catalog.text, p.pronamespace::pg_catalog.text, p.proname::pg_catalog.text, \
             p.proargtypes::pg_catalog.text, coalesce(e.extname::pg_catalog.text, ''), \
@@ -204,7 +226,9 @@ pub const QUERIES: &[CatalogQuery] = &[
             WHERE k.lanname OPERATOR(pg_catalog.<>) ALL (ARRAY['c','internal']::pg_catalog.name[]))) THEN '' \
             ELSE pg_catalog.md5(pg_catalog.replace(\
             coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), \
-            pg_catalog.concat(pg_catalog.quote_ident(n.nspname::pg_catalog.text), '.'), '@.')) END \
+            pg_catalog.concat(pg_catalog.quote_ident(n.nspname::pg_catalog.text), '.'), '@.')) END, \
+            CASE WHEN e.oid IS NULL AND p.prokind OPERATOR(pg_catalog.<>) 'a'::pg_catalog.\"char\" \
+            THEN coalesce(pg_catalog.md5(pg_catalog.pg_get_functiondef(p.oid)), '') ELSE '' END \
             FROM pg_catalog.pg_proc p \
             JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
             JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace \

@@ -30,6 +30,8 @@ pub(crate) struct UserFunction {
     pub(crate) arguments: Vec<Oid>,
     /// A member of an extension that the tables know.
     pub(crate) reviewed: Option<&'static Entry>,
+    /// Of its whole definition; `None` for a member of an extension or an aggregate.
+    pub(crate) definition: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,9 +104,27 @@ impl CatalogSnapshot {
         known.is_some_and(|known| self.is_reviewed(known.input) && self.is_reviewed(known.output))
     }
 
+    /// Functions of this name that the operator vouches for.
+    pub(crate) fn trusted_functions(&self, schemas: &[Oid], name: &str) -> impl Iterator<Item = Oid> {
+        let named = self.functions.get(name).into_iter().flatten();
+        let visible = named.filter(|function| schemas.contains(&function.schema)).map(|function| function.oid);
+        visible.filter(|oid| self.trusts_function(*oid))
+    }
+
+    /// Is this function, or operator's function, one that only computes, or that the operator vouches for?
+    pub(super) fn is_harmless(&self, function: Oid) -> bool {
+        let reviewed = self.reviewed_functions.get(&function);
+        reviewed.is_some_and(|entry| entry.class <= Class::Metadata) || self.trusts_function(function)
+    }
+
     /// Is this a member of an extension that the tables know and do not leave opaque?
     pub(super) fn is_reviewed(&self, function: Oid) -> bool {
         self.reviewed_functions.get(&function).is_some_and(|entry| entry.class != Class::Opaque)
+    }
+
+    /// `anyelement`, `record`, `cstring` and the like: no value is stored as one.
+    pub(crate) fn is_server_pseudo(&self, oid: Oid) -> bool {
+        oid < FIRST_USER_OID && self.types.get(&oid).map(|known| known.class) == Some(TypeClass::Pseudo)
     }
 
     /// The type that the server announces for a column of this one: a domain's values go out as its base type's.
@@ -191,6 +211,7 @@ impl CatalogSnapshot {
         self.functions.get(name).into_iter().flatten().any(|function| {
             let fits = |(oid, argument): (&Oid, &Argument)| argument.is_open() || self.enters_expressions(*oid);
             function.reviewed.is_none_or(|entry| entry.class == Class::Opaque && entry.takes(arguments.len()))
+                && !self.trusts_function(function.oid)
                 && schemas.contains(&function.schema)
                 && function.arguments.iter().zip(arguments).all(fits)
         })

@@ -98,6 +98,11 @@ pub(crate) fn extension_member(extension: &str, name: &str, types: &[&str], sour
     members.find(|entry| entry.has_types(types)).filter(body_fits)
 }
 
+/// Whether members of this extension are in the tables.
+pub(crate) fn knows_extension(extension: &str) -> bool {
+    TABLES.extensions.contains_key(extension)
+}
+
 /// Every operator of pg_catalog with this name.
 pub(crate) fn operator(name: &str) -> &'static [OperatorEntry] {
     TABLES.operators.get(name).map_or(&[], Vec::as_slice)

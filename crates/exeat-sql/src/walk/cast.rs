@@ -53,6 +53,13 @@ impl Walker<'_> {
         let TypeCast { arg: Some(arg), type_name: Some(of), location } = cast else {
             return construct("a cast of this form", cast.location);
         };
+        let target = self.type_named(of)?;
+        // The server leaves the value as it is, or says that there is none of such a type.
+        if self.snapshot.is_server_pseudo(target) && of.array_bounds.is_empty() {
+            let value = self.value(arg)?;
+            self.operand(&value)?;
+            return self.called_as_type(&value, *location);
+        }
         let target = self.cast_target(of)?;
         let value = self.value(arg)?;
         let is_array = !of.array_bounds.is_empty();
@@ -124,6 +131,15 @@ impl Walker<'_> {
 
     /// The type a cast names, if casting to it runs no code but the server's.
     pub(crate) fn cast_target(&mut self, of: &TypeName) -> Walk<Oid> {
+        let oid = self.type_named(of)?;
+        if self.snapshot.cast_runs_code(oid) {
+            let name = strings(&of.names).unwrap_or_default().join(".");
+            return Err(Stop::Opaque { reason: OpaqueReason::Type { name }, at: of.location });
+        }
+        Ok(oid)
+    }
+
+    fn type_named(&mut self, of: &TypeName) -> Walk<Oid> {
         let TypeName { names, type_oid: _, setof, pct_type, typmods, typemod: _, array_bounds: _, location } = of;
         let at = *location;
         if *setof || *pct_type {
@@ -139,13 +155,7 @@ impl Walker<'_> {
             [schema, name] => self.schema_named(schema).and_then(|schema| self.snapshot.type_in(schema, name)),
             _ => return construct("a type name of this form", at),
         };
-        match found {
-            None => unresolved(&names.join("."), at),
-            Some(oid) if self.snapshot.cast_runs_code(oid) => {
-                Err(Stop::Opaque { reason: OpaqueReason::Type { name: names.join(".") }, at })
-            }
-            Some(oid) => Ok(oid),
-        }
+        found.map_or_else(|| unresolved(&names.join("."), at), Ok)
     }
 
     /// A schema by name; pg_temp is the session's own, if the path has one.

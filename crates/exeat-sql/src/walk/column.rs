@@ -68,7 +68,7 @@ impl Walker<'_> {
     }
 
     /// With the relation whose columns it names all at once.
-    fn resolved(&mut self, reference: &ColumnRef) -> Walk<(Resolved, Option<Oid>)> {
+    pub(crate) fn resolved(&mut self, reference: &ColumnRef) -> Walk<(Resolved, Option<Oid>)> {
         let at = reference.location;
         let row = |item: Item| (Resolved::Row(item.columns), item.relation);
         let one = |value| (Resolved::Column(value), None);
@@ -183,7 +183,10 @@ impl Walker<'_> {
         let at = reference.location;
         match self.resolved(reference)?.0 {
             Resolved::Row(columns) => match columns.find(field) {
-                Found::One(value) => Ok(Some((value.clone(), at))),
+                Found::One(value) => {
+                    self.note_lazy(value);
+                    Ok(Some((value.clone(), at)))
+                }
                 Found::Many | Found::None => Ok(None),
             },
             Resolved::Column(_) | Resolved::Everything => Ok(None),

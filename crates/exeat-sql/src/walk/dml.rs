@@ -301,9 +301,10 @@ impl<'a> Walker<'a> {
             if facts.rules {
                 return relation_property(target, "has rules", at);
             }
-            if facts.calls_user_code || writes.iter().any(|write| self.snapshot.fires(*member, *write)) {
-                self.facts.user_code = true;
-            }
+            let functions: Vec<Oid> =
+                writes.iter().flat_map(|write| self.snapshot.trigger_functions(*member, *write)).collect();
+            self.facts.user_code |= facts.calls_user_code || !functions.is_empty();
+            self.facts.functions.extend(functions);
         }
         writes.iter().try_for_each(|write| self.foreign_keys(&members, *write))
     }

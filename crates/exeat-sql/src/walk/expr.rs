@@ -10,7 +10,7 @@ use pg_query::protobuf::{
 use super::call::known;
 use super::column::Resolved;
 use super::scope::{Columns, PARTS_MAX, Value};
-use super::{NOWHERE, Stop, Walk, Walker, construct, inner, lazy, named_construct, strings, total, unresolved};
+use super::{NOWHERE, Stop, Walk, Walker, construct, inner, lazy, named_construct, string, strings, total, unresolved};
 use crate::catalog::{Argument, Operands};
 use crate::classes::Class;
 use crate::{OpaqueReason, Origin, Use};
@@ -107,12 +107,9 @@ impl Walker<'_> {
             }
             // The name of a branch, in RETURNING of a MERGE.
             NodeEnum::MergeSupportFunc(_) => Ok(Value::computed()),
-            NodeEnum::XmlExpr(xml) => construct("an XML expression", xml.location),
-            NodeEnum::XmlSerialize(xml) => construct("XMLSERIALIZE", xml.location),
-            NodeEnum::JsonFuncExpr(json) => construct("a JSON query function", json.location),
             NodeEnum::SetToDefault(default) => construct("DEFAULT outside a list of values", default.location),
             NodeEnum::CurrentOfExpr(_) => construct("CURRENT OF", NOWHERE),
-            _ => construct("an expression of this kind", NOWHERE),
+            _ => self.sql_json(node),
         }
     }
 
@@ -334,6 +331,9 @@ impl Walker<'_> {
         }
         let AIndirection { arg, indirection } = node;
         let whole = self.optional_value(arg)?;
+        if let Some(field) = self.field_of(&whole, indirection)? {
+            return Ok(field);
+        }
         self.noticeable += 1;
         self.operand(&whole)?;
         for step in indirection {
@@ -346,6 +346,21 @@ impl Walker<'_> {
             self.optional(uidx, self.place)?;
         }
         Ok(whole.total())
+    }
+
+    /// `(t.home).city`: a field of a composite value, or one of a composite field. Taking it out runs no code of its type;
+    /// a name that is no field may be a function's, and is left to the caller to refuse.
+    fn field_of(&mut self, whole: &Value, steps: &[Node]) -> Walk<Option<Value>> {
+        let Some(mut of) = whole.of else { return Ok(None) };
+        for step in steps {
+            let Some(column) = string(step).and_then(|name| self.snapshot.field(of, name)) else { return Ok(None) };
+            of = column;
+            self.spend(1)?;
+        }
+        if steps.is_empty() || self.snapshot.type_runs_code(of) {
+            return Ok(None);
+        }
+        Ok(Some(Value { of: Some(of), parts: whole.parts, ..whole.total() }))
     }
 }
 

@@ -6,13 +6,16 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, FuncCall, Node, RangeFunction, RangeSubselect, RangeVar};
 
 use super::body::{Returned, as_call};
-use super::cte::{alias_names, computed_columns};
+use super::cte::alias_names;
 use super::scope::{Columns, Item, Value};
 use super::select::columns_of;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::Use;
 use crate::catalog::{Relation, RelationKind};
 use crate::classes::{TableShape, table_shape};
+
+/// Columns with their names.
+type Named = Vec<(Rc<str>, Value)>;
 
 /// An alias taken apart: name and column names.
 pub(crate) fn alias_parts(alias: &Option<Alias>) -> Walk<(Option<&str>, Vec<&str>)> {
@@ -53,14 +56,14 @@ impl<'a> Walker<'a> {
             NodeEnum::RangeSubselect(query) => Ok(vec![walker.sub_select(query)?]),
             NodeEnum::RangeFunction(function) => Ok(vec![walker.function(function)?]),
             NodeEnum::JoinExpr(join) => walker.join(join),
-            NodeEnum::RangeTableSample(sample) => construct("TABLESAMPLE", sample.location),
-            NodeEnum::RangeTableFunc(function) => construct("XMLTABLE", function.location),
-            NodeEnum::JsonTable(table) => construct("JSON_TABLE", table.location),
+            NodeEnum::RangeTableSample(sample) => walker.table_sample(sample).map(|item| vec![item]),
+            NodeEnum::RangeTableFunc(function) => walker.xml_table(function).map(|item| vec![item]),
+            NodeEnum::JsonTable(table) => walker.json_table(table).map(|item| vec![item]),
             _ => construct("a FROM item of this kind", NOWHERE),
         })
     }
 
-    fn range_var(&mut self, table: &RangeVar) -> Walk<Item> {
+    pub(crate) fn range_var(&mut self, table: &RangeVar) -> Walk<Item> {
         let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias, location } = table;
         let (alias, names) = alias_parts(alias)?;
         if catalogname.is_empty()
@@ -132,7 +135,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Runs with this level's earlier items in sight or out of it.
-    fn laterally<T>(&mut self, lateral: bool, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
+    pub(crate) fn laterally<T>(&mut self, lateral: bool, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
         let depth = self.levels.len();
         let before = self.set_lateral(depth, lateral);
         let outcome = walk(self)?;
@@ -145,57 +148,99 @@ impl<'a> Walker<'a> {
         level.is_some_and(|level| std::mem::replace(&mut level.lateral_active, lateral))
     }
 
-    /// A function of the reviewed list of set-returning ones, whose columns we know.
+    /// Functions of the reviewed list of set-returning ones, whose columns we know, or whose columns the text defines:
+    /// one, or several side by side in ROWS FROM.
     fn function(&mut self, function: &RangeFunction) -> Walk<Item> {
-        let RangeFunction { lateral: _, ordinality, is_rowsfrom, functions, alias, coldeflist } = function;
-        let (false, [list], []) = (*is_rowsfrom, functions.as_slice(), coldeflist.as_slice()) else {
-            return construct("ROWS FROM or a function with a column definition list", NOWHERE);
-        };
-        let NodeEnum::List(list) = inner(list)? else { return construct("a function in FROM", NOWHERE) };
-        // A pair of the call and its own column definitions, which must be absent.
-        let call = match list.items.as_slice() {
-            [call] | [call, Node { node: None }] => call,
-            _ => return construct("a function in FROM with column definitions", NOWHERE),
-        };
+        let RangeFunction { lateral: _, ordinality, is_rowsfrom: _, functions, alias, coldeflist } = function;
         let (alias, names) = alias_parts(alias)?;
-        if let Some(called) = as_call(call)
-            && let Some(returned) = self.laterally(true, |walker| walker.apart(|walker| walker.body_call(called)))?
-        {
-            let item = self.called_item(called, returned, (alias, *ordinality))?;
-            return renamed(item, &names, NOWHERE);
+        let only = functions.len() == 1;
+        let mut own_name = None;
+        let mut columns: Named = Vec::new();
+        for list in functions {
+            let NodeEnum::List(list) = inner(list)? else { return construct("a function in FROM", NOWHERE) };
+            // A pair of the call and its own column definitions.
+            let (call, own_definitions) = match list.items.as_slice() {
+                [call] | [call, Node { node: None }] => (call, &[][..]),
+                [call, definitions] => match inner(definitions)? {
+                    NodeEnum::List(list) => (call, list.items.as_slice()),
+                    _ => return construct("a function in FROM with column definitions", NOWHERE),
+                },
+                _ => return construct("a function in FROM with column definitions", NOWHERE),
+            };
+            let definitions = if own_definitions.is_empty() { coldeflist.as_slice() } else { own_definitions };
+            let (name, found) = self.function_rows(call, alias.filter(|_| only), definitions)?;
+            own_name.get_or_insert(name);
+            self.spend(found.len())?;
+            columns.extend(found);
         }
-        self.laterally(true, |walker| walker.expr(call, Use::Expression))?;
-        let (own_name, columns) = match inner(call)? {
-            NodeEnum::FuncCall(call) => self.function_columns(call, alias)?,
-            // current_date and the like: one column.
-            NodeEnum::SqlvalueFunction(_) => return construct("a value function in FROM", NOWHERE),
-            _ => return construct("an expression in FROM", NOWHERE),
-        };
-        let ordinality = ordinality.then(|| "ordinality".to_owned());
-        let columns = computed_columns(columns.into_iter().chain(ordinality));
+        let Some(own_name) = own_name else { return construct("a function in FROM", NOWHERE) };
+        if *ordinality {
+            columns.push((Rc::from("ordinality"), Value::computed()));
+        }
+        let columns = Rc::new(Columns::new(columns));
         let mut item = renamed(Item::new(Some(alias.unwrap_or(own_name)), columns), &names, NOWHERE)?;
         item.function = true;
         Ok(item)
     }
 
-    /// A function in SQL: its columns hold what its body puts into them.
-    fn called_item(
+    /// What one function of FROM is called, and its columns.
+    fn function_rows<'c>(
         &mut self,
-        call: &FuncCall,
+        call: &'c Node,
+        alias: Option<&str>,
+        definitions: &[Node],
+    ) -> Walk<(&'c str, Named)> {
+        let named = |name: &String| (Rc::from(name.as_str()), Value::computed());
+        if definitions.is_empty()
+            && let Some(called) = as_call(call)
+            && let Some(returned) = self.laterally(true, |walker| walker.apart(|walker| walker.body_call(called)))?
+        {
+            return self.called_rows(called, returned, alias);
+        }
+        self.laterally(true, |walker| walker.expr(call, Use::Expression))?;
+        match inner(call)? {
+            NodeEnum::FuncCall(call) if definitions.is_empty() => {
+                let (name, columns) = self.function_columns(call, alias)?;
+                Ok((name, columns.iter().map(named).collect()))
+            }
+            NodeEnum::FuncCall(call) => {
+                let name = strings(&call.funcname).and_then(|names| names.last().copied());
+                let Some(name) = name else { return construct("a function in FROM", call.location) };
+                Ok((name, self.defined_columns(definitions)?))
+            }
+            // current_date and the like: one column.
+            NodeEnum::SqlvalueFunction(_) => construct("a value function in FROM", NOWHERE),
+            _ => construct("an expression in FROM", NOWHERE),
+        }
+    }
+
+    /// `AS t(a integer, b text)`, for a function that gives back rows of no type of its own.
+    fn defined_columns(&mut self, definitions: &[Node]) -> Walk<Named> {
+        let mut columns = Vec::with_capacity(definitions.len());
+        for node in definitions {
+            let NodeEnum::ColumnDef(column) = inner(node)? else {
+                return construct("a column definition of this form", NOWHERE);
+            };
+            let Some(of) = &column.type_name else { return construct("a column without a type", column.location) };
+            self.cast_target(of)?;
+            columns.push((Rc::from(column.colname.as_str()), Value::computed()));
+        }
+        Ok(columns)
+    }
+
+    /// A function in SQL: its columns hold what its body puts into them.
+    fn called_rows<'c>(
+        &mut self,
+        call: &'c FuncCall,
         returned: Returned,
-        (alias, ordinality): (Option<&str>, bool),
-    ) -> Walk<Item> {
+        alias: Option<&str>,
+    ) -> Walk<(&'c str, Named)> {
         let name = strings(&call.funcname).and_then(|names| names.last().copied()).unwrap_or_default();
         let columns = match returned {
             Returned::Value(value) => vec![(self.scalar_name(call, name, alias)?, value)],
             Returned::Row(columns) => columns,
         };
-        let numbered = ordinality.then(|| ("ordinality".to_owned(), Value::computed()));
-        let columns = columns.into_iter().chain(numbered).map(|(name, value)| (Rc::from(name.as_str()), value));
-        let columns = Rc::new(Columns::new(columns.collect()));
-        let mut item = Item::new(Some(alias.unwrap_or(name)), columns);
-        item.function = true;
-        Ok(item)
+        Ok((name, columns.into_iter().map(|(name, value)| (Rc::from(name.as_str()), value)).collect()))
     }
 
     /// The one column of a function that gives back values is called as its OUT parameter, else as its alias.

@@ -27,6 +27,8 @@ pub(crate) mod naming;
 pub(crate) mod scope;
 pub(crate) mod select;
 pub(crate) mod settings;
+pub(crate) mod sqljson;
+pub(crate) mod table_function;
 pub(crate) mod through;
 pub(crate) mod total;
 pub(crate) mod view;
@@ -135,6 +137,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) path: Rc<[Oid]>,
     /// Reads a definition: its names are bound, and nothing is known of the session that will run it.
     pub(crate) bound: bool,
+    /// The definition is a row-security policy's, whose values reach nobody.
+    pub(crate) of_policy: bool,
     /// In the body of a function, what it was called with.
     pub(crate) parameters: Option<body::Parameters<'a>>,
     pub(crate) calls: body::Calls,
@@ -169,6 +173,7 @@ impl<'a> Walker<'a> {
             snapshot,
             path: Rc::from(path),
             bound: false,
+            of_policy: false,
             parameters: None,
             calls: body::Calls::default(),
             facts: Facts::default(),
@@ -261,8 +266,9 @@ impl<'a> Walker<'a> {
             };
         }
         let facts = self.snapshot.facts(relation.oid);
+        // The server adds the conditions of its policies, as if the relation were a view.
         if facts.row_security && facts.policies {
-            return relation_property(relation, "has row-security policies", at);
+            self.facts.views.push(relation.oid);
         }
         match relation.kind {
             RelationKind::ForeignTable => return relation_property(relation, "is a foreign table", at),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AExprKind, MinMaxOp, Node, SqlValueFunctionOp, SubLinkType, a_const};
+use pg_query::protobuf::{AExprKind, JsonExprOp, MinMaxOp, Node, SqlValueFunctionOp, SubLinkType, XmlExprOp, a_const};
 
 use super::string;
 
@@ -78,8 +78,39 @@ fn name(node: &Node, links: &SubLinkNames, server_version: u32) -> Name {
             Some(a_const::Val::Boolval(_)) => Name::Weak("bool".to_owned()),
             _ => Name::None,
         },
-        _ => Name::None,
+        _ => construct_name(inner).map_or(Name::None, certain),
     }
+}
+
+/// SQL/JSON and XML are called as functions would be.
+fn construct_name(node: &NodeEnum) -> Option<&'static str> {
+    Some(match node {
+        NodeEnum::JsonObjectConstructor(_) => "json_object",
+        NodeEnum::JsonArrayConstructor(_) | NodeEnum::JsonArrayQueryConstructor(_) => "json_array",
+        NodeEnum::JsonObjectAgg(_) => "json_objectagg",
+        NodeEnum::JsonArrayAgg(_) => "json_arrayagg",
+        NodeEnum::JsonParseExpr(_) => "json",
+        NodeEnum::JsonScalarExpr(_) => "json_scalar",
+        NodeEnum::JsonSerializeExpr(_) => "json_serialize",
+        NodeEnum::JsonFuncExpr(query) => match JsonExprOp::try_from(query.op) {
+            Ok(JsonExprOp::JsonExistsOp) => "json_exists",
+            Ok(JsonExprOp::JsonQueryOp) => "json_query",
+            Ok(JsonExprOp::JsonValueOp) => "json_value",
+            Ok(JsonExprOp::JsonTableOp | JsonExprOp::Undefined) | Err(_) => return None,
+        },
+        NodeEnum::XmlSerialize(_) => "xmlserialize",
+        NodeEnum::XmlExpr(xml) => match XmlExprOp::try_from(xml.op) {
+            Ok(XmlExprOp::IsXmlconcat) => "xmlconcat",
+            Ok(XmlExprOp::IsXmlelement) => "xmlelement",
+            Ok(XmlExprOp::IsXmlforest) => "xmlforest",
+            Ok(XmlExprOp::IsXmlparse) => "xmlparse",
+            Ok(XmlExprOp::IsXmlpi) => "xmlpi",
+            Ok(XmlExprOp::IsXmlroot) => "xmlroot",
+            Ok(XmlExprOp::IsXmlserialize) => "xmlserialize",
+            Ok(XmlExprOp::IsDocument | XmlExprOp::Undefined) | Err(_) => return None,
+        },
+        _ => return None,
+    })
 }
 
 fn sql_value(op: i32) -> &'static str {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pg_query::NodeEnum;
 
+use super::select::Target;
 use super::settings::shown_by_view;
 use super::{Facts, NOWHERE, Stop, Walk, Walker, inner, relation_property};
 use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation};
@@ -41,7 +42,58 @@ pub(crate) type Unknown = String;
 /// Reads the definitions of all views of a snapshot.
 pub(crate) fn lineages(snapshot: &CatalogSnapshot) -> HashMap<Oid, Result<ViewLineage, Unknown>> {
     let with_definition = snapshot.relations().filter_map(|view| Some((view, snapshot.view_definition(view.oid)?)));
-    with_definition.map(|(view, sql)| (view.oid, definition(snapshot, view, sql).map_err(reason))).collect()
+    let read = |view, sql| definition(snapshot, view, sql).map_err(|stop| reason(VIEW, stop));
+    with_definition.map(|(view, sql)| (view.oid, vouched_for(snapshot, view, read(view, sql)))).collect()
+}
+
+/// Reads the row-security policies of all relations of a snapshot that have some.
+pub(crate) fn policy_lineages(snapshot: &CatalogSnapshot) -> HashMap<Oid, Result<ViewLineage, Unknown>> {
+    let read = |relation| conditions(snapshot, relation).map_err(|stop| reason(POLICY, stop));
+    snapshot.with_policies().map(|relation| (relation.oid, read(relation))).collect()
+}
+
+/// Where the operator says so, provenance stops at a column of a view; and where that is all of them, a view that is
+/// trusted may do what we cannot tell.
+fn vouched_for(
+    snapshot: &CatalogSnapshot,
+    view: &Relation,
+    read: Result<ViewLineage, Unknown>,
+) -> Result<ViewLineage, Unknown> {
+    let Some(declassified) = snapshot.declassified(view.oid) else { return read };
+    match read {
+        Ok(mut lineage) => {
+            for attribute in declassified {
+                lineage.columns.insert(*attribute, BTreeMap::new());
+            }
+            Ok(lineage)
+        }
+        Err(_)
+            if snapshot.trusts_view(view.oid)
+                && view.columns.iter().all(|column| declassified.contains(&column.attribute)) =>
+        {
+            let columns = view.columns.iter().map(|column| (column.attribute, BTreeMap::new()));
+            Ok(ViewLineage { columns: columns.collect(), ..ViewLineage::default() })
+        }
+        Err(reason) => Err(reason),
+    }
+}
+
+/// What the conditions of a relation's policies look at: all of them, for whichever command and role they are.
+fn conditions(snapshot: &CatalogSnapshot, relation: &Relation) -> Walk<ViewLineage> {
+    let mut all = ViewLineage::default();
+    for policy in snapshot.untrusted_policies(relation.oid) {
+        let (_, facts) = read(snapshot, &policy.as_query(relation), true)?;
+        let lineage = behind(facts)?;
+        all.influences.extend(lineage.influences);
+        all.reads.extend(lineage.reads);
+        all.reaches.extend(lineage.reaches);
+        all.functions.extend(lineage.functions);
+        all.views.extend(lineage.views);
+        all.relation_sizes |= lineage.relation_sizes;
+        all.server_files |= lineage.server_files;
+        all.shown.add(&lineage.shown);
+    }
+    Ok(all)
 }
 
 /// Follows the views `facts` names and adds what they read to `reaches`. Says no name that the statement does not: a
@@ -55,7 +107,7 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
         }
         let Some(named) = snapshot.relation(named) else { return super::construct("an unknown view", NOWHERE) };
         let relation_property = |named: &Relation, property: &str, at| {
-            if facts.reads.contains(&named.oid) {
+            if facts.reads.contains(&named.oid) || facts.writes.contains(&named.oid) {
                 return relation_property(named, property, at);
             }
             super::construct("a function that reads a view", at)
@@ -63,7 +115,7 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
         if seen.len() > VIEWS_MAX {
             return relation_property(named, "stands on too many views", NOWHERE);
         }
-        let behind = match snapshot.view_lineage(oid) {
+        let behind = match snapshot.view_lineage(oid).or_else(|| snapshot.policy_lineage(oid)) {
             Some(Ok(behind)) => behind,
             Some(Err(reason)) => return relation_property(named, reason, NOWHERE),
             None => return relation_property(named, "is a view without a definition in the snapshot", NOWHERE),
@@ -81,25 +133,36 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
 }
 
 fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<ViewLineage> {
+    let (outputs, facts) = read(snapshot, sql, false)?;
+    if outputs.len() != view.columns.len() {
+        return super::construct("its definition", NOWHERE);
+    }
+    let made = outputs.iter().map(|target| target.output().flows);
+    let columns = view.columns.iter().map(|column| column.attribute).zip(made).collect();
+    Ok(ViewLineage { columns, ..behind(facts)? })
+}
+
+/// Walks a definition that the server has printed.
+fn read(snapshot: &CatalogSnapshot, sql: &str, of_policy: bool) -> Walk<(Vec<Target>, Facts)> {
     let Ok(tree) = crate::parse::parse_tree(sql) else { return super::construct("its definition", NOWHERE) };
     let [statement] = tree.stmts.as_slice() else { return super::construct("its definition", NOWHERE) };
     let Some(node) = &statement.stmt else { return super::construct("its definition", NOWHERE) };
     let NodeEnum::SelectStmt(select) = inner(node)? else { return super::construct("its definition", NOWHERE) };
     let mut walker = Walker::new(snapshot, &DEFINITION_PATH)?;
-    walker.bound = true;
+    (walker.bound, walker.of_policy) = (true, of_policy);
     let outputs = walker.select(select)?;
-    let facts = walker.facts;
+    Ok((outputs, walker.facts))
+}
+
+/// What stands behind a definition, but for its columns.
+fn behind(facts: Facts) -> Walk<ViewLineage> {
     if !facts.settings.is_empty() || facts.session_effect.is_some() || facts.large_objects {
         return super::construct("a function with an effect on the session", NOWHERE);
     }
-    if outputs.len() != view.columns.len() {
-        return super::construct("its definition", NOWHERE);
-    }
     let shown_by_view = shown_by_view(&facts);
-    let made = outputs.iter().map(|target| target.output().flows);
     let influences = facts.uses.into_keys().filter(|(_, how)| is_influence(*how));
     Ok(ViewLineage {
-        columns: view.columns.iter().map(|column| column.attribute).zip(made).collect(),
+        columns: BTreeMap::new(),
         influences: influences.map(|(column, _)| column).collect(),
         reads: facts.reads.union(&facts.called).copied().collect(),
         reaches: facts.reaches,
@@ -119,10 +182,13 @@ fn is_influence(how: Use) -> bool {
     }
 }
 
-fn reason(stop: Stop) -> String {
+const VIEW: &str = "is a view whose definition";
+const POLICY: &str = "has a row-security policy that";
+
+fn reason(what: &str, stop: Stop) -> String {
     match stop {
         Stop::Opaque { reason: OpaqueReason::Construct { construct }, at: _ } => {
-            format!("is a view whose definition is not analysed: {construct} is not analysed yet")
+            format!("{what} is not analysed: {construct} is not analysed yet")
         }
         Stop::Named { .. }
         | Stop::Opaque {
@@ -132,8 +198,8 @@ fn reason(stop: Stop) -> String {
                 | OpaqueReason::Type { .. }
                 | OpaqueReason::Relation { .. },
             at: _,
-        } => "is a view whose definition uses something that is not analysed".to_owned(),
-        Stop::Unresolved { .. } => "is a view whose definition names something that is not in the snapshot".to_owned(),
-        Stop::TooDeep => "is a view whose definition is nested too deeply".to_owned(),
+        } => format!("{what} uses something that is not analysed"),
+        Stop::Unresolved { .. } => format!("{what} names something that is not in the snapshot"),
+        Stop::TooDeep => format!("{what} is nested too deeply"),
     }
 }

@@ -117,8 +117,19 @@ fn show_target(target: &Target) -> Value {
             Unclassified::Detect => "detect",
             Unclassified::Allow => "allow",
         },
+        "trust": {
+            "functions": names(&target.trust.functions),
+            "views": names(&target.trust.views),
+            "triggers": names(&target.trust.triggers),
+            "policies": names(&target.trust.policies),
+        },
+        "declassify": names(&target.trust.declassify),
         "channels": target.channels,
     }})
+}
+
+fn names<T: ToString>(names: &[T]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }
 
 fn show_login(login: &LoginConfig) -> Value {

@@ -11,12 +11,13 @@ use exeat_proxy::tls::ClientCertificate;
 use exeat_proxy::upstream::{
     LoginAuth, LoginConfig, TlsFiles, TlsMode, Transport, UpstreamConfig, UpstreamConfigError,
 };
+use exeat_sql::catalog::{QualifiedName, Trust, TrustError, TrustedFunction};
 
 use super::Reading;
 use super::identity::optional;
 
 const TARGET_KEYS_UNSUPPORTED: &[&str] = &["http"];
-const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["held_max", "mode", "trust", "declassify", "hide", "sealed_originals"];
+const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["held_max", "mode", "hide", "sealed_originals"];
 
 const TLS_MODES: &[(&str, TlsMode)] =
     &[("verify-full", TlsMode::VerifyFull), ("require", TlsMode::Require), ("off", TlsMode::Off)];
@@ -95,6 +96,7 @@ impl Reading<'_> {
             None => Some(Unclassified::default()),
             Some(node) => node.one_of(UNCLASSIFIED, &mut self.diags),
         };
+        let trust = self.trust(&mut reader);
         let channels = match reader.optional("channels") {
             None => Some(Vec::new()),
             Some(node) => node.as_strings(&mut self.diags),
@@ -111,8 +113,52 @@ impl Reading<'_> {
             allow_newer_server: allow_newer_server?,
             allow_privileged_login: allow_privileged_login?,
             unclassified: unclassified?,
+            trust: trust?,
             channels: channels?,
         })
+    }
+
+    /// `trust` and `declassify`: what the operator vouches for, by name.
+    fn trust(&mut self, reader: &mut MappingReader<'_>) -> Option<Trust> {
+        let named = |parts| move |text: &str| QualifiedName::parse(text, parts);
+        let declassify = self.names(reader, "declassify", named(3));
+        let Some(node) = reader.optional("trust") else {
+            return Some(Trust { declassify: declassify?, ..Trust::default() });
+        };
+        let mut reader = node.mapping(&mut self.diags)?;
+        let functions = self.names(&mut reader, "functions", TrustedFunction::parse);
+        let views = self.names(&mut reader, "views", named(2));
+        let triggers = self.names(&mut reader, "triggers", named(3));
+        let policies = self.names(&mut reader, "policies", named(3));
+        reader.finish(&mut self.diags);
+        Some(Trust {
+            functions: functions?,
+            views: views?,
+            triggers: triggers?,
+            policies: policies?,
+            declassify: declassify?,
+        })
+    }
+
+    fn names<T>(
+        &mut self,
+        reader: &mut MappingReader<'_>,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, TrustError>,
+    ) -> Option<Vec<T>> {
+        let Some(node) = reader.optional(key) else { return Some(Vec::new()) };
+        let items = node.as_list(&mut self.diags)?;
+        let read: Vec<Option<T>> = items
+            .iter()
+            .map(|item| match parse(item.as_string(&mut self.diags)?) {
+                Ok(name) => Some(name),
+                Err(problem) => {
+                    self.diags.error(&item.span, problem.to_string());
+                    None
+                }
+            })
+            .collect();
+        read.into_iter().collect()
     }
 
     fn upstream(&mut self, reader: &mut MappingReader<'_>, database: Option<String>) -> Option<UpstreamConfig> {

@@ -154,13 +154,31 @@ fn what_is_not_accepted_is_sealed_and_nobody_may_accept_unless_said_otherwise() 
 }
 
 #[test]
+fn what_the_operator_vouches_for_is_named_with_all_its_parts() {
+    let with = |text: &str| changed("      host: localhost\n", &format!("      host: localhost\n      {text}\n"));
+    let said = "trust: {functions: ['public.slugify(text)'], triggers: [public.t.audit]}\n      declassify: ['r.v.*']";
+    let config = with(said).unwrap();
+    let trust = &config.proxy.targets["shop"].trust;
+    assert_eq!((trust.functions.len(), trust.triggers.len(), trust.declassify.len()), (1, 1, 1));
+    let shown = show(&config).to_string();
+    assert!(shown.contains("public.slugify(text)") && shown.contains("r.v.*"), "{shown}");
+    for (wrong, said) in [
+        ("trust: {functions: [slugify]}", "schema.name(type, type)"),
+        ("trust: {views: [v]}", "2 parts"),
+        ("trust: {trigger: []}", "`trigger`"),
+        ("declassify: ['v.c']", "3 parts"),
+    ] {
+        refused("      host: localhost\n", &format!("      host: localhost\n      {wrong}\n"), said);
+    }
+}
+
+#[test]
 fn what_later_versions_know_is_refused_by_name() {
     for (from, to, key) in [
         ("policy:", "notify: []\npolicy:", "`notify`"),
         ("policy:", "audit: {archive: 's3://b'}\npolicy:", "`archive`"),
         ("policy:", "audit: {results: {rows: 1}}\npolicy:", "`results`"),
         ("listen:\n", "listen:\n  http: {address: '127.0.0.1:1', tls: off}\n", "`http`"),
-        ("      host: localhost\n", "      host: localhost\n      declassify: []\n", "`declassify`"),
         ("policy:", "console: {roles: {approver: [a]}}\npolicy:", "`approver`"),
         ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
         ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
