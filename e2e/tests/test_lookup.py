@@ -23,6 +23,7 @@ INSERT INTO looked_up.people VALUES (1, 'ann@x.example', 7, 'Ann', '2001-02-03',
   (2, 'bob@x.example', 8, 'Bob', '2001-02-04', '2001-02-03 06:05:06');
 CREATE TABLE looked_up.keyed (id integer PRIMARY KEY, mail text UNIQUE, tenant integer, code text, UNIQUE (tenant, code));
 INSERT INTO looked_up.keyed VALUES (1, 'ann', 1, 'x');
+CREATE TABLE looked_up.made (id integer PRIMARY KEY, mail text, loud text GENERATED ALWAYS AS (mail || '!') STORED UNIQUE);
 CREATE VIEW looked_up.keyed_too AS SELECT id, mail FROM looked_up.keyed;
 CREATE TABLE looked_up.clever (id integer, mail text);
 CREATE UNIQUE INDEX ON looked_up.clever (left(mail, 1));
@@ -215,6 +216,10 @@ def test_what_a_key_would_tell_beyond_its_values_is_refused(place):
             "INSERT INTO looked_up.keyed (id, mail) SELECT 13, 'c'",
             "INSERT INTO looked_up.keyed (id, mail) VALUES (13, lower('C'))",
             "INSERT INTO looked_up.keyed (tenant, code) VALUES (DEFAULT, 'x')",
+            "INSERT INTO looked_up.made VALUES (1, 'c')",
+            "INSERT INTO looked_up.made (id, mail) VALUES (1, 'c')",
+            "UPDATE looked_up.made SET mail = 'c' WHERE id = 1",
+            "UPDATE looked_up.made SET id = 1, mail = 'c' WHERE id = 1",
             "INSERT INTO looked_up.keyed_too VALUES (13, 'c')",
             "WITH w AS (INSERT INTO looked_up.keyed (id, mail) VALUES (13, 'c')) INSERT INTO looked_up.keyed_too VALUES (14, 'd')",
             "WITH w AS (INSERT INTO looked_up.keyed (id, mail) VALUES (13, 'c')) "

@@ -177,7 +177,15 @@ impl<'a> Keyed<'a> {
         lineage: &'a Lineage,
         key: &CheckedTogether,
     ) -> Result<Option<Vec<PlannedLookup>>, Box<Refusal>> {
-        let Some(rows) = self.given(lineage, key).filter(|_| key.plain) else { return Ok(None) };
+        let is_generated = |attribute: &i16| {
+            let column = self.row.member.columns.iter().find(|column| column.attribute == *attribute);
+            column.is_none_or(|column| column.generated.is_some())
+        };
+        if !key.plain || key.columns.iter().any(is_generated) {
+            return Ok(None);
+        }
+        // The statement writes the key, and so a row of it must be there.
+        let Some(rows) = self.given(lineage, key).filter(|rows| !rows.is_empty()) else { return Ok(None) };
         let mut tried = Vec::new();
         for row in rows {
             let Some(planned) = lookup::written(self.row.facts, policy, &row)? else { return Ok(None) };
