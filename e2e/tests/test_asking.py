@@ -86,7 +86,7 @@ def test_explain_tells_what_would_become_of_the_next_statement_and_runs_nothing(
     permit = explained("SELECT id, email FROM customers WHERE id = 1")
     assert permit["decision"] == "permit" and "readers" in permit["rules"]
     assert permit["masked"] == [{"column": "public.customers.email", "label": "email", "mask": "redact"}]
-    assert {"column": "public.customers.id", "how": "predicate", "at": 39} in permit["uses"]
+    assert {"column": "public.customers.id", "how": "lookup", "at": 39} in permit["uses"]
     refused = explained("SELECT id FROM customers WHERE email = 'x'")
     assert refused["decision"] == "refuse" and refused["refusal"]["code"] == "masked_column_in_predicate"
     # One statement only.
