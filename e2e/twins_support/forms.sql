@@ -335,3 +335,6 @@ SELECT bool_and({s}::text > 'm') OR 1 / (count(*) - count(*)) = 1 FROM {t} a
 UPDATE {t} a SET {u} = {u} WHERE {k} = 1 RETURNING ({s}::text > 'm') OR 1 / ({k} - {k}) = 1
 SELECT CASE WHEN {k} = 1 THEN {s}::text > 'm' END OR 1 / ({k} - {k}) = 1 FROM {t} a LIMIT 5
 SELECT ({s}::text > 'm') IS TRUE OR NOT ({s} IS NULL AND 1 / ({k} - {k}) = 1) FROM {t} a LIMIT 5
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT a.{k}, l.x, l.n FROM {t} a, LATERAL (SELECT a.{s} AS x, count(*) AS n FROM pg_am OFFSET 0) l
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT x.{k}, l.v, l.n FROM (SELECT {k}, {s}::text > 'm' AS f FROM {t} OFFSET 0) x, LATERAL (SELECT x.f AS v, count(*) AS n FROM pg_am OFFSET 0) l
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT {s} FROM {t} a ORDER BY {k}

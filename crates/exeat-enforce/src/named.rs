@@ -237,20 +237,33 @@ impl At<'_> {
     }
 
     fn explain(&self, explained: &Explained, plan: StatementPlan) -> Settled {
-        let (plan, sealed) = match explained.of.reference() {
+        let (plan, sealed, correlated) = match explained.of.reference() {
             Some(Reference::Prepared(name)) => match self.execute(name) {
-                Settled::Plan(plan) => (StatementPlan::clone(&plan), plan.taint != Taint::Clean),
+                Settled::Plan(plan) => (StatementPlan::clone(&plan), plan.taint != Taint::Clean, true),
                 other => return other,
             },
             Some(Reference::Cursor(_)) => return Settled::Refuse(self.unfit("EXPLAIN of FETCH")),
             None => {
-                let sealed = match &self.statement.analysis {
-                    Analysis::Known(lineage) => uses_sealed(self.facts, lineage),
-                    Analysis::Opaque(_) | Analysis::Unresolved { .. } => !self.facts.seals.is_empty(),
+                let (sealed, correlated) = match &self.statement.analysis {
+                    Analysis::Known(lineage) => (uses_sealed(self.facts, lineage), lineage.correlated),
+                    Analysis::Opaque(_) | Analysis::Unresolved { .. } => (!self.facts.seals.is_empty(), true),
                 };
-                (plan, sealed)
+                (plan, sealed, correlated)
             }
         };
+        if sealed && correlated && explained.runs {
+            // A cache in the plan tells how many of its keys are equal.
+            let refusal = Refusal::new(
+                RefusalCode::OpaqueStatement,
+                "a plan that ran tells how often values repeat that one part of it hands to another",
+            );
+            return Settled::Refuse(
+                refusal
+                    .object(Object::at(&self.facts.target, None))
+                    .allowed("EXPLAIN (COSTS OFF)")
+                    .suggestion("leave ANALYZE out, or sub-selects, LATERAL, views and functions"),
+            );
+        }
         if sealed && (explained.costs || explained.sizes) {
             let refusal = Refusal::new(
                 RefusalCode::OpaqueStatement,

@@ -323,6 +323,9 @@ pub struct Lineage {
     /// It calls a size function (`\dt+` does). Sizes tell something about stored values: admission must refuse
     /// this where any column of the target is sealed for the principal, whatever relations it names.
     pub relation_sizes: bool,
+    /// A column is read from within another query level, from LATERAL, behind a view or in a function. A plan that ran may
+    /// then say how often its values repeat: they are the keys of a cache.
+    pub correlated: bool,
     /// Relations that it asks the size of by a name in its text, and so no others.
     pub sized: BTreeSet<Oid>,
     /// It reads or writes large objects, which no column label reaches.

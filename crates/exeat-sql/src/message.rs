@@ -325,6 +325,7 @@ fn finish(
         settings: facts.settings,
         notifies: facts.notifies,
         relation_sizes: facts.relation_sizes,
+        correlated: facts.correlated,
         sized: facts.sized,
         large_objects: facts.large_objects,
         server_files: facts.server_files,

@@ -302,6 +302,7 @@ impl<'a> Walker<'a> {
             notifies,
             says_default: _,
             relation_sizes,
+            correlated: _,
             sized,
             large_objects,
             server_files,
@@ -321,6 +322,7 @@ impl<'a> Walker<'a> {
         self.facts.functions.extend(functions);
         self.facts.reaches.extend(reaches);
         self.facts.views.extend(views);
+        self.facts.correlated = true;
         self.facts.relation_sizes |= relation_sizes || !sized.is_empty();
         self.facts.server_files |= server_files;
         self.facts.shown.add(&shown);

@@ -117,19 +117,24 @@ impl Walker<'_> {
         for depth in (0..self.levels.len()).rev() {
             let Some(level) = self.levels.get(depth) else { continue };
             let mut found = None;
+            let mut outside = depth + 1 < self.levels.len();
             for item in level.items.iter().filter(|item| item.columns_visible) {
                 if item.lateral_only && !level.lateral_active {
                     continue;
                 }
                 match column_of(item, name) {
                     Found::None => {}
-                    Found::One(value) if found.is_none() && usable(item) => found = Some(value),
+                    Found::One(value) if found.is_none() && usable(item) => {
+                        outside |= item.lateral_only;
+                        found = Some(value);
+                    }
                     Found::One(_) | Found::Many => return unresolved(name, at),
                 }
             }
             let steps = level.items.len() + 1;
             self.spend(steps)?;
             if found.is_some() || local_only {
+                self.facts.correlated |= found.is_some() && outside;
                 return Ok(found);
             }
         }
@@ -161,6 +166,7 @@ impl Walker<'_> {
             let (found, steps) = (found.cloned(), level.items.len() + 1);
             self.spend(steps)?;
             if let Some(item) = found {
+                self.facts.correlated |= item.lateral_only || depth + 1 < self.levels.len();
                 return Ok(item);
             }
         }

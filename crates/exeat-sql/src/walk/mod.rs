@@ -122,6 +122,8 @@ pub(crate) struct Facts {
     /// DEFAULT stands for a value to write.
     pub(crate) says_default: bool,
     pub(crate) relation_sizes: bool,
+    /// A column is read from within another query level, from LATERAL or in a function: its values may be a cache's keys.
+    pub(crate) correlated: bool,
     pub(crate) sized: BTreeSet<Oid>,
     pub(crate) large_objects: bool,
     pub(crate) server_files: bool,

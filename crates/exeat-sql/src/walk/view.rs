@@ -121,6 +121,7 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
             None => return relation_property(named, "is a view without a definition in the snapshot", NOWHERE),
         };
         facts.user_code = true;
+        facts.correlated = true;
         facts.relation_sizes |= behind.relation_sizes;
         facts.large_objects |= behind.large_objects;
         facts.functions.extend(&behind.functions);
