@@ -99,8 +99,8 @@ def test_a_folder_that_is_no_corpus_is_named(tmp_path):
     ],
 )
 def test_one_failure_in_either_suite_is_not_clean(suite, status, expected):
-    reports = {name: {"totals": {}, "cases": []} for name in ("attacks", "benign")}
-    reports[suite] = {"totals": {status: 1}, "cases": [{}]}
+    reports = {name: {"totals": {}, "cases": [{}]} for name in ("attacks", "benign")}
+    reports[suite]["totals"] = {status: 1}
     assert clean(reports) is expected
 
 
