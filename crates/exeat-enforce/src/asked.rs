@@ -1,13 +1,12 @@
 //! What a client asks the gateway itself, before it tries: SHOW exeat.policy and its kin, SET exeat.purpose, and
-//! SET exeat.explain, after which the next statement says what would become of it. Pure; the answers are JSON.
-//! Says nothing of relations the client may not read or did not name, and never a value.
+//! SET exeat.explain, after which the next statement says what would become of it (`explain`). Pure; the answers are
+//! JSON. Says nothing of relations the client may not read, and never a value.
 
 use exeat_policy::{Access, AccessRequest, Capability, Effect, Policy, Preset};
-use exeat_sql::{Analysis, Lineage, MessageAnalysis, SessionCommand, StatementKind};
+use exeat_sql::{MessageAnalysis, SessionCommand, StatementKind};
 use serde_json::{Value, json};
 
-use crate::evaluate::{Evaluation, SessionFacts, relation_name};
-use crate::record::RecordFacts;
+use crate::evaluate::{SessionFacts, relation_name};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::settings;
 
@@ -185,59 +184,6 @@ fn readable(facts: &SessionFacts, policy: &Policy, oid: exeat_sql::Oid) -> bool 
         presets: Vec::new(),
     };
     policy.decide(&request).effect == Effect::Permit
-}
-
-/// Decision and lineage of a message that is not run.
-pub fn explanation(
-    facts: &SessionFacts,
-    analysis: &MessageAnalysis,
-    evaluation: &Evaluation,
-    request_id: &str,
-) -> String {
-    let (decision, refusal, record) = match evaluation {
-        Evaluation::Permit(permit) => ("permit", None, Some(&permit.facts)),
-        Evaluation::Refuse { refusal, facts } => ("refuse", Some(refusal), Some(facts)),
-        Evaluation::Probe { refusal, .. } => ("unresolved", Some(refusal), None),
-        Evaluation::Missing { missing, facts } => {
-            let said = json!({"v": VERSION, "decision": "error", "sqlstate": missing.sqlstate, "reason": missing.message,
-                "rules": facts.rules});
-            return said.to_string();
-        }
-    };
-    let refusal = refusal.map(|refusal| refusal.payload_json(request_id));
-    let refusal: Option<Value> = refusal.and_then(|payload| serde_json::from_str(&payload).ok());
-    let uses: Vec<Value> = analysis.statements.iter().flat_map(|statement| uses(facts, &statement.analysis)).collect();
-    json!({
-        "v": VERSION, "decision": decision, "refusal": refusal,
-        "kinds": record.map(|record| &record.kinds), "rules": record.map(|record| &record.rules),
-        "relations": record.map(|record| &record.named), "masked": record.map(masked), "uses": uses,
-    })
-    .to_string()
-}
-
-/// Columns of relations the client named, only.
-fn uses(facts: &SessionFacts, analysis: &Analysis) -> Vec<Value> {
-    let Analysis::Known(lineage) = analysis else { return Vec::new() };
-    let lineage: &Lineage = lineage;
-    let named = |oid| (lineage.reads.contains(&oid) || lineage.writes.contains(&oid)) && !lineage.called.contains(&oid);
-    let shown = lineage.uses.iter().filter(|used| named(used.column.relation)).filter_map(|used| {
-        let relation = relation_name(&facts.snapshot, used.column.relation)?;
-        let column = facts.snapshot.column_name(used.column)?;
-        let column = format!("{}.{}.{column}", relation.schema, relation.name);
-        Some(json!({"column": column, "how": format!("{:?}", used.how).to_ascii_lowercase(), "at": used.at}))
-    });
-    shown.collect()
-}
-
-fn masked(record: &RecordFacts) -> Vec<Value> {
-    let named = |column: &str| {
-        record
-            .named
-            .iter()
-            .any(|relation| column.strip_prefix(relation.as_str()).is_some_and(|rest| rest.starts_with('.')))
-    };
-    let shown = record.masked.iter().filter(|masked| named(&masked.column));
-    shown.map(|masked| json!({"column": masked.column, "label": masked.label, "mask": masked.mask})).collect()
 }
 
 #[cfg(test)]

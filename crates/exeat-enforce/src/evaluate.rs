@@ -385,7 +385,7 @@ fn outputs_of(facts: &SessionFacts, lineage: &Lineage) -> Outputs {
     Outputs::Columns(outputs.iter().map(|output| planned(facts, output, lineage.rewritten)).collect())
 }
 
-fn planned(facts: &SessionFacts, output: &Output, rewritten: bool) -> PlannedColumn {
+pub(crate) fn planned(facts: &SessionFacts, output: &Output, rewritten: bool) -> PlannedColumn {
     let origin = match output.origin {
         Origin::Column(id) => PlannedOrigin::Column(id),
         Origin::None => PlannedOrigin::None,

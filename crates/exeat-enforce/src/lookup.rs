@@ -184,6 +184,25 @@ fn bound(
 }
 
 impl PlannedLookup {
+    /// Memory that it keeps, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let forms = |planned: &Planned| match planned {
+            Planned::Forms(forms) => forms.iter().map(|form| size_of_val(form) + form.len()).sum::<usize>(),
+            Planned::Bound { .. } => 0,
+        };
+        let tried = |tried: &Tried| {
+            size_of::<Tried>()
+                + match tried {
+                    Tried::Of(planned) => forms(planned),
+                    Tried::Key(cells) => cells
+                        .iter()
+                        .map(|cell| size_of_val(cell) + cell.0.len() + cell.1.as_ref().map_or(0, forms))
+                        .sum::<usize>(),
+                }
+        };
+        size_of::<Self>() + self.values.iter().map(tried).sum::<usize>()
+    }
+
     /// Without values yet. `None`: the column may not be looked up.
     fn of(facts: &SessionFacts, policy: &Policy, column: ColumnId) -> Result<Option<Self>, Box<Refusal>> {
         let Some(mask) = facts.seals.column(column).filter(|mask| mask.lookup == Lookup::Equality) else {

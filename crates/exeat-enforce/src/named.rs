@@ -159,7 +159,7 @@ impl At<'_> {
         lookups: Vec<PlannedLookup>,
         made: impl FnOnce(Arc<Permit>) -> Made,
     ) -> Settled {
-        let alone = MessageAnalysis { statements: vec![self.statement.clone()], fingerprint: None };
+        let alone = MessageAnalysis { statements: vec![self.statement.clone()], fingerprint: None, steps: 0 };
         let taint = plan.taint;
         let permit = Permit::of_one(self.text, plan, record::facts(self.facts, &alone));
         let made = Some(made(Arc::new(permit)));

@@ -1,11 +1,11 @@
 //! In-file tests of a policy: their shape. Running one needs a parser and a catalog and happens elsewhere; what a
 //! test may say, and that it speaks of labels and codes that exist, is checked here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Map;
 
-use crate::document::{Diagnostics, Entry, MappingReader, Node, Span, Value};
+use crate::document::{Diagnostics, MappingReader, Node, Span, Value};
 use crate::label::Label;
 use crate::load::{Draft, parse_kind};
 use crate::principal::{Principal, PrincipalKind};
@@ -58,6 +58,8 @@ pub enum Expectation {
     Allow {
         /// Output column to label, exactly the masked ones; `None` when the test does not say.
         masked: Option<BTreeMap<String, String>>,
+        /// Output column to the stored columns whose values are in it, as `schema.table.column`; of those named only.
+        lineage: BTreeMap<String, BTreeSet<String>>,
     },
     Deny {
         /// The refusal's code; `None` when any will do.
@@ -89,7 +91,7 @@ pub(crate) fn read(node: &Node, draft: &Draft<'_>, diags: &mut Diagnostics) -> O
 
 /// Labels a test expects must exist at its target.
 pub(crate) fn check(test: &PolicyTest, labels: &BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
-    let Expectation::Allow { masked: Some(masked) } = &test.expect else { return };
+    let Expectation::Allow { masked: Some(masked), .. } = &test.expect else { return };
     let known = labels.get(&test.target).map_or(&[][..], Vec::as_slice);
     for label in masked.values().filter(|label| !known.iter().any(|known| known.name() == *label)) {
         diags.error(
@@ -104,7 +106,7 @@ fn read_principal(node: &Node, default_issuer: &str, diags: &mut Diagnostics) ->
     let subject = reader.required("sub", diags).and_then(|node| node.as_string(diags));
     let issuer = string(&mut reader, "issuer", diags);
     let actor = string(&mut reader, "actor", diags);
-    let groups = reader.optional("groups").and_then(|node| read_groups(node, diags)).unwrap_or_default();
+    let groups = reader.optional("groups").and_then(|node| read_names(node, diags)).unwrap_or_default();
     let kind = reader.optional("kind").and_then(|node| parse_kind(node, diags)).unwrap_or(PrincipalKind::Human);
     let claims = reader.optional("claims").and_then(|node| read_claims(node, diags)).unwrap_or_default();
     reader.finish(diags);
@@ -124,8 +126,8 @@ fn string(reader: &mut MappingReader<'_>, key: &'static str, diags: &mut Diagnos
     reader.optional(key)?.as_string(diags).map(str::to_owned)
 }
 
-/// Unlike a rule's list, a principal's groups may be empty.
-fn read_groups(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
+/// Unlike a rule's lists, a principal's groups and what a value is made of may be empty.
+fn read_names(node: &Node, diags: &mut Diagnostics) -> Option<Vec<String>> {
     if node.as_list(diags)?.is_empty() { Some(Vec::new()) } else { node.as_strings(diags) }
 }
 
@@ -134,10 +136,15 @@ fn read_claims(node: &Node, diags: &mut Diagnostics) -> Option<Map<String, serde
     Some(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
 }
 
+/// `refused: code` stands for `decision: deny, code: code`.
 fn read_expectation(node: &Node, diags: &mut Diagnostics) -> Option<Expectation> {
     let mut reader = node.mapping(diags)?;
+    if let Some(refused) = reader.optional("refused") {
+        reader.finish(diags);
+        return Some(Expectation::Deny { code: Some(read_code(refused, diags)?) });
+    }
     let decision = reader.required("decision", diags);
-    let masked = reader.optional_entry("masked");
+    let (masked, lineage) = (reader.optional_entry("masked"), reader.optional_entry("lineage"));
     let code = reader.optional_entry("code");
     reader.finish(diags);
     let decision = decision?;
@@ -146,26 +153,30 @@ fn read_expectation(node: &Node, diags: &mut Diagnostics) -> Option<Expectation>
         return None;
     }
     if decision.one_of(&[("allow", true), ("deny", false)], diags)? {
-        return expect_allow(masked, code, diags);
+        if let Some(code) = code {
+            diags.error(&code.key_span, "an allowed statement has no refusal `code`");
+            return None;
+        }
+        let masked = masked.map(|masked| read_masked(&masked.value, diags));
+        let lineage = lineage.map(|lineage| read_lineage(&lineage.value, diags));
+        return match (masked, lineage) {
+            (Some(None), _) | (_, Some(None)) => None,
+            (masked, lineage) => {
+                Some(Expectation::Allow { masked: masked.flatten(), lineage: lineage.flatten().unwrap_or_default() })
+            }
+        };
     }
-    if let Some(masked) = masked {
-        diags.error(&masked.key_span, "a refused statement has no `masked` columns");
+    if let Some(entry) = masked.or(lineage) {
+        diags.error(&entry.key_span, format!("a refused statement has no `{}` columns", entry.key));
         return None;
     }
     let Some(code) = code else { return Some(Expectation::Deny { code: None }) };
-    let codes: Vec<(&str, &str)> = CODES.iter().map(|code| (*code, *code)).collect();
-    Some(Expectation::Deny { code: Some(code.value.one_of(&codes, diags)?.to_owned()) })
+    Some(Expectation::Deny { code: Some(read_code(&code.value, diags)?) })
 }
 
-fn expect_allow(masked: Option<&Entry>, code: Option<&Entry>, diags: &mut Diagnostics) -> Option<Expectation> {
-    if let Some(code) = code {
-        diags.error(&code.key_span, "an allowed statement has no refusal `code`");
-        return None;
-    }
-    match masked {
-        None => Some(Expectation::Allow { masked: None }),
-        Some(masked) => Some(Expectation::Allow { masked: Some(read_masked(&masked.value, diags)?) }),
-    }
+fn read_code(node: &Node, diags: &mut Diagnostics) -> Option<String> {
+    let codes: Vec<(&str, &str)> = CODES.iter().map(|code| (*code, *code)).collect();
+    node.one_of(&codes, diags).map(str::to_owned)
 }
 
 fn read_masked(node: &Node, diags: &mut Diagnostics) -> Option<BTreeMap<String, String>> {
@@ -174,4 +185,12 @@ fn read_masked(node: &Node, diags: &mut Diagnostics) -> Option<BTreeMap<String, 
         masked.insert(entry.key.clone(), entry.value.as_string(diags)?.to_owned());
     }
     Some(masked)
+}
+
+fn read_lineage(node: &Node, diags: &mut Diagnostics) -> Option<BTreeMap<String, BTreeSet<String>>> {
+    let mut lineage = BTreeMap::new();
+    for entry in node.entries(diags)? {
+        lineage.insert(entry.key.clone(), read_names(&entry.value, diags)?.into_iter().collect());
+    }
+    Some(lineage)
 }

@@ -66,7 +66,7 @@ fn the_shipped_example_loads_and_does_what_it_says() {
     assert_eq!(labels, ["ssn"]);
     assert!(policy.labels("other").is_empty());
     let masked = Some(BTreeMap::from([("x".to_owned(), "ssn".to_owned())]));
-    assert_eq!(policy.tests()[0].expect, Expectation::Allow { masked });
+    assert_eq!(policy.tests()[0].expect, Expectation::Allow { masked, lineage: BTreeMap::new() });
     assert_eq!(policy.tests()[0].principal.issuer, ISSUER);
 }
 

@@ -14,6 +14,9 @@ pub struct MessageAnalysis {
     /// pg_query's fingerprint of the whole text, 16 hex digits; `None` when it does not parse. Groups
     /// statements in the record; never an approval key (literals do not change it).
     pub fingerprint: Option<String>,
+    /// What it cost to analyse: nodes visited, names compared, columns expanded. At most [`crate::STEPS_MAX`], or
+    /// what stood at that limit is opaque.
+    pub steps: usize,
 }
 
 /// The text does not parse with the grammar we have.
@@ -173,7 +176,10 @@ impl Lineage {
     fn without_places(&self) -> Self {
         let uses = self.uses.iter().map(|used| ColumnUse { at: None, ..*used }).collect();
         let nowhere = |places: &BTreeMap<Oid, Option<usize>>| places.keys().map(|oid| (*oid, None)).collect();
-        Self { uses, unbounded: nowhere(&self.unbounded), stars: nowhere(&self.stars), ..self.clone() }
+        let placeless = |output: &Output| Output { at: None, ..output.clone() };
+        let outputs = self.outputs.as_ref().map(|outputs| outputs.iter().map(placeless).collect());
+        let (unbounded, stars) = (nowhere(&self.unbounded), nowhere(&self.stars));
+        Self { uses, outputs, unbounded, stars, ..self.clone() }
     }
 }
 
@@ -423,12 +429,14 @@ pub struct Output {
     pub flows: BTreeMap<ColumnId, Flow>,
     /// The result-column name the server will announce, where the statement or the catalog fixes it.
     pub name: Option<String>,
+    /// Where the statement says it: 1-based character position in the message, where it says it at all.
+    pub at: Option<usize>,
 }
 
 impl Output {
     /// A value that holds nothing of a stored column.
     pub fn computed(name: Option<&str>) -> Self {
-        Self { origin: Origin::None, flows: BTreeMap::new(), name: name.map(str::to_owned) }
+        Self { origin: Origin::None, flows: BTreeMap::new(), name: name.map(str::to_owned), at: None }
     }
 }
 

@@ -10,6 +10,7 @@ mod parse;
 mod position;
 mod statement;
 mod walk;
+mod weight;
 
 pub use analysis::{
     Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Given, GivenRow, Lineage,
@@ -27,6 +28,9 @@ pub use walk::view::ViewLineage;
 
 /// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Steps that the analysis of one message may take: nodes visited, names compared, columns expanded.
+pub const STEPS_MAX: usize = walk::STEPS_MAX;
 
 /// Stack a thread needs before it may call [`parse_and_analyse`]: decode, walk and drop of the tree recurse.
 pub const PARSER_STACK_BYTES: usize = 64 * 1024 * 1024;

@@ -1,6 +1,7 @@
 //! All statements of one message, in order, against a simulated state: what an earlier one may change about
 //! names makes a later one opaque. Turns what the walk found into an [`Analysis`].
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -27,13 +28,38 @@ struct Simulated {
     names_changed_by: Option<&'static str>,
 }
 
+/// What all statements of a message are analysed with.
+struct Message<'a> {
+    snapshot: &'a CatalogSnapshot,
+    scope: &'a Scope,
+    positions: Positions<'a>,
+    /// Taken by the statements so far: the limit holds for all of them together.
+    steps: Cell<usize>,
+}
+
+impl<'a> Message<'a> {
+    /// Walks with what earlier statements left of the message's steps.
+    fn walk<T>(&self, walk: impl FnOnce(&mut Walker<'a>) -> Walk<T>) -> Walk<T> {
+        let mut walker = Walker::new(self.snapshot, &self.scope.search_path)?;
+        walker.steps = self.steps.get();
+        let outcome = walk(&mut walker);
+        self.steps.set(walker.steps);
+        outcome
+    }
+}
+
+pub(crate) struct Analysed {
+    pub(crate) statements: Vec<StatementAnalysis>,
+    pub(crate) steps: usize,
+}
+
 pub(crate) fn analyse(
     sql: &str,
     tree: &ParseResult,
     snapshot: &CatalogSnapshot,
     scope: &Scope,
-) -> Result<Vec<StatementAnalysis>, ParseFailure> {
-    let positions = Positions::new(sql);
+) -> Result<Analysed, ParseFailure> {
+    let message = Message { snapshot, scope, positions: Positions::new(sql), steps: Cell::new(0) };
     let mut simulated = Simulated::default();
     let mut statements = Vec::with_capacity(tree.stmts.len());
     for raw in &tree.stmts {
@@ -47,24 +73,24 @@ pub(crate) fn analyse(
             // A cursor was resolved when it was declared.
             (StatementKind::Cursor(CursorCommand::Fetch { .. }), _) => Ok(nothing()),
             (_, Some(cause)) => construct(&format!("a statement after {cause} in the same message"), NOWHERE),
-            (_, None) => lineage(node, &kind, snapshot, scope, &positions),
+            (_, None) => lineage(node, &kind, &message),
         };
         let start = i32::try_from(text.start).unwrap_or(NOWHERE);
         let opaque = |reason, at| {
-            let at = positions.character(if at < 0 { start } else { at });
+            let at = message.positions.character(if at < 0 { start } else { at });
             Analysis::Opaque(Opaque { reason, at })
         };
         let analysis = match walked {
             Ok(lineage) => Analysis::Known(Arc::new(lineage)),
             Err(Stop::TooDeep) => return Err(ParseFailure::TooDeep),
-            Err(Stop::Unresolved { name, at }) => Analysis::Unresolved { name, at: positions.character(at) },
+            Err(Stop::Unresolved { name, at }) => Analysis::Unresolved { name, at: message.positions.character(at) },
             Err(Stop::Opaque { reason, at }) => opaque(reason, at),
             Err(Stop::Named { construct, at }) => opaque(OpaqueReason::Construct { construct }, at),
         };
         simulated.after(&kind, &analysis);
         statements.push(StatementAnalysis { text, kind, analysis });
     }
-    Ok(statements)
+    Ok(Analysed { statements, steps: message.steps.get() })
 }
 
 /// The bytes of the statement without the white space and separators around it.
@@ -177,28 +203,22 @@ fn session_lineage(command: &SessionCommand) -> Lineage {
     Lineage { outputs, notifies, shown, metadata_only: true, ..Lineage::default() }
 }
 
-fn lineage(
-    node: &NodeEnum,
-    kind: &StatementKind,
-    snapshot: &CatalogSnapshot,
-    scope: &Scope,
-    positions: &Positions<'_>,
-) -> Walk<Lineage> {
+fn lineage(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>) -> Walk<Lineage> {
     let Some(subjects) = named::subjects(node)? else {
-        return plain_lineage(node, kind, snapshot, scope, positions);
+        return plain_lineage(node, kind, message);
     };
     let mut found = nothing();
     for subject in subjects {
         found = match subject {
-            Subject::Inner(node) => lineage(node, &statement::kind(node), snapshot, scope, positions)?,
+            Subject::Inner(node) => lineage(node, &statement::kind(node), message)?,
             Subject::Parameters(types) => {
-                declared_types(types, &mut Walker::new(snapshot, &scope.search_path)?)?;
+                message.walk(|walker| declared_types(types, walker))?;
                 nothing()
             }
             // Without FROM it reads nothing, whatever it computes.
             Subject::Values(select) => {
                 let select = NodeEnum::SelectStmt(select);
-                let values = plain_lineage(&select, &StatementKind::Select, snapshot, scope, positions)?;
+                let values = plain_lineage(&select, &StatementKind::Select, message)?;
                 if !values.reads.is_empty() {
                     return construct("a sub-select among the arguments of EXECUTE", NOWHERE);
                 }
@@ -235,14 +255,12 @@ fn nothing() -> Lineage {
     Lineage { metadata_only: true, ..Lineage::default() }
 }
 
-fn plain_lineage(
-    node: &NodeEnum,
-    kind: &StatementKind,
-    snapshot: &CatalogSnapshot,
-    scope: &Scope,
-    positions: &Positions<'_>,
-) -> Walk<Lineage> {
-    let mut walker = Walker::new(snapshot, &scope.search_path)?;
+fn plain_lineage(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>) -> Walk<Lineage> {
+    message.walk(|walker| walked(node, kind, message, walker))
+}
+
+fn walked(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>, walker: &mut Walker<'_>) -> Walk<Lineage> {
+    let Message { snapshot, positions, .. } = message;
     walker.outermost = matches!(node, NodeEnum::SelectStmt(_));
     let targets = match node {
         NodeEnum::SelectStmt(select) => Some(walker.select(select)?),
@@ -257,11 +275,12 @@ fn plain_lineage(
         }
         _ => return construct(statement::name(node, kind), NOWHERE),
     };
-    let outputs = targets.map(|targets| outputs(&mut walker, &targets)).transpose()?;
+    let outputs = targets.map(|targets| outputs(walker, &targets, positions)).transpose()?;
     // What goes to a file or program of the server does not reach the client.
     let outputs = outputs.filter(|_| *kind != StatementKind::CopyFile);
-    let mut facts = walker.facts;
+    let mut facts = std::mem::take(&mut walker.facts);
     expand_views(snapshot, &mut facts)?;
+    walker.spend(facts.reaches.len())?;
     let lineage = finish(facts, outputs, snapshot, positions)?;
     let copy_layout = match node {
         NodeEnum::CopyStmt(copy) if *kind == StatementKind::CopyOut => copy_layout::layout(&copy.options),
@@ -270,12 +289,18 @@ fn plain_lineage(
     Ok(Lineage { copy_layout, ..lineage })
 }
 
+/// What an output column counts for, and each stored column in it, beside what finding it took. They are kept after the
+/// walk: a megabyte of `SELECT *` would otherwise come to hundreds of times its length in memory.
+const OUTPUT_STEPS: usize = 50;
+const OUTPUT_STEPS_A_FLOW: usize = 10;
+
 /// What reaches the client.
-fn outputs(walker: &mut Walker<'_>, targets: &[Target]) -> Walk<Vec<Output>> {
+fn outputs(walker: &mut Walker<'_>, targets: &[Target], positions: &Positions<'_>) -> Walk<Vec<Output>> {
     let mut outputs = Vec::with_capacity(targets.len());
     for target in targets {
         walker.projected(target)?;
-        outputs.push(target.output());
+        walker.spend(OUTPUT_STEPS + OUTPUT_STEPS_A_FLOW * target.value.flows.list().len())?;
+        outputs.push(Output { at: positions.character(target.at), ..target.output() });
     }
     Ok(outputs)
 }

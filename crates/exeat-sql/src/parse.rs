@@ -17,8 +17,8 @@ pub fn parse_and_analyse(
 ) -> Result<MessageAnalysis, ParseFailure> {
     let tree = read(sql, snapshot)?;
     let fingerprint = pg_query::fingerprint(sql, 0, FingerprintOptions::default()).ok().map(|print| print.hex);
-    let statements = message::analyse(sql, &tree, snapshot, scope)?;
-    Ok(MessageAnalysis { statements, fingerprint })
+    let message::Analysed { statements, steps } = message::analyse(sql, &tree, snapshot, scope)?;
+    Ok(MessageAnalysis { statements, fingerprint, steps })
 }
 
 /// The tree of a text that every supported server reads as we do.
@@ -83,7 +83,27 @@ fn bound_statements(printed: &str) -> Option<String> {
 const RESCANNED_BYTES_MAX: usize = 50_000_000;
 
 fn check_rescans(sql: &str) -> Result<(), ParseFailure> {
-    let is_operator = |byte: &u8| b"~!@#^&|`?+-*/%<>=".contains(byte);
+    let is_operator = |byte: &u8| {
+        matches!(
+            byte,
+            b'~' | b'!'
+                | b'@'
+                | b'#'
+                | b'^'
+                | b'&'
+                | b'|'
+                | b'`'
+                | b'?'
+                | b'+'
+                | b'-'
+                | b'*'
+                | b'/'
+                | b'%'
+                | b'<'
+                | b'>'
+                | b'='
+        )
+    };
     let mut rescanned: usize = 0;
     for run in sql.as_bytes().split(|byte| !is_operator(byte)) {
         let comments = run.windows(2).filter(|pair| pair == b"/*").count();
@@ -109,7 +129,8 @@ pub(crate) fn parse_tree(sql: &str) -> Result<ParseResult, ParseFailure> {
 }
 
 fn failure(message: String) -> ParseFailure {
-    if message.contains("stack depth limit exceeded") || message.contains("memory exhausted") {
+    let too_deep = ["stack depth limit exceeded", "memory exhausted", "parse tree is nested too deeply"];
+    if too_deep.iter().any(|words| message.contains(words)) {
         return ParseFailure::TooDeep;
     }
     // Older servers read `123abc` as `123 AS abc`: whatever the probe said, it would not be about this text.

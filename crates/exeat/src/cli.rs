@@ -67,6 +67,8 @@ pub(crate) struct CheckArgs {
 pub(crate) enum PolicyCommand {
     /// Run the tests written in the policy files against the targets' catalogs
     Test(PolicyTestArgs),
+    /// Say what would become of a statement, and why: decision, rules, where each value comes from, what instead
+    Explain(PolicyExplainArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +82,71 @@ pub(crate) struct PolicyTestArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyExplainArgs {
+    /// The configuration file: it names the policy and the targets
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Ask this policy file or folder instead of the one the configuration names
+    #[arg(long, value_name = "PATH")]
+    pub(crate) policy: Option<PathBuf>,
+    /// For whom: sub=agent-7,groups=agents,bots; also actor, issuer, kind=workload and claims.NAME=VALUE
+    #[arg(long = "as", value_name = "WHO", value_parser = as_words)]
+    pub(crate) principal: AsWords,
+    /// The target; may be left out where there is one
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The statement; it is read, not run
+    pub(crate) statement: String,
+}
+
+/// `key=value` by commas; a part without a key continues the list before it. The issuer stays open: the configuration's.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AsWords {
+    pub(crate) subject: String,
+    pub(crate) groups: Vec<String>,
+    pub(crate) actor: Option<String>,
+    pub(crate) issuer: Option<String>,
+    pub(crate) workload: bool,
+    pub(crate) claims: serde_json::Map<String, serde_json::Value>,
+}
+
+fn as_words(text: &str) -> Result<AsWords, String> {
+    let (mut subject, mut workload) = (None, false);
+    let (mut groups, mut actor, mut issuer, mut claims) = (Vec::new(), None, None, serde_json::Map::new());
+    let mut last = "";
+    for part in text.split(',') {
+        let (key, value) = part.split_once('=').unwrap_or((last, part));
+        let again = !part.contains('=');
+        match (key, value) {
+            ("groups", group) => groups.push(group.to_owned()),
+            ("sub", name) if !again => subject = Some(name.to_owned()),
+            ("actor", name) if !again => actor = Some(name.to_owned()),
+            ("issuer", name) if !again => issuer = Some(name.to_owned()),
+            ("kind", "workload") if !again => workload = true,
+            ("kind", "human") if !again => workload = false,
+            _ => match key.strip_prefix("claims.") {
+                // As in a token: a number, true and false are what they look like, everything else is text.
+                Some(claim) if !again => {
+                    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+                    claims.insert(claim.to_owned(), value);
+                }
+                _ => {
+                    return Err(format!(
+                        "{part:?} is none of sub=, groups=, actor=, issuer=, kind=human|workload, claims.NAME="
+                    ));
+                }
+            },
+        }
+        last = key;
+    }
+    let subject = subject.ok_or("it lacks sub=, the subject")?;
+    Ok(AsWords { subject, groups, actor, issuer, workload, claims })
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +226,18 @@ mod tests {
     fn the_definition_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_principal_is_said_in_words() {
+        let words =
+            as_words("sub=agent-7,groups=agents,bots,claims.team=payments,claims.level=3,kind=workload").unwrap();
+        assert_eq!((words.subject.as_str(), words.groups), ("agent-7", vec!["agents".to_owned(), "bots".to_owned()]));
+        assert_eq!(serde_json::Value::from(words.claims), serde_json::json!({"team": "payments", "level": 3}));
+        assert!(words.workload && words.actor.is_none() && words.issuer.is_none());
+        for wrong in ["groups=agents", "sub=a,b", "sub=a,group=b", "sub=a,kind=robot", "agent-7", ""] {
+            assert!(as_words(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

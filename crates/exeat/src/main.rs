@@ -59,6 +59,7 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Serve(args) => Ok(commands::serve::run(args).await?),
         Command::Check(args) => Ok(commands::check::run(args).await?),
         Command::Policy(PolicyCommand::Test(args)) => Ok(commands::policy::test(args).await?),
+        Command::Policy(PolicyCommand::Explain(args)) => Ok(commands::explain::explain(args).await?),
         Command::Limits(args) => Ok(commands::remote::limits(args).await?),
         Command::Discover(args) => Ok(commands::remote::discover(args).await?),
         #[cfg(feature = "demo")]

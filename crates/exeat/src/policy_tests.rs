@@ -1,17 +1,19 @@
-//! Runs the tests written in the policy files: each statement is analysed against the target's real catalog and
-//! decided as it would be for a session, and the answer is held against what the test expects. Nothing of a test
-//! reaches the database: the statements are read, not run.
+//! Decides statements for principals outside any session: analysed against the target's real catalog and decided as a
+//! session would have it, but nothing reaches the database: the statements are read, not run. Runs the tests written in
+//! the policy files that way, and holds each answer against what the test expects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use exeat_enforce::drift::Drift;
 use exeat_enforce::evaluate::{Evaluation, SessionFacts, evaluate};
+use exeat_enforce::explain::{Audience, Decided, Explanation, OutputColumn, SourceColumn, explain};
 use exeat_enforce::plan::{Outputs, StatementPlan};
 use exeat_enforce::refusal::Refusal;
 use exeat_enforce::seal::SealPlan;
-use exeat_policy::{Expectation, Policy, PolicyTest};
+use exeat_policy::{Expectation, Policy, PolicyTest, Principal};
 use exeat_proxy::config::{AnalyseRequest, Analyser, Target};
+use exeat_sql::{MessageAnalysis, ParseFailure};
 
 use crate::catalog::{self, TargetCatalog};
 
@@ -73,50 +75,121 @@ pub(crate) async fn run(policy: &Policy, catalogs: &Catalogs, analyser: &Analyse
 }
 
 async fn run_one(policy: &Policy, test: &PolicyTest, catalog: &TargetCatalog, analyser: &Analyser) -> Verdict {
-    // Its session is passed through, whatever it sends: nothing is analysed there, nothing masked.
-    if policy.unrestricted(&test.principal, &test.target) {
-        return allowed(&test.expect, &[]);
+    let asked = Asked { principal: &test.principal, target: &test.target, statement: &test.statement };
+    match judge(policy, &asked, catalog, analyser).await {
+        Judgement::PassedThrough => allowed(&test.expect, &[], None),
+        Judgement::NotParsed(failure) => unparsed(&test.expect, &failure),
+        Judgement::Decided(known) => compare(&test.expect, &known, &known.explain(policy, &test.statement)),
+        Judgement::NotKnown(problem) => Verdict::NotRun(problem),
+    }
+}
+
+/// A statement of a principal.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) principal: &'a Principal,
+    pub(crate) target: &'a str,
+    pub(crate) statement: &'a str,
+}
+
+pub(crate) enum Judgement {
+    /// The principal's sessions are passed through, whatever they send: nothing is analysed there, nothing masked.
+    PassedThrough,
+    NotParsed(ParseFailure),
+    Decided(Box<Known>),
+    /// The parser gave no answer.
+    NotKnown(String),
+}
+
+/// What a statement means, and what was decided.
+pub(crate) struct Known {
+    facts: SessionFacts,
+    analysis: Arc<MessageAnalysis>,
+    evaluation: Evaluation,
+}
+
+impl Known {
+    /// For whoever writes the policy.
+    pub(crate) fn explain(&self, policy: &Policy, sql: &str) -> Explanation {
+        let Self { facts, analysis, evaluation } = self;
+        explain(&Decided { facts, policy, sql, analysis, evaluation }, Audience::Operator)
+    }
+}
+
+pub(crate) async fn judge(
+    policy: &Policy,
+    asked: &Asked<'_>,
+    catalog: &TargetCatalog,
+    analyser: &Analyser,
+) -> Judgement {
+    let Asked { principal, target, statement } = *asked;
+    if policy.unrestricted(principal, target) {
+        return Judgement::PassedThrough;
     }
     let request = AnalyseRequest {
-        sql: test.statement.clone(),
+        sql: statement.to_owned(),
         snapshot: Arc::clone(&catalog.snapshot),
         scope: Arc::clone(&catalog.scope),
     };
     let analysis = match analyser(request).await {
         Ok(Ok(analysis)) => analysis,
-        Ok(Err(failure)) => return Verdict::Failed(failure.to_string()),
-        Err(_closed) => return Verdict::NotRun("the parser gave no answer".to_owned()),
+        Ok(Err(failure)) => return Judgement::NotParsed(failure),
+        Err(_closed) => return Judgement::NotKnown("the parser gave no answer".to_owned()),
     };
     let facts = SessionFacts {
-        principal: Arc::new(test.principal.clone()),
-        target: test.target.clone(),
+        principal: Arc::new(principal.clone()),
+        target: target.to_owned(),
         snapshot: Arc::clone(&catalog.snapshot),
-        seals: Arc::new(SealPlan::compute(policy, &test.principal, &test.target, &catalog.snapshot, &Drift::default())),
+        seals: Arc::new(SealPlan::compute(policy, principal, target, &catalog.snapshot, &Drift::default())),
         administrator: catalog.administrator,
     };
-    compare(&test.expect, &evaluate(&facts, policy, &test.statement, &analysis))
+    let evaluation = evaluate(&facts, policy, statement, &analysis);
+    Judgement::Decided(Box::new(Known { facts, analysis, evaluation }))
 }
 
-fn compare(expect: &Expectation, evaluation: &Evaluation) -> Verdict {
-    match evaluation {
-        Evaluation::Permit(permit) => allowed(expect, &permit.plans),
+/// What does not parse is the server's to answer; what is too long, too deep or not analysed is refused.
+fn unparsed(expect: &Expectation, failure: &ParseFailure) -> Verdict {
+    match failure {
+        ParseFailure::Syntax { .. } => Verdict::Failed(failure.to_string()),
+        ParseFailure::TooLong { .. } | ParseFailure::TooDeep | ParseFailure::NotAnalysed { .. } => {
+            refused(expect, &Refusal::parse_failure(failure))
+        }
+    }
+}
+
+fn compare(expect: &Expectation, known: &Known, explanation: &Explanation) -> Verdict {
+    match &known.evaluation {
+        Evaluation::Permit(permit) => allowed(expect, &permit.plans, Some(explanation)),
         Evaluation::Refuse { refusal, .. } | Evaluation::Probe { refusal, .. } => refused(expect, refusal),
         Evaluation::Missing { missing, .. } => Verdict::Failed(missing.message.clone()),
     }
 }
 
-fn allowed(expect: &Expectation, plans: &[StatementPlan]) -> Verdict {
-    match expect {
-        Expectation::Allow { masked: None } => Verdict::Passed,
-        Expectation::Allow { masked: Some(expected) } => {
-            let found = masked(plans);
-            if found == *expected {
-                return Verdict::Passed;
-            }
-            Verdict::Failed(format!("expected masked columns {expected:?}, found {found:?}"))
+fn allowed(expect: &Expectation, plans: &[StatementPlan], explanation: Option<&Explanation>) -> Verdict {
+    let Expectation::Allow { masked: expected, lineage } = expect else {
+        return Verdict::Failed("expected deny, allowed".to_owned());
+    };
+    if let Some(expected) = expected {
+        let found = masked(plans);
+        if found != *expected {
+            return Verdict::Failed(format!("expected masked columns {expected:?}, found {found:?}"));
         }
-        Expectation::Deny { .. } => Verdict::Failed("expected deny, allowed".to_owned()),
     }
+    let outputs = explanation.map_or(&[][..], Explanation::outputs);
+    lineage.iter().find_map(|(name, columns)| differs(name, columns, outputs)).map_or(Verdict::Passed, Verdict::Failed)
+}
+
+/// Whether an output column is made of other stored columns than expected. Of a view's column, those behind it count.
+fn differs(name: &str, expected: &BTreeSet<String>, outputs: &[OutputColumn]) -> Option<String> {
+    let Some(output) = outputs.iter().find(|output| output.name.as_deref() == Some(name)) else {
+        return Some(format!("expected the lineage of output column {name:?}, which the statement does not have"));
+    };
+    let stored = |source: &SourceColumn| match source.behind.as_slice() {
+        [] => vec![source.column.clone()],
+        behind => behind.to_vec(),
+    };
+    let found: BTreeSet<String> = output.from.iter().flatten().flat_map(stored).collect();
+    (found != *expected).then(|| format!("expected {name:?} to come from {expected:?}, it comes from {found:?}"))
 }
 
 fn refused(expect: &Expectation, refusal: &Refusal) -> Verdict {

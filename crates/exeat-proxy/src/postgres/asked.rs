@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use exeat_enforce::asked::{Asked, Topic, asked, explanation, policy_json};
+use exeat_enforce::asked::{Asked, Topic, asked, policy_json};
 use exeat_enforce::evaluate::Evaluation;
+use exeat_enforce::explain::{Audience, Decided, explain};
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Refusal, RefusalCode};
 use exeat_enforce::release::Reply;
@@ -101,7 +102,9 @@ impl Session {
             return None;
         }
         let request_id = self.new_request();
-        question(Of::Explained(explanation(&self.picture.facts, analysis, evaluation, &request_id)))
+        let (facts, policy) = (&self.picture.facts, &self.picture.policy.policy);
+        let told = explain(&Decided { facts, policy, sql, analysis, evaluation }, Audience::Principal);
+        question(Of::Explained(told.json(sql, Some(&request_id)).to_string()))
     }
 
     /// Everything before is answered. `false`: the server skips, and this message with the rest.

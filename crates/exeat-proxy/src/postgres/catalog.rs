@@ -12,18 +12,12 @@ use arc_swap::ArcSwapOption;
 use exeat_enforce::drift::Drift;
 use exeat_sql::catalog::{FINGERPRINT_QUERY, Pins, QUERIES};
 use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
-use quick_cache::sync::Cache;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::drift::{DriftError, Judged, Keeper, Seen};
+use super::remembered::{AnalysisKey, Generation, Remembered};
 use crate::config::{AnalyseRequest, Analyser, LoadedPolicy, Target};
 use crate::upstream::{CatalogConnection, LoginConfig, UpstreamError};
-
-/// Analyses kept per database. Texts are bounded by `CACHED_STATEMENT_BYTES_MAX`, so this is at most 64 MiB of text
-/// and usually a few hundred KiB.
-const ANALYSES_MAX: usize = 4096;
-/// Longer texts (bulk INSERTs, generated lists) are analysed anew each time: they do not come back.
-const CACHED_STATEMENT_BYTES_MAX: usize = 16 * 1024;
 
 /// Idle for this long, sessions wait for a new catalog connection when they come back: some ten milliseconds.
 const REST_AFTER: Duration = Duration::from_secs(10);
@@ -49,6 +43,7 @@ pub(crate) struct Catalogs {
     keeper: Keeper,
     seen: Arc<Seen>,
     pins: Mutex<HashMap<DatabaseKey, SharedPins>>,
+    remembered: Arc<Remembered>,
 }
 
 /// What the names that the target's configuration trusts stood for when they were first seen: for as long as the
@@ -65,7 +60,8 @@ struct DatabaseKey {
 
 impl Catalogs {
     pub(crate) fn new(keeper: Keeper) -> Self {
-        Self { databases: Mutex::default(), keeper, seen: Arc::default(), pins: Mutex::default() }
+        let databases = Mutex::default();
+        Self { databases, keeper, seen: Arc::default(), pins: Mutex::default(), remembered: Arc::default() }
     }
 
     /// What was last seen of every database, by target and name.
@@ -97,7 +93,8 @@ impl Catalogs {
             current: ArcSwapOption::empty(),
             asked: AtomicBool::new(true),
             connection: AsyncMutex::new(Reader { connection: None, version: 0, failed_at: None }),
-            analyses: Cache::new(ANALYSES_MAX),
+            generation: Generation::new(),
+            remembered: Arc::clone(&self.remembered),
             keeper: self.keeper.clone(),
             seen: Arc::clone(&self.seen),
             judged: ArcSwapOption::empty(),
@@ -138,7 +135,8 @@ pub(crate) struct DatabaseCatalog {
     asked: AtomicBool,
     /// Single flight: whoever holds it reads for all.
     connection: AsyncMutex<Reader>,
-    analyses: Cache<AnalysisKey, Arc<MessageAnalysis>>,
+    generation: Generation,
+    remembered: Arc<Remembered>,
     keeper: Keeper,
     seen: Arc<Seen>,
     pins: SharedPins,
@@ -169,13 +167,6 @@ struct Verified {
     snapshot: Arc<CatalogSnapshot>,
     fingerprint: String,
     at: Instant,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct AnalysisKey {
-    version: u64,
-    scope: Arc<Scope>,
-    sql: Arc<str>,
 }
 
 impl DatabaseCatalog {
@@ -271,6 +262,11 @@ impl DatabaseCatalog {
         Ok(drift)
     }
 
+    /// Where what sessions find out is remembered.
+    pub(crate) fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
     /// Analysis of a text, from the cache or from the parser pool. `None`: the pool gave no answer.
     pub(crate) async fn analyse(
         &self,
@@ -279,16 +275,15 @@ impl DatabaseCatalog {
         scope: &Arc<Scope>,
         sql: &str,
     ) -> Option<Result<Arc<MessageAnalysis>, ParseFailure>> {
-        let key = AnalysisKey { version: snapshot.version(), scope: Arc::clone(scope), sql: Arc::from(sql) };
-        if let Some(known) = self.analyses.get(&key) {
+        let (database, version) = (self.generation, snapshot.version());
+        let key = AnalysisKey { database, version, scope: Arc::clone(scope), sql: Arc::from(sql) };
+        if let Some(known) = self.remembered.analysis(&key) {
             return Some(Ok(known));
         }
         let request = AnalyseRequest { sql: sql.to_owned(), snapshot: Arc::clone(snapshot), scope: Arc::clone(scope) };
         let result = analyser(request).await.ok()?;
-        if let Ok(analysis) = result.as_ref()
-            && sql.len() <= CACHED_STATEMENT_BYTES_MAX
-        {
-            self.analyses.insert(key, Arc::clone(analysis));
+        if let Ok(analysis) = &result {
+            self.remembered.keep_analysis(key, analysis);
         }
         Some(result)
     }

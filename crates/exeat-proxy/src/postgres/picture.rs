@@ -3,7 +3,6 @@
 //! the policy from the loaded one; whenever any of them may have moved, the picture is made anew before the next
 //! statement is analysed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use exeat_enforce::drift::Drift;
@@ -23,14 +22,10 @@ use super::catalog::DatabaseCatalog;
 use super::due::Due;
 use super::named::{Named, missing_fields};
 use super::outcome::Intent;
+use super::remembered::Generation;
 use super::send::OWN_NAME;
 use super::session::{Session, SessionEnd};
 use crate::config::LoadedPolicy;
-
-/// Texts whose evaluation a session remembers; past it the memory starts anew.
-const EVALUATED_MAX: usize = 512;
-/// Longer texts are evaluated each time.
-const EVALUATED_BYTES_MAX: usize = 16 * 1024;
 
 pub(crate) struct Picture {
     pub(crate) facts: SessionFacts,
@@ -49,7 +44,8 @@ pub(crate) struct Picture {
     pub(crate) catalog_changed: bool,
     /// Of what was accepted of the database, as the seals know it.
     revision: u64,
-    evaluated: HashMap<Arc<str>, (Arc<MessageAnalysis>, Evaluation)>,
+    /// Under which what texts come to is remembered: a new one for every new picture.
+    generation: Generation,
 }
 
 /// What was found out about a text that may run.
@@ -116,7 +112,7 @@ impl Picture {
             moved: false,
             catalog_changed: false,
             revision: 0,
-            evaluated: HashMap::new(),
+            generation: Generation::new(),
         }
     }
 
@@ -126,17 +122,7 @@ impl Picture {
         self.facts.snapshot = snapshot;
         self.facts.seals = Arc::new(seals.with_keys(&self.mask_keys, &self.facts.target));
         self.policy = policy;
-        self.evaluated.clear();
-    }
-
-    fn remember(&mut self, sql: &str, analysis: Arc<MessageAnalysis>, evaluation: &Evaluation) {
-        if sql.len() > EVALUATED_BYTES_MAX {
-            return;
-        }
-        if self.evaluated.len() >= EVALUATED_MAX {
-            self.evaluated.clear();
-        }
-        self.evaluated.insert(Arc::from(sql), (analysis, evaluation.clone()));
+        self.generation = Generation::new();
     }
 
     pub(crate) fn note_effects(&mut self, effects: impl Iterator<Item = StateEffect>) {
@@ -259,14 +245,14 @@ impl Session {
 
     /// As if the session had made no names.
     pub(crate) async fn evaluate_alone(&mut self, sql: &str) -> Evaluated {
-        if let Some((analysis, evaluation)) = self.picture.evaluated.get(sql) {
-            return Ok((Arc::clone(analysis), evaluation.clone()));
-        }
         let analyser = &self.shared.dependencies.analyser;
         let (snapshot, scope) = (&self.picture.facts.snapshot, &self.picture.scope);
         let Some(database) = &self.picture.database else {
             return Err(Unclear::Refuse(Refusal::not_enforceable("the session's database is not known")));
         };
+        if let Some(known) = database.remembered().evaluation(self.picture.generation, sql) {
+            return Ok(known);
+        }
         let analysis = match database.analyse(analyser, snapshot, scope, sql).await {
             None => return Err(Unclear::Refuse(Refusal::not_enforceable("the parser pool is overloaded"))),
             Some(Ok(analysis)) => analysis,
@@ -276,8 +262,9 @@ impl Session {
             Some(Err(failure)) => return Err(Unclear::Refuse(Refusal::parse_failure(&failure))),
         };
         let evaluation = evaluate(&self.picture.facts, &self.picture.policy.policy, sql, &analysis);
-        self.picture.remember(sql, Arc::clone(&analysis), &evaluation);
-        Ok((analysis, evaluation))
+        let evaluated = (analysis, evaluation);
+        database.remembered().keep_evaluation(self.picture.generation, sql, &evaluated);
+        Ok(evaluated)
     }
 
     /// The catalog moved while a statement ran that means the same all the same. `None`: what follows cannot be told.
@@ -366,7 +353,7 @@ impl Session {
         if *self.picture.scope != scope || self.picture.facts.administrator != state.administrator {
             self.picture.facts.administrator = state.administrator;
             self.picture.scope = Arc::new(scope);
-            self.picture.evaluated.clear();
+            self.picture.generation = Generation::new();
         }
         self.picture.stale = false;
         self.own.state = Some(state);

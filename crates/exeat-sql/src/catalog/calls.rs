@@ -2,7 +2,7 @@
 //! A candidate is left out only where the server certainly does not choose it; what is unknown about an argument
 //! leaves all candidates in. Users' functions are not judged here: `user_function_visible` finds them first.
 
-use super::types::{CastContext, TypeClass};
+use super::types::{CastContext, Type, TypeClass};
 use super::{CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG};
 use crate::classes::{self, Class, Facet, Kind, Parameter, Printing};
 
@@ -73,6 +73,18 @@ impl Fit {
     }
 }
 
+/// An argument and what the catalog says of its type, looked up once: a common operator has a hundred candidates.
+struct Offered<'a> {
+    argument: Argument,
+    /// Below domains.
+    of: Oid,
+    known: Option<&'a Type>,
+    /// Types that the server's own casts make of it unasked.
+    casts: &'static [(&'static str, Class)],
+    /// Types that a user's cast makes of it unasked.
+    users: Vec<(&'a str, Class)>,
+}
+
 /// Of every category the type that the server prefers.
 const PREFERRED: [&str; 8] = ["text", "bool", "float8", "oid", "timestamptz", "interval", "inet", "varbit"];
 
@@ -88,8 +100,9 @@ impl CatalogSnapshot {
         let members = self.functions.get(name).into_iter().flatten();
         let members = members.filter(|function| schemas.contains(&function.schema)).filter_map(|found| found.reviewed);
         let fitting = built_in.iter().map(|entry| (entry, true)).chain(members.map(|entry| (entry, false)));
+        let offered = self.offered(arguments);
         let fitting = fitting.filter_map(|(entry, built_in)| {
-            let fits = self.fits(&entry.parameters, arguments, built_in)?;
+            let fits = fits(&entry.parameters, &offered, built_in)?;
             Some((entry, fits))
         });
         let worst = chosen(fitting.collect()).into_iter().map(|(entry, fits)| {
@@ -140,17 +153,19 @@ impl CatalogSnapshot {
         right: Argument,
     ) -> Option<Class> {
         let operands: Vec<_> = left.into_iter().chain([right]).collect();
+        let offered = self.offered(&operands);
         let plain = |type_name| Parameter { type_name, optional: false, rest: false };
         let mut found = Vec::new();
         for known in classes::operator(name).iter().filter(|_| schemas.contains(&PG_CATALOG)) {
-            let parameters = [known.left, known.right].into_iter().filter(|name| *name != "-").map(plain);
-            if let Some(fits) = self.fits(&parameters.collect::<Vec<_>>(), &operands, true) {
+            let both = [plain(known.left), plain(known.right)];
+            let parameters = if known.left == "-" { &both[1..] } else { &both[..] };
+            if let Some(fits) = fits(parameters, &offered, true) {
                 found.push(((known.class, known.facet), fits));
             }
         }
         for operator in self.operators.get(name).into_iter().flatten() {
             let Some(entry) = operator.reviewed.filter(|_| schemas.contains(&operator.schema)) else { continue };
-            if let Some(fits) = self.fits(&entry.parameters, &operands, false) {
+            if let Some(fits) = fits(&entry.parameters, &offered, false) {
                 found.push(((entry.class, entry.facet), fits));
             }
         }
@@ -227,59 +242,19 @@ impl CatalogSnapshot {
         }
     }
 
-    /// How each argument fits; `None`: this candidate cannot be meant.
-    fn fits(&self, parameters: &[Parameter], arguments: &[Argument], built_in: bool) -> Option<Vec<Fit>> {
-        if !classes::takes(parameters, arguments.len()) {
-            return None;
-        }
-        let last = parameters.last().filter(|last| last.rest);
-        let places = parameters.iter().chain(last.into_iter().cycle());
-        arguments.iter().zip(places).map(|(argument, place)| self.fit(place, *argument, built_in)).collect()
-    }
-
-    fn fit(&self, parameter: &Parameter, argument: Argument, built_in: bool) -> Option<Fit> {
-        let type_name = parameter.type_name;
-        let oid = match argument {
-            Argument::Literal => return Some(Fit::new(How::Certain, Class::Total)),
-            Argument::Typed(oid) => self.base_type(oid),
-            Argument::Unknown => {
-                let fit = Fit::new(How::Possible, classes::implicit_to(type_name));
-                return Some(Fit { preferred: PREFERRED.contains(&type_name), ..fit });
-            }
+    fn offered(&self, arguments: &[Argument]) -> Vec<Offered<'_>> {
+        let offered = |argument: &Argument| {
+            let of = match argument {
+                Argument::Literal | Argument::Unknown => Oid(0),
+                Argument::Typed(oid) => self.base_type(*oid),
+            };
+            let known = self.types.get(&of);
+            let implicit = self.casts.iter().filter(|cast| cast.source == of && cast.context == CastContext::Implicit);
+            let users = implicit.filter_map(|cast| Some((self.type_name(cast.target)?, cast.class))).collect();
+            let casts = classes::implicit_from(known.map_or("", |known| known.name.as_str()));
+            Offered { argument: *argument, of, known, casts, users }
         };
-        let from_server = oid < FIRST_USER_OID;
-        let (how, class) = self.typed_fit(parameter, oid, built_in)?;
-        let source = self.type_name(oid).unwrap_or_default();
-        let preferred = PREFERRED.contains(&type_name);
-        let surely_preferred = type_name == "text" && from_server && matches!(source, "varchar" | "bpchar" | "name");
-        Some(Fit { preferred, surely_preferred, ..Fit::new(how, class) })
-    }
-
-    fn typed_fit(&self, parameter: &Parameter, oid: Oid, built_in: bool) -> Option<(How, Class)> {
-        let type_name = parameter.type_name;
-        let Some(known) = self.types.get(&oid) else { return Some((How::Possible, Class::Partial)) };
-        if parameter.rest && type_name != "any" {
-            return Some((How::Possible, Class::Partial));
-        }
-        // An extension's function may take a type of the server's or of its own.
-        if known.name == type_name && (!built_in || oid < FIRST_USER_OID) {
-            return Some((How::Exact, Class::Total));
-        }
-        if let Some(takes) = takes(type_name, known.class) {
-            return takes.then_some((How::Possible, Class::Total));
-        }
-        let own = classes::cast(&known.name, type_name).filter(|cast| cast.implicit && oid < FIRST_USER_OID);
-        if let Some(cast) = own {
-            return Some((How::Certain, cast.class));
-        }
-        let implicit = |cast: &&super::UserCast| cast.source == oid && cast.context == CastContext::Implicit;
-        let users = self.casts.iter().filter(implicit);
-        let users = users.filter(|cast| self.type_name(cast.target) == Some(type_name)).map(|cast| cast.class).max();
-        if let Some(class) = users {
-            return Some((How::Possible, class));
-        }
-        let arrays = type_name.starts_with('_') && matches!(known.class, TypeClass::Array { .. });
-        arrays.then_some((How::Possible, Class::Partial))
+        arguments.iter().map(offered).collect()
     }
 
     /// A candidate's own class, and that of what the server does to its arguments.
@@ -296,8 +271,65 @@ impl CatalogSnapshot {
     }
 }
 
+/// How each argument fits; `None`: this candidate cannot be meant.
+fn fits(parameters: &[Parameter], arguments: &[Offered<'_>], built_in: bool) -> Option<Vec<Fit>> {
+    if !classes::takes(parameters, arguments.len()) {
+        return None;
+    }
+    let last = parameters.last().filter(|last| last.rest);
+    let places = parameters.iter().chain(last.into_iter().cycle());
+    arguments.iter().zip(places).map(|(argument, place)| fit(place, argument, built_in)).collect()
+}
+
+fn fit(parameter: &Parameter, argument: &Offered<'_>, built_in: bool) -> Option<Fit> {
+    let type_name = parameter.type_name;
+    match argument.argument {
+        Argument::Literal => return Some(Fit::new(How::Certain, Class::Total)),
+        Argument::Unknown => {
+            let fit = Fit::new(How::Possible, classes::implicit_to(type_name));
+            return Some(Fit { preferred: PREFERRED.contains(&type_name), ..fit });
+        }
+        Argument::Typed(_) => {}
+    }
+    let (how, class) = typed_fit(parameter, argument, built_in)?;
+    let source = argument.known.map_or("", |known| known.name.as_str());
+    let from_server = argument.of < FIRST_USER_OID;
+    let preferred = PREFERRED.contains(&type_name);
+    let surely_preferred = type_name == "text" && from_server && matches!(source, "varchar" | "bpchar" | "name");
+    Some(Fit { preferred, surely_preferred, ..Fit::new(how, class) })
+}
+
+fn typed_fit(parameter: &Parameter, argument: &Offered<'_>, built_in: bool) -> Option<(How, Class)> {
+    let type_name = parameter.type_name;
+    let Some(known) = argument.known else { return Some((How::Possible, Class::Partial)) };
+    if parameter.rest && type_name != "any" {
+        return Some((How::Possible, Class::Partial));
+    }
+    // An extension's function may take a type of the server's or of its own.
+    if known.name == type_name && (!built_in || argument.of < FIRST_USER_OID) {
+        return Some((How::Exact, Class::Total));
+    }
+    if let Some(takes) = takes(type_name, known.class) {
+        return takes.then_some((How::Possible, Class::Total));
+    }
+    let from_server = argument.of < FIRST_USER_OID;
+    let own = argument.casts.iter().find(|(target, _)| *target == type_name).filter(|_| from_server);
+    if let Some((_, class)) = own {
+        return Some((How::Certain, *class));
+    }
+    let users = argument.users.iter().filter(|(target, _)| *target == type_name).map(|(_, class)| *class).max();
+    if let Some(class) = users {
+        return Some((How::Possible, class));
+    }
+    let arrays = type_name.starts_with('_') && matches!(known.class, TypeClass::Array { .. });
+    arrays.then_some((How::Possible, Class::Partial))
+}
+
 /// Does a pseudo-type take values of this kind? `None`: it is no pseudo-type.
 fn takes(pseudo: &str, class: TypeClass) -> Option<bool> {
+    if !pseudo.starts_with("any") && pseudo != "record" {
+        return None;
+    }
     Some(match pseudo {
         "any" | "anyelement" | "anycompatible" => true,
         "anynonarray" | "anycompatiblenonarray" => !matches!(class, TypeClass::Array { .. }),

@@ -10,7 +10,8 @@ mod tables;
 pub(crate) use settings::is_readable_setting;
 pub(crate) use shapes::{TableShape, table_shape};
 pub(crate) use tables::{
-    Entry, Kind, Parameter, built_in, cast, extension_member, implicit_to, knows_extension, operator, takes,
+    Entry, Kind, Parameter, built_in, cast, extension_member, implicit_from, implicit_to, knows_extension, operator,
+    takes,
 };
 
 /// What a call may do, from harmless to unknown. The order is the badness: of several candidates the worst counts.

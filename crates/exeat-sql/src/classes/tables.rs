@@ -113,11 +113,14 @@ pub(crate) fn cast(source: &str, target: &str) -> Option<CastEntry> {
     TABLES.casts.get(target)?.get(source).copied()
 }
 
+/// What the server turns a value of this type into on its own.
+pub(crate) fn implicit_from(source: &str) -> &'static [(&'static str, Class)] {
+    TABLES.implicit_from.get(source).map_or(&[], Vec::as_slice)
+}
+
 /// The worst that the server may do on its own to turn a value of another type into this one.
 pub(crate) fn implicit_to(target: &str) -> Class {
-    let sources = TABLES.casts.get(target).into_iter().flatten();
-    let implicit = sources.filter(|(source, found)| found.implicit && **source != target);
-    implicit.map(|(_, found)| found.class).max().unwrap_or(Class::Total)
+    TABLES.implicit_to.get(target).copied().unwrap_or(Class::Total)
 }
 
 struct Tables {
@@ -125,6 +128,9 @@ struct Tables {
     extensions: HashMap<&'static str, HashMap<&'static str, Vec<Entry>>>,
     operators: HashMap<&'static str, Vec<OperatorEntry>>,
     casts: HashMap<&'static str, HashMap<&'static str, CastEntry>>,
+    implicit_from: HashMap<&'static str, Vec<(&'static str, Class)>>,
+    /// The worst of all other types.
+    implicit_to: HashMap<&'static str, Class>,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| {
@@ -133,6 +139,8 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
         extensions: HashMap::new(),
         operators: HashMap::new(),
         casts: HashMap::new(),
+        implicit_from: HashMap::new(),
+        implicit_to: HashMap::new(),
     };
     for row in rows(FUNCTIONS) {
         if let [name, rest @ ..] = row.as_slice() {
@@ -156,6 +164,13 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
         {
             let implicit = *context == "i";
             tables.casts.entry(target).or_default().insert(source, CastEntry { class, implicit });
+            if implicit {
+                tables.implicit_from.entry(source).or_default().push((target, class));
+            }
+            if implicit && source != target {
+                let worst = tables.implicit_to.entry(target).or_insert(class);
+                *worst = class.max(*worst);
+            }
         }
     }
     tables

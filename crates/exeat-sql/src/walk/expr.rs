@@ -11,9 +11,21 @@ use super::call::known;
 use super::column::Resolved;
 use super::scope::{Columns, PARTS_MAX, Value};
 use super::{NOWHERE, Stop, Walk, Walker, construct, inner, lazy, named_construct, string, strings, total, unresolved};
-use crate::catalog::{Argument, Operands};
+use crate::catalog::{Argument, Oid, Operands};
 use crate::classes::Class;
 use crate::{OpaqueReason, Origin, Use};
+
+/// Operators remembered for the rest of a statement.
+const OPERATORS_KEPT_MAX: usize = 32;
+
+/// Whether an operator between these cannot fail: a common one has a hundred candidates to look at.
+pub(crate) struct OperatorAsked {
+    name: String,
+    left: Option<Argument>,
+    right: Argument,
+    schemas: Vec<Oid>,
+    total: bool,
+}
 
 impl Walker<'_> {
     /// The value of an expression whose columns all are used as `how`.
@@ -212,7 +224,7 @@ impl Walker<'_> {
     }
 
     /// Can this operation not fail, whatever its operands are? Where their types are not known, only a few can not.
-    fn operator_is_total(&self, expr: &AExpr, names: &[&str], operands: &[Argument], values: &[Value]) -> bool {
+    fn operator_is_total(&mut self, expr: &AExpr, names: &[&str], operands: &[Argument], values: &[Value]) -> bool {
         let Some((schemas, name)) = self.searched(names) else { return false };
         let plain = matches!(AExprKind::try_from(expr.kind), Ok(AExprKind::AexprOp));
         let (left, right) = match operands {
@@ -224,7 +236,17 @@ impl Walker<'_> {
         if left == Some(Argument::Unknown) || right == Argument::Unknown {
             return total::operator(name) && values.iter().all(|value| self.compares_totally(value));
         }
-        self.snapshot.operator_class(&schemas, name, left, right) == Some(Class::Total)
+        let same = |known: &&OperatorAsked| {
+            known.name == name && known.left == left && known.right == right && known.schemas == schemas
+        };
+        if let Some(known) = self.operators.iter().find(same) {
+            return known.total;
+        }
+        let total = self.snapshot.operator_class(&schemas, name, left, right) == Some(Class::Total);
+        if self.operators.len() < OPERATORS_KEPT_MAX {
+            self.operators.push(OperatorAsked { name: name.to_owned(), left, right, schemas, total });
+        }
+        total
     }
 
     /// Whether two values of this type can be compared without an error; of an unknown type, a built-in one.

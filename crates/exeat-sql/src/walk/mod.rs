@@ -48,9 +48,9 @@ use scope::{Columns, Level, Value};
 /// thread's stack holds this many of our frames several times over.
 const DEPTH_MAX: usize = 6_000;
 
-/// Steps of one statement: nodes visited, names compared, columns expanded. A statement of a megabyte that is not
-/// built to explode stays below it; one that is would otherwise hold a parser thread for minutes.
-const STEPS_MAX: usize = 5_000_000;
+/// Steps of one message: nodes visited, names compared, columns expanded. A megabyte that is not built to explode stays
+/// below it; one that is would otherwise hold a parser thread for minutes.
+pub(crate) const STEPS_MAX: usize = 5_000_000;
 
 /// The server's own limit on target lists (MaxTupleAttributeNumber).
 pub(crate) const COLUMNS_MAX: usize = 1_664;
@@ -158,8 +158,11 @@ pub(crate) struct Walker<'a> {
     columns: HashMap<Oid, Rc<Columns>>,
     /// Parts of expressions read so far that a client may notice, should they be evaluated.
     pub(crate) noticeable: usize,
+    /// What was found out about operators so far: a statement has few, and most of them often.
+    pub(crate) operators: Vec<expr::OperatorAsked>,
     depth: usize,
-    steps: usize,
+    /// Taken so far, by earlier statements of the message too.
+    pub(crate) steps: usize,
 }
 
 impl<'a> Walker<'a> {
@@ -187,6 +190,7 @@ impl<'a> Walker<'a> {
             settings_view: settings::view_of(snapshot),
             columns: HashMap::new(),
             noticeable: 0,
+            operators: Vec::new(),
             depth: 0,
             steps: 0,
         })

@@ -26,6 +26,7 @@ impl Target {
             origin: self.value.origin,
             flows: self.value.flows.list().iter().map(|stream| (stream.column, stream.how)).collect(),
             name: Some(self.name.to_string()),
+            at: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use exeat_sql::{Analysis, CatalogSnapshot, ParseFailure, STATEMENT_BYTES_MAX};
+use exeat_sql::{Analysis, CatalogSnapshot, ParseFailure, STATEMENT_BYTES_MAX, STEPS_MAX};
 
 use crate::support;
 
@@ -137,4 +137,106 @@ fn statements_that_explode_run_out_of_steps() {
     let doubling = (1..60).map(|n| format!(", c{n} AS (SELECT a.*, b.* FROM c{} a, c{} b)", n - 1, n - 1));
     let sql = format!("WITH c0 AS (SELECT * FROM codes) {} SELECT 1", doubling.collect::<String>());
     assert_eq!(outcome(&sql, &snapshot), "opaque");
+}
+
+/// Steps taken and bytes kept by an analysis, whatever it says of the statements.
+fn cost(sql: &str, snapshot: &CatalogSnapshot) -> (usize, usize) {
+    let message = support::analyse(sql, snapshot, &support::scope(snapshot, "")).expect("it is analysed");
+    (message.steps, message.bytes())
+}
+
+#[test]
+fn a_megabyte_costs_steps_and_memory_in_proportion_to_its_length() {
+    let snapshot = shop();
+    let filled = |open: &str, item: &str, close: &str| {
+        let times = (STATEMENT_BYTES_MAX - open.len() - close.len()) / item.len();
+        format!("{open}{}{close}", item.repeat(times))
+    };
+    for sql in [
+        filled("SELECT id FROM codes WHERE id IN (0", ",1", ")"),
+        filled("INSERT INTO codes (id, email, city) VALUES (0, '', '')", ",(1,'a','b')", ""),
+        filled("SELECT id FROM codes WHERE true", " AND id = 1", ""),
+        filled("SELECT id FROM codes GROUP BY id", ",city", ""),
+        filled("SELECT 1 FROM codes c", ",codes", ""),
+        filled("SELECT coalesce(id", ",id", ") FROM codes"),
+        filled("SELECT 'x", "x", "'"),
+        filled("", "SELECT id FROM codes;", ""),
+        filled("", ";", ""),
+        filled("SELECT id FROM codes WHERE id = 1", " OR city = 'é'", ""),
+    ] {
+        let (steps, bytes) = cost(&sql, &snapshot);
+        println!("{steps} {bytes} {sql:.60}");
+        assert!(steps <= 4 * sql.len(), "{steps} steps for {sql:.60}");
+        assert!(bytes <= 64 * sql.len(), "{bytes} bytes for {sql:.60}");
+    }
+}
+
+#[test]
+fn twice_as_deep_costs_twice_as_much_and_ten_thousand_levels_never_more_than_the_limit() {
+    let snapshot = shop();
+    type Nest = fn(usize) -> String;
+    let forms: [Nest; 9] = [
+        |depth| format!("SELECT {}", nested("(", "1", ")", depth)),
+        |depth| format!("SELECT {} FROM codes", nested("abs(", "id", ")", depth)),
+        |depth| format!("SELECT {} FROM codes", vec!["id"; depth].join("+")),
+        |depth| format!("SELECT {} FROM codes", nested("coalesce(id, ", "id", ")", depth)),
+        |depth| format!("SELECT {}", nested("CASE WHEN true THEN ", "1", " END", depth)),
+        |depth| format!("SELECT {} FROM codes", nested("(SELECT ", "id", ")", depth)),
+        |depth| format!("SELECT id FROM {} LIMIT 1", nested("(SELECT id FROM ", "codes", ") x", depth)),
+        |depth| vec!["SELECT id FROM codes"; depth].join(" UNION ALL "),
+        |depth| nested("WITH x AS (", "SELECT 1", ") SELECT 1", depth),
+    ];
+    for form in forms {
+        let (once, twice) = (cost(&form(250), &snapshot), cost(&form(500), &snapshot));
+        println!("{once:?} {twice:?} {:.40}", form(500));
+        assert!(twice.0 <= 3 * once.0 && twice.1 <= 3 * once.1, "{once:?}, {twice:?}: {:.60}", form(500));
+        match support::analyse(&form(10_000), &snapshot, &support::scope(&snapshot, "")) {
+            Ok(message) => {
+                assert!(message.steps <= STEPS_MAX + 1, "{} steps", message.steps);
+                assert!(message.bytes() <= 64 * form(10_000).len(), "{} bytes", message.bytes());
+            }
+            Err(failure) => assert_eq!(failure, ParseFailure::TooDeep),
+        }
+    }
+}
+
+#[test]
+fn lists_of_ten_thousand_columns_cost_steps_and_memory_in_proportion() {
+    let snapshot = shop();
+    let list = |item: &str| vec![item; 10_000].join(",");
+    let names = (0..10_000).map(|number| format!("c{number}")).collect::<Vec<_>>().join(",");
+    for sql in [
+        format!("SELECT {} FROM codes", list("id")),
+        format!("SELECT {} FROM codes", list("*")),
+        format!("SELECT {names} FROM codes"),
+        format!("SELECT x.* FROM (SELECT {}) AS x({names})", list("1")),
+        format!("INSERT INTO codes ({names}) VALUES ({})", list("1")),
+        format!("INSERT INTO codes (id) VALUES {}", list("(1)")),
+        format!("UPDATE codes SET {}", list("id = id")),
+        format!("SELECT id FROM codes ORDER BY {}", list("city")),
+        format!("SELECT row({}) FROM codes", list("codes.*")),
+        format!("SELECT 1 FROM codes a JOIN codes b USING ({names})"),
+        format!("SELECT count(*) FROM codes GROUP BY GROUPING SETS ({})", list("(id, city)")),
+    ] {
+        let (steps, bytes) = cost(&sql, &snapshot);
+        println!("{steps} {bytes} {sql:.60}");
+        assert!(steps <= 200 * 10_000, "{steps} steps for {sql:.60}");
+        assert!(bytes <= 64 * sql.len(), "{bytes} bytes for {sql:.60}");
+    }
+}
+
+#[test]
+fn many_statements_share_one_budget_of_steps() {
+    let snapshot = shop();
+    let wide = "SELECT * FROM pg_attribute a, pg_class c, pg_type t, pg_proc p;";
+    let sql = wide.repeat(STATEMENT_BYTES_MAX / wide.len());
+    let message = support::analyse(&sql, &snapshot, &support::scope(&snapshot, "")).expect("it is analysed");
+    println!("{} steps, {} bytes", message.steps, message.bytes());
+    assert!(message.bytes() <= 64 * STATEMENT_BYTES_MAX, "{} bytes", message.bytes());
+    assert!(message.steps > STEPS_MAX, "the case no longer reaches the limit: {}", message.steps);
+    // A statement that reaches the limit ends there.
+    assert!(message.steps < STEPS_MAX + 100_000, "{}", message.steps);
+    let known = |statement: &exeat_sql::StatementAnalysis| matches!(statement.analysis, Analysis::Known(_));
+    let first_refused = message.statements.iter().position(|statement| !known(statement)).expect("one past the limit");
+    assert!(first_refused > 100 && !message.statements[first_refused..].iter().any(known));
 }
