@@ -165,7 +165,6 @@ fn a_megabyte_costs_steps_and_memory_in_proportion_to_its_length() {
         filled("SELECT id FROM codes WHERE id = 1", " OR city = 'é'", ""),
     ] {
         let (steps, bytes) = cost(&sql, &snapshot);
-        println!("{steps} {bytes} {sql:.60}");
         assert!(steps <= 4 * sql.len(), "{steps} steps for {sql:.60}");
         assert!(bytes <= 64 * sql.len(), "{bytes} bytes for {sql:.60}");
     }
@@ -188,7 +187,6 @@ fn twice_as_deep_costs_twice_as_much_and_ten_thousand_levels_never_more_than_the
     ];
     for form in forms {
         let (once, twice) = (cost(&form(250), &snapshot), cost(&form(500), &snapshot));
-        println!("{once:?} {twice:?} {:.40}", form(500));
         assert!(twice.0 <= 3 * once.0 && twice.1 <= 3 * once.1, "{once:?}, {twice:?}: {:.60}", form(500));
         match support::analyse(&form(10_000), &snapshot, &support::scope(&snapshot, "")) {
             Ok(message) => {
@@ -219,7 +217,6 @@ fn lists_of_ten_thousand_columns_cost_steps_and_memory_in_proportion() {
         format!("SELECT count(*) FROM codes GROUP BY GROUPING SETS ({})", list("(id, city)")),
     ] {
         let (steps, bytes) = cost(&sql, &snapshot);
-        println!("{steps} {bytes} {sql:.60}");
         assert!(steps <= 200 * 10_000, "{steps} steps for {sql:.60}");
         assert!(bytes <= 64 * sql.len(), "{bytes} bytes for {sql:.60}");
     }
@@ -231,7 +228,6 @@ fn many_statements_share_one_budget_of_steps() {
     let wide = "SELECT * FROM pg_attribute a, pg_class c, pg_type t, pg_proc p;";
     let sql = wide.repeat(STATEMENT_BYTES_MAX / wide.len());
     let message = support::analyse(&sql, &snapshot, &support::scope(&snapshot, "")).expect("it is analysed");
-    println!("{} steps, {} bytes", message.steps, message.bytes());
     assert!(message.bytes() <= 64 * STATEMENT_BYTES_MAX, "{} bytes", message.bytes());
     assert!(message.steps > STEPS_MAX, "the case no longer reaches the limit: {}", message.steps);
     // A statement that reaches the limit ends there.
