@@ -13,7 +13,7 @@ export PATH := $(shell .ci/path)
 
 # Of each fuzz target: `make fuzz SECONDS=3600` for a longer look.
 SECONDS ?= 30
-FUZZ := wire_decode wire_session mask_row
+FUZZ := wire_decode wire_session mask_row sql_analyze
 
 # Of the masking differential: `make mask-differential ROWS=1000000`, with the SEED it printed to see one again.
 ROWS ?= 20000

@@ -93,13 +93,7 @@ impl Plan {
 
     fn mask(column: &Column) -> Option<ColumnMask> {
         let (label, rule) = ("ssn".to_owned(), "r".to_owned());
-        column.mask.map(|mask| ColumnMask {
-            label,
-            mask,
-            nulls: column.nulls,
-            lookup: Lookup::Refused,
-            rule,
-        })
+        column.mask.map(|mask| ColumnMask { label, mask, nulls: column.nulls, lookup: Lookup::Refused, rule })
     }
 
     fn bound(&self, format: Format) -> BoundMask {

@@ -16,8 +16,12 @@ const BYTES_ALWAYS: usize = 256 * 1024;
 
 /// Runs `work`, which may hold so much more memory than now as `input_bytes` justify.
 pub fn bounded<T>(input_bytes: usize, work: impl FnOnce() -> T) -> T {
-    let limit = HEAP.allocated() + input_bytes * BYTES_EACH + BYTES_ALWAYS;
-    HEAP.set_limit(limit).expect("the limit is above what is allocated");
+    bounded_to(input_bytes * BYTES_EACH + BYTES_ALWAYS, work)
+}
+
+/// Runs `work`, which may hold so many bytes more than now.
+pub fn bounded_to<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    HEAP.set_limit(HEAP.allocated() + bytes).expect("the limit is above what is allocated");
     let result = work();
     HEAP.set_limit(usize::MAX).expect("no limit is above what is allocated");
     result

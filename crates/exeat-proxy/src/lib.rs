@@ -7,6 +7,7 @@ mod keepalive;
 mod large_messages;
 mod limits;
 mod postgres;
+pub mod remembered;
 pub mod server;
 pub mod tls;
 pub mod upstream;

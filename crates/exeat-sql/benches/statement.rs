@@ -74,16 +74,16 @@ fn measure(sql: &str, snapshot: &CatalogSnapshot, scope: &Scope) -> (f64, f64) {
 }
 
 fn timed(work: impl Fn()) -> f64 {
-    let (mut done, mut batch, started) = (0.0, 1.0, thread_seconds());
+    let (mut done, mut batch, started) = (0_u32, 1_u32, thread_seconds());
     loop {
-        (0..batch as u32).for_each(|_| work());
+        (0..batch).for_each(|_| work());
         done += batch;
         let seconds = thread_seconds() - started;
         if seconds >= ROUND_SECONDS {
-            return seconds * 1e6 / done;
+            return seconds * 1e6 / f64::from(done);
         }
         // The kernel counts in ticks: seldom asked, often enough to end in time.
-        batch = (done / 4.0).clamp(1.0, 1e4);
+        batch = (done / 4).clamp(1, 10_000);
     }
 }
 

@@ -15,8 +15,8 @@ use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailur
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::drift::{DriftError, Judged, Keeper, Seen};
-use super::remembered::{AnalysisKey, Generation, Remembered};
 use crate::config::{AnalyseRequest, Analyser, LoadedPolicy, Target};
+use crate::remembered::{AnalysisKey, Generation, Remembered};
 use crate::upstream::{CatalogConnection, LoginConfig, UpstreamError};
 
 /// Idle for this long, sessions wait for a new catalog connection when they come back: some ten milliseconds.

@@ -24,7 +24,6 @@ mod notify;
 mod outcome;
 pub(crate) mod pass_through;
 mod picture;
-mod remembered;
 mod requests;
 pub(crate) mod seat;
 mod send;

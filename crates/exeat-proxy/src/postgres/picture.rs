@@ -22,10 +22,10 @@ use super::catalog::DatabaseCatalog;
 use super::due::Due;
 use super::named::{Named, missing_fields};
 use super::outcome::Intent;
-use super::remembered::Generation;
 use super::send::OWN_NAME;
 use super::session::{Session, SessionEnd};
 use crate::config::LoadedPolicy;
+use crate::remembered::Generation;
 
 pub(crate) struct Picture {
     pub(crate) facts: SessionFacts,

@@ -28,9 +28,6 @@ pub(crate) enum ExplainError {
     NoTarget { name: String, known: String },
     #[error("the configuration has several targets: name one with --target; there is: {known}")]
     WhichTarget { known: String },
-    /// The server's own answer is what a client would see.
-    #[error("{0}")]
-    Syntax(ParseFailure),
     #[error("{0}")]
     NotKnown(String),
     #[error("could not write to standard output")]
@@ -57,7 +54,8 @@ pub(crate) async fn explain(args: PolicyExplainArgs) -> Result<Exit, ExplainErro
     let catalog = catalog::read(target).await?;
     let analyser = pool::start()?;
     let asked = Asked { principal: &principal, target: &target.name, statement: &args.statement };
-    let answer = answer(&policy, &asked, policy_tests::judge(&policy, &asked, &catalog, &analyser).await)?;
+    let answer = answer(&policy, &asked, policy_tests::judge(&policy, &asked, &catalog, &analyser).await);
+    let answer = answer.map_err(ExplainError::NotKnown)?;
     let out = if args.json { format!("{:#}\n", answer.json) } else { answer.text };
     exit::print(&out).map_err(ExplainError::Output)?;
     Ok(if answer.permitted { Exit::Ok } else { Exit::Refused })
@@ -83,7 +81,7 @@ struct Answer {
     text: String,
 }
 
-fn answer(policy: &Policy, asked: &Asked<'_>, judgement: Judgement) -> Result<Answer, ExplainError> {
+fn answer(policy: &Policy, asked: &Asked<'_>, judgement: Judgement) -> Result<Answer, String> {
     match judgement {
         Judgement::PassedThrough => {
             let text = "decision: permit\nreason: nothing restricts this principal here: its sessions pass as they \
@@ -96,7 +94,8 @@ fn answer(policy: &Policy, asked: &Asked<'_>, judgement: Judgement) -> Result<An
             let (json, text) = (told.json(asked.statement, None), told.text(asked.statement));
             Ok(Answer { permitted: told.is_permitted(), json, text })
         }
-        Judgement::NotParsed(failure @ ParseFailure::Syntax { .. }) => Err(ExplainError::Syntax(failure)),
+        // A client would see the server's own words.
+        Judgement::NotParsed(failure @ ParseFailure::Syntax { .. }) => Err(failure.to_string()),
         Judgement::NotParsed(failure) => {
             let refusal = Refusal::parse_failure(&failure);
             let text =
@@ -109,6 +108,6 @@ fn answer(policy: &Policy, asked: &Asked<'_>, judgement: Judgement) -> Result<An
                 text,
             })
         }
-        Judgement::NotKnown(problem) => Err(ExplainError::NotKnown(problem)),
+        Judgement::NotKnown(problem) => Err(problem),
     }
 }

@@ -28,32 +28,33 @@ const SHARDS: usize = 16;
 const ENTRY_BYTES: usize = 128;
 
 #[derive(Debug)]
-pub(crate) struct Remembered {
+pub struct Remembered {
     analyses: Kept<AnalysisKey, Arc<MessageAnalysis>>,
     evaluations: Kept<EvaluationKey, Evaluated>,
 }
 
-pub(crate) type Evaluated = (Arc<MessageAnalysis>, Evaluation);
+pub type Evaluated = (Arc<MessageAnalysis>, Evaluation);
 
 /// One reading of one database's catalog, or one state of a session's picture: nothing that was found out under another
 /// number counts. Never the same twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Generation(u64);
+pub struct Generation(u64);
 
 impl Generation {
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "a new one is never like another")]
+    pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct AnalysisKey {
+pub struct AnalysisKey {
     /// Of the database: versions of its snapshots begin anew with each.
-    pub(crate) database: Generation,
-    pub(crate) version: u64,
-    pub(crate) scope: Arc<Scope>,
-    pub(crate) sql: Arc<str>,
+    pub database: Generation,
+    pub version: u64,
+    pub scope: Arc<Scope>,
+    pub sql: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -82,22 +83,22 @@ impl Default for Remembered {
 }
 
 impl Remembered {
-    pub(crate) fn analysis(&self, key: &AnalysisKey) -> Option<Arc<MessageAnalysis>> {
+    pub fn analysis(&self, key: &AnalysisKey) -> Option<Arc<MessageAnalysis>> {
         self.analyses.cache.get(key).map(|kept| kept.value)
     }
 
-    pub(crate) fn keep_analysis(&self, key: AnalysisKey, analysis: &Arc<MessageAnalysis>) {
+    pub fn keep_analysis(&self, key: AnalysisKey, analysis: &Arc<MessageAnalysis>) {
         let bytes = key.sql.len() + analysis.bytes();
         if key.sql.len() <= TEXT_BYTES_MAX {
             self.analyses.keep(key, Arc::clone(analysis), bytes);
         }
     }
 
-    pub(crate) fn evaluation(&self, picture: Generation, sql: &str) -> Option<Evaluated> {
+    pub fn evaluation(&self, picture: Generation, sql: &str) -> Option<Evaluated> {
         self.evaluations.cache.get(&Wanted { picture, sql }).map(|kept| kept.value)
     }
 
-    pub(crate) fn keep_evaluation(&self, picture: Generation, sql: &str, evaluated: &Evaluated) {
+    pub fn keep_evaluation(&self, picture: Generation, sql: &str, evaluated: &Evaluated) {
         if sql.len() <= TEXT_BYTES_MAX {
             let (analysis, evaluation) = evaluated;
             // The analysis is counted here as well: it may be gone from the others.
