@@ -13,8 +13,8 @@ use exeat_enforce::plan::Outputs;
 use exeat_enforce::seal::SealPlan;
 use exeat_policy::{Policy, PolicyContext, Principal, PrincipalKind};
 use exeat_sql::{
-    Analysis, CatalogSnapshot, Lineage, MessageAnalysis, PARSER_STACK_BYTES, QUERIES, STEPS_MAX, Scope, StatementKind,
-    Use, parse_and_analyse,
+    Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, PARSER_STACK_BYTES, QUERIES, STEPS_MAX, Scope,
+    StatementKind, Use, parse_and_analyse,
 };
 
 use crate::memory;
@@ -164,8 +164,8 @@ fn hangs_together(sql: &str, analysis: &MessageAnalysis, snapshot: &CatalogSnaps
 fn is_sealed(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage, outputs: &Outputs) {
     let sealed = |used: &&exeat_sql::ColumnUse| facts.seals.column(used.column).is_some();
     for used in lineage.uses.iter().filter(sealed) {
-        let counted = used.how == Use::Lookup;
-        assert!(counted || matches!(used.how, Use::Projected | Use::Derived | Use::Written), "{used:?}");
+        let told = [Use::Projected, Use::Derived, Use::Written, Use::Lookup];
+        assert!(told.contains(&used.how), "{used:?}");
     }
     let masks: Vec<bool> = match outputs {
         Outputs::Columns(columns) => columns.iter().map(|column| column.mask.is_some()).collect(),
@@ -177,7 +177,8 @@ fn is_sealed(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage, outp
         return;
     }
     for (place, output) in lineage.outputs.iter().flatten().enumerate() {
-        if output.flows.keys().any(|column| facts.seals.column(*column).is_some()) {
+        let shown = |(column, how): (&ColumnId, &Flow)| *how != Flow::Presence && facts.seals.column(*column).is_some();
+        if output.flows.iter().any(shown) {
             assert_eq!(masks.get(place), Some(&true), "{output:?}");
         }
     }

@@ -169,26 +169,32 @@ pub fn explain(decided: &Decided<'_>, audience: Audience) -> Explanation {
 }
 
 /// Which relations of a statement are told of.
-struct Sight {
+struct Sight<'a> {
+    sql: &'a str,
     /// `None`: all.
     seen: Option<BTreeSet<Oid>>,
     /// Names of those that the statement names and that are not told of.
     kept_back: BTreeSet<String>,
 }
 
-impl Sight {
-    fn of(decided: &Decided<'_>, lineage: &Lineage, audience: Audience) -> Self {
+impl<'a> Sight<'a> {
+    fn of(decided: &Decided<'a>, lineage: &Lineage, audience: Audience) -> Self {
         let named = lineage.reads.union(&lineage.writes).copied().filter(|oid| !lineage.called.contains(oid));
         if audience == Audience::Operator {
-            return Self { seen: None, kept_back: BTreeSet::new() };
+            return Self { sql: decided.sql, seen: None, kept_back: BTreeSet::new() };
         }
         let (seen, other): (BTreeSet<Oid>, BTreeSet<Oid>) = named.partition(|oid| open(decided, *oid));
         let kept_back = other.into_iter().filter_map(|oid| qualified(&decided.facts.snapshot, oid)).collect();
-        Self { seen: Some(seen), kept_back }
+        Self { sql: decided.sql, seen: Some(seen), kept_back }
     }
 
     fn sees(&self, oid: Oid) -> bool {
         self.seen.as_ref().is_none_or(|seen| seen.contains(&oid))
+    }
+
+    /// Whether the client sent the name.
+    fn says(&self, name: &str) -> bool {
+        self.sql.to_lowercase().contains(&name.to_lowercase())
     }
 
     fn sees_all(&self) -> bool {
@@ -235,7 +241,7 @@ impl Explanation {
         &self.outputs
     }
 
-    fn add_lineage(&mut self, facts: &SessionFacts, statement: usize, lineage: &Lineage, sight: &Sight) {
+    fn add_lineage(&mut self, facts: &SessionFacts, statement: usize, lineage: &Lineage, sight: &Sight<'_>) {
         let snapshot = &facts.snapshot;
         for output in lineage.outputs.iter().flatten() {
             if self.outputs.len() >= LISTED_MAX {
@@ -248,11 +254,13 @@ impl Explanation {
                 Some(SourceColumn { column, how: *how, behind })
             };
             let from: Vec<SourceColumn> = output.flows.iter().filter_map(source).collect();
+            let hidden = from.len() < output.flows.len();
             self.outputs.push(OutputColumn {
                 statement,
-                name: output.name.clone(),
+                // A star brings names that the statement does not say.
+                name: output.name.clone().filter(|name| !hidden || sight.says(name)),
                 at: output.at,
-                hidden: from.len() < output.flows.len(),
+                hidden,
                 from: Some(from),
                 mask: planned(facts, output, lineage.rewritten).mask,
             });
@@ -322,6 +330,7 @@ impl OutputColumn {
     fn json(&self) -> Value {
         let source = |source: &SourceColumn| {
             let how = match source.how {
+                Flow::Presence => "presence",
                 Flow::Bare => "bare",
                 Flow::Total => "total",
             };
@@ -405,7 +414,6 @@ fn name_of(how: Use) -> &'static str {
         Use::Expression => "expression",
         Use::Predicate => "predicate",
         Use::Lookup => "lookup",
-        Use::Presence => "presence",
         Use::Key => "key",
         Use::Written => "written",
         Use::Source => "source",

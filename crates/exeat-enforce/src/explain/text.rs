@@ -107,7 +107,6 @@ fn said(told: &Explanation) -> Said {
             Use::Expression => "computed with",
             Use::Lookup if used.mask.is_some() && refused.is_none() => "looked up, each value of yours counts",
             Use::Predicate | Use::Lookup => "chooses rows or values",
-            Use::Presence => "counted where it is not NULL",
             Use::Key => "sorted, grouped, joined or deduplicated by",
             Use::Written => "written",
             Use::Source => "written elsewhere",
@@ -136,6 +135,7 @@ fn output_words(output: &OutputColumn) -> String {
 fn manner(from: &[SourceColumn]) -> &'static str {
     match from {
         _ if from.iter().any(|source| source.how == Flow::Total) => "made from ",
+        _ if from.iter().any(|source| source.how == Flow::Presence) => "made from which are NULL of ",
         [_] => "",
         _ => "one of ",
     }

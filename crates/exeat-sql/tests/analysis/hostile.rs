@@ -155,6 +155,7 @@ fn a_megabyte_costs_steps_and_memory_in_proportion_to_its_length() {
     for sql in [
         filled("SELECT id FROM codes WHERE id IN (0", ",1", ")"),
         filled("INSERT INTO codes (id, email, city) VALUES (0, '', '')", ",(1,'a','b')", ""),
+        filled("INSERT INTO customers (id, email) VALUES (0, '')", ",(1,'a')", ""),
         filled("SELECT id FROM codes WHERE true", " AND id = 1", ""),
         filled("SELECT id FROM codes GROUP BY id", ",city", ""),
         filled("SELECT 1 FROM codes c", ",codes", ""),
