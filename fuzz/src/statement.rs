@@ -164,7 +164,7 @@ fn hangs_together(sql: &str, analysis: &MessageAnalysis, snapshot: &CatalogSnaps
 fn is_sealed(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage, outputs: &Outputs) {
     let sealed = |used: &&exeat_sql::ColumnUse| facts.seals.column(used.column).is_some();
     for used in lineage.uses.iter().filter(sealed) {
-        let told = [Use::Projected, Use::Derived, Use::Written, Use::Lookup];
+        let told = [Use::Projected, Use::Derived, Use::Written, Use::Lookup, Use::Presence];
         assert!(told.contains(&used.how), "{used:?}");
     }
     let masks: Vec<bool> = match outputs {

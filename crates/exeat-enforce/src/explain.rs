@@ -414,6 +414,7 @@ fn name_of(how: Use) -> &'static str {
         Use::Expression => "expression",
         Use::Predicate => "predicate",
         Use::Lookup => "lookup",
+        Use::Presence => "presence",
         Use::Key => "key",
         Use::Written => "written",
         Use::Source => "source",

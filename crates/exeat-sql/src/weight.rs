@@ -47,6 +47,8 @@ fn lineage(lineage: &Lineage) -> usize {
     });
     size_of::<Lineage>()
         + numbers
+        + tree::<(Oid, Option<usize>)>(lineage.unbounded.len())
+        + tree::<(Oid, Option<usize>)>(lineage.stars.len())
         + lineage.rows.iter().map(row).sum::<usize>()
         + shown
         + size_of_val(lineage.lookups.as_slice())

@@ -107,6 +107,7 @@ fn said(told: &Explanation) -> Said {
             Use::Expression => "computed with",
             Use::Lookup if used.mask.is_some() && refused.is_none() => "looked up, each value of yours counts",
             Use::Predicate | Use::Lookup => "chooses rows or values",
+            Use::Presence => "asked only whether it is NULL",
             Use::Key => "sorted, grouped, joined or deduplicated by",
             Use::Written => "written",
             Use::Source => "written elsewhere",
