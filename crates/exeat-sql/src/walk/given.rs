@@ -12,6 +12,9 @@ use super::{Facts, Walk, Walker};
 use crate::catalog::{ColumnId, Oid, Relation};
 use crate::{Given, GivenRow, LookupValue, Write};
 
+/// What a row counts for beside its values: it is kept after the walk, and a megabyte holds many short ones.
+const ROW_STEPS: usize = 50;
+
 impl Walker<'_> {
     /// The rows of an INSERT. `rows`: `None` where they come from elsewhere than VALUES.
     pub(crate) fn given_rows(&mut self, target: &Relation, cols: &[Node], rows: Option<&[Node]>) -> Walk<()> {
@@ -79,6 +82,7 @@ impl Walker<'_> {
         if values.is_empty() {
             return Ok(());
         }
+        self.spend(ROW_STEPS)?;
         self.facts.rows.push(GivenRow { relation: target.oid, write, values });
         Ok(())
     }
