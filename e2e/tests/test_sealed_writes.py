@@ -75,10 +75,10 @@ PERMITTED = {
     "INSERT INTO plain (id) SELECT 1 + count(ssn) FROM staff RETURNING id": [(2,)],
     "SELECT pg_relation_size('plain') > 0, pg_relation_size('sealed_writes.plain', 'main') > 0": [(True, True)],
     "SELECT count(lower(ssn)), count(s.*) FROM staff s": [(None, 1)],
+    "INSERT INTO keyed VALUES (2, '1') RETURNING *": [(2, REDACTED)],
+    "UPDATE keyed SET ssn = '1' WHERE id = 1 RETURNING ssn": [(REDACTED,)],
 }
 REFUSED = {
-    "INSERT INTO keyed VALUES (2, '1')": "masked_column_in_write",
-    "UPDATE keyed SET ssn = '1' WHERE id = 1": "masked_column_in_write",
     "INSERT INTO keyed VALUES (1, 'x') ON CONFLICT (ssn) DO NOTHING": "masked_column_in_key",
     "UPDATE staff SET city = 'x' WHERE id = 1": "masked_column_in_write",
     "UPDATE staff SET city = ssn": "masked_column_in_write",

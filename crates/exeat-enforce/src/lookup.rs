@@ -2,7 +2,7 @@
 //! one value may count twice; two values never count as one, or trying one would be free once the other is paid for.
 //! Counts nothing itself, and knows no clock.
 
-use exeat_policy::{AppliedLimit, Lookup, Policy, RelationName};
+use exeat_policy::{AppliedLimit, ColumnMask, Lookup, Policy, RelationName};
 use exeat_sql::{ColumnId, Given, Lineage, LookupValue, Oid, lookup_element, lookup_takes};
 use exeat_wire::{Bind, Format};
 
@@ -80,7 +80,9 @@ pub(crate) fn planned(
     let mut all = Vec::new();
     for lookup in &lineage.lookups {
         // Uses of columns that may not be looked up are refused, and nothing of the statement runs.
-        let Some(mut planned) = PlannedLookup::of(facts, policy, lookup.column)? else { continue };
+        let allowed = |mask: &&ColumnMask| mask.lookup == Lookup::Equality;
+        let Some(mask) = facts.seals.column(lookup.column).filter(allowed) else { continue };
+        let mut planned = PlannedLookup::of(facts, policy, lookup.column, mask)?;
         for value in &lookup.values {
             match Planned::of(lookup.of, value, lookup.shares_parameters) {
                 Ok(value) => planned.values.push(Tried::Of(value)),
@@ -92,8 +94,8 @@ pub(crate) fn planned(
     Ok(all)
 }
 
-/// A key that is written: what the client gives for each of its columns. `None`: not all of it can be told, or its
-/// sealed columns may not all be looked up.
+/// A key that is written: what the client gives for each of its columns. `None`: not all of it can be told. Policy need
+/// not say `lookup`: who may write rows must be able to, and a rule's limit of no probes forbids it.
 pub(crate) fn written(
     facts: &SessionFacts,
     policy: &Policy,
@@ -118,8 +120,9 @@ pub(crate) fn written(
         _ => Tried::Key(cells),
     };
     let mut all = Vec::new();
-    for (column, _) in key.iter().filter(|(column, _)| facts.seals.column(*column).is_some()) {
-        let Some(planned) = PlannedLookup::of(facts, policy, *column)? else { return Ok(None) };
+    for (column, _) in key {
+        let Some(mask) = facts.seals.column(*column) else { continue };
+        let planned = PlannedLookup::of(facts, policy, *column, mask)?;
         all.push(PlannedLookup { values: vec![tried.clone()], ..planned });
     }
     Ok(Some(all))
@@ -203,18 +206,15 @@ impl PlannedLookup {
         size_of::<Self>() + self.values.iter().map(tried).sum::<usize>()
     }
 
-    /// Without values yet. `None`: the column may not be looked up.
-    fn of(facts: &SessionFacts, policy: &Policy, column: ColumnId) -> Result<Option<Self>, Box<Refusal>> {
-        let Some(mask) = facts.seals.column(column).filter(|mask| mask.lookup == Lookup::Equality) else {
-            return Ok(None);
-        };
+    /// Without values yet.
+    fn of(facts: &SessionFacts, policy: &Policy, column: ColumnId, mask: &ColumnMask) -> Result<Self, Box<Refusal>> {
         // Rows of a partition come out of its parent: trying both must not give the allowance twice.
         let members = facts.snapshot.family(column.relation).into_iter().chain([column.relation]);
         let relation = members.min().and_then(|oid| relation_name(&facts.snapshot, oid));
         let (Some(relation), Some(name)) = (relation, facts.snapshot.column_name(column)) else {
             return Err(Box::new(Refusal::catalog_drift()));
         };
-        Ok(Some(Self {
+        Ok(Self {
             label: mask.label.clone(),
             rule: mask.rule.clone(),
             limit: policy.probe_limit(&facts.principal, &facts.target, &relation),
@@ -222,7 +222,7 @@ impl PlannedLookup {
             named: relation_name(&facts.snapshot, column.relation),
             column: name.to_owned(),
             values: Vec::new(),
-        }))
+        })
     }
 
     /// Whether its values are known only where the statement is bound.

@@ -170,7 +170,7 @@ struct Keyed<'a> {
 }
 
 impl<'a> Keyed<'a> {
-    /// `None`: not all that it tells can be counted, or policy does not let it be.
+    /// `None`: not all that it tells can be counted.
     fn tried(
         &self,
         policy: &Policy,
