@@ -49,7 +49,10 @@ struct World {
     sessions: [SessionFacts; 2],
 }
 
-static WORKER: LazyLock<Mutex<(SyncSender<(u8, String)>, Receiver<()>)>> = LazyLock::new(|| {
+/// Where statements go, and where the word comes from that one is done with.
+type Worker = (SyncSender<(u8, String)>, Receiver<()>);
+
+static WORKER: LazyLock<Mutex<Worker>> = LazyLock::new(|| {
     pass_over_the_parsers_panics();
     let (give, work) = sync_channel::<(u8, String)>(0);
     let (done, answer) = sync_channel(0);
