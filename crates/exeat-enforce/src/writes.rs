@@ -51,10 +51,12 @@ fn written(
     }
     // A refusal names the view, if the statement does.
     let named = writing.through.unwrap_or(target.oid);
-    if family.iter().any(|member| facts.snapshot.fires(member.oid, writing.write)) {
+    let rows = written_rows(target, lineage, writing);
+    // A statement with several SET lists may run a trigger for what any of them sets.
+    let set: BTreeSet<&str> = rows.iter().flatten().copied().collect();
+    if facts.snapshot.fires(target.oid, writing.write, &set) {
         return Err(refuse(facts, named, "this write runs a trigger, which may look at columns sealed for you"));
     }
-    let rows = written_rows(target, lineage, writing);
     if rows.is_empty() {
         return Err(refuse(facts, named, SHARES));
     }

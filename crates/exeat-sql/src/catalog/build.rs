@@ -75,7 +75,8 @@ impl CatalogSnapshot {
                 }
                 "triggers" => {
                     let (name, definition) = (row.text(2)?.to_owned(), row.text(4)?.to_owned());
-                    let trigger = Trigger { name, kind: row.number(1)?, function: row.oid(3)?, definition };
+                    let columns = row.list(5)?;
+                    let trigger = Trigger { name, kind: row.number(1)?, function: row.oid(3)?, definition, columns };
                     self.triggers.entry(row.oid(0)?).or_default().0.push(trigger);
                 }
                 "checked together" => {
@@ -357,7 +358,11 @@ impl Row<'_> {
     }
     /// An oidvector: `25 23`.
     fn oids(&self, index: usize) -> Result<Vec<Oid>, CatalogError> {
-        self.text(index)?.split_whitespace().map(|text| self.parse(text).map(Oid)).collect()
+        Ok(self.list(index)?.into_iter().map(Oid).collect())
+    }
+    /// An int2vector is written so too.
+    fn list<T: std::str::FromStr>(&self, index: usize) -> Result<Vec<T>, CatalogError> {
+        self.text(index)?.split_whitespace().map(|text| self.parse(text)).collect()
     }
     fn flag(&self, index: usize) -> Result<bool, CatalogError> {
         match self.text(index)? {

@@ -55,8 +55,8 @@ pub const QUERIES: &[CatalogQuery] = &[
     CatalogQuery {
         name: "triggers",
         sql: "SELECT t.tgrelid::pg_catalog.text, t.tgtype::pg_catalog.text, t.tgname::pg_catalog.text, \
-            t.tgfoid::pg_catalog.oid::pg_catalog.text, coalesce(pg_catalog.md5(pg_catalog.pg_get_triggerdef(t.oid)), '') \
-            FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
+            t.tgfoid::pg_catalog.oid::pg_catalog.text, coalesce(pg_catalog.md5(pg_catalog.pg_get_triggerdef(t.oid)), ''), \
+            t.tgattr::pg_catalog.text FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
     },
     CatalogQuery {
         // Columns that a unique index, an exclusion constraint, an index on expressions or with a predicate, a CHECK or

@@ -301,12 +301,16 @@ impl<'a> Walker<'a> {
             if facts.rules {
                 return relation_property(target, "has rules", at);
             }
-            let functions: Vec<Oid> =
-                writes.iter().flat_map(|write| self.snapshot.trigger_functions(*member, *write)).collect();
-            self.facts.user_code |= facts.calls_user_code || !functions.is_empty();
-            self.facts.functions.extend(functions);
+            self.facts.user_code |= facts.calls_user_code;
         }
+        writes.iter().for_each(|write| self.run_triggers(target, *write));
         writes.iter().try_for_each(|write| self.foreign_keys(&members, *write))
+    }
+
+    fn run_triggers(&mut self, target: &Relation, write: Write) {
+        let functions = self.snapshot.trigger_functions(target.oid, write);
+        self.facts.user_code |= !functions.is_empty();
+        self.facts.functions.extend(functions);
     }
 
     /// A foreign key looks up the other side's columns; ON UPDATE and ON DELETE actions change its rows.
@@ -364,6 +368,7 @@ impl<'a> Walker<'a> {
                 return relation_property(target, "is a view that no write of this kind is followed through", at);
             }
             self.foreign_keys(&BTreeSet::from([target.oid]), Write::Update)?;
+            self.run_triggers(target, Write::Update);
             self.facts.writing.insert(Writing {
                 relation: target.oid,
                 write: Write::Update,
@@ -409,18 +414,17 @@ impl<'a> Walker<'a> {
     /// `left_out`: the columns that the statement leaves to their defaults, beside those it says DEFAULT for.
     pub(crate) fn returning(
         &mut self,
-        target: &Relation,
+        target: &'a Relation,
         left_out: &BTreeSet<i16>,
         clause: &Option<ReturningClause>,
     ) -> Walk<Returned> {
         let Some(ReturningClause { options, exprs }) = clause else { return Ok(None) };
         let aliases = self.row_aliases(options)?;
         let behind = self.table_behind(target);
-        let mut members = self.snapshot.family(behind.unwrap_or(target).oid);
-        members.insert(behind.unwrap_or(target).oid);
+        let stored = behind.unwrap_or(target);
+        let set = self.set_names(stored);
         let rewrites = |writing: &Writing| {
-            (writing.relation == target.oid || writing.through == Some(target.oid))
-                && members.iter().any(|member| self.snapshot.rewrites_rows(*member, writing.write))
+            writing.relation == stored.oid && self.snapshot.rewrites_rows(stored.oid, writing.write, &set)
         };
         self.facts.rewritten |= self.facts.writing.iter().any(rewrites);
         let runs_code = |attribute| self.snapshot.default_runs_code(ColumnId { relation: target.oid, attribute });
@@ -443,6 +447,13 @@ impl<'a> Walker<'a> {
         let targets = self.target_list(exprs)?;
         self.facts.reads.insert(target.oid);
         Ok(Some(targets))
+    }
+
+    /// The columns that SET lists of the statement name, which triggers may be for.
+    fn set_names(&self, target: &'a Relation) -> BTreeSet<&'a str> {
+        let lists = || self.facts.sets.iter().filter(|set| set.relation == target.oid);
+        let named = target.columns.iter().filter(|column| lists().any(|set| set.columns.contains(&column.attribute)));
+        named.map(|column| column.name.as_str()).collect()
     }
 
     /// What PostgreSQL 18 lets stand for the row before and after; up to 17 the server knows no such names.

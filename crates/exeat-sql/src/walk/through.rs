@@ -13,7 +13,7 @@ impl<'a> Walker<'a> {
         let refused = || relation_property(view, "is a view that no write is followed through", at);
         let Some(base) = self.behind(view) else { return refused() };
         // A trigger on a view stands in the place of the write.
-        let replaced = |write: &Write| self.snapshot.trigger_functions(view.oid, *write).next().is_some();
+        let replaced = |write: &Write| !self.snapshot.trigger_functions(view.oid, *write).is_empty();
         if self.snapshot.facts(view.oid).rules || writes.iter().any(replaced) {
             return refused();
         }
