@@ -160,3 +160,48 @@ def test_a_gateway_whose_store_is_broken_does_not_start(fresh_gateway, trust):
     store.write_bytes(b"no database" * 100)
     gateway.launch()
     wait_until("it says why", lambda: "state store" in gateway.log_text() and gateway.process.poll() is not None)
+
+
+def test_a_new_partition_is_what_its_parent_is_and_takes_nothing_from_anybody(place):
+    place.change(
+        """CREATE TABLE visits (id int, email text, city text) PARTITION BY LIST (id);
+        CREATE TABLE visits_one PARTITION OF visits FOR VALUES IN (1);
+        INSERT INTO visits VALUES (1, 'a@example.com', 'Ulm'); GRANT SELECT ON visits, visits_one TO PUBLIC"""
+    )
+    wait_until("the new table is noticed", lambda: place.read("SELECT city FROM visits") == [(REDACTED,)])
+    status, _, said = place.command("dpo", "discover", "shop", "--accept")
+    assert status == 0, said
+    wait_until("it is accepted", lambda: place.read("SELECT city FROM visits") == [("Ulm",)])
+    place.change(
+        """CREATE TABLE visits_two (id int, email text, city text, own text);
+        ALTER TABLE visits_two DROP COLUMN own; ALTER TABLE visits ATTACH PARTITION visits_two FOR VALUES IN (2);
+        INSERT INTO visits VALUES (2, 'b@example.com', 'Bonn'); GRANT SELECT ON visits_two TO PUBLIC"""
+    )
+    for _ in range(3):
+        assert place.read("SELECT city FROM visits WHERE id = 1") == [("Ulm",)]
+    wait_until("the partition is noticed", lambda: place.read("SELECT city FROM visits_two") == [("Bonn",)])
+    assert place.read("SELECT city FROM visits ORDER BY id") == [("Ulm",), ("Bonn",)]
+    place.change("ALTER TABLE visits DETACH PARTITION visits_two")
+    wait_until("it stands alone", lambda: place.read("SELECT city FROM visits_two") == [(REDACTED,)])
+
+
+def test_detect_looks_at_what_nobody_has_accepted_and_at_nothing_else(fresh_gateway, server, trust):
+    admin = server.create_database("detecting")
+    psql(admin, file=SHOP_SQL)
+    psql(admin, "UPDATE orders SET item = 'for a.person@example.com' WHERE id = 1")
+    gateway = fresh_gateway("detecting", database="detecting").trust(trust.entry())
+    gateway.config["targets"]["shop"]["postgres"]["unclassified"] = "detect"
+    gateway.start()
+    place = Place(gateway, admin, trust)
+    try:
+        place.change(
+            """CREATE TABLE fresh (id int, note text); GRANT SELECT ON fresh TO PUBLIC;
+            INSERT INTO fresh VALUES (1, 'write to a.person@example.com'), (2, 'plain')"""
+        )
+        for sql in ("SELECT note FROM fresh ORDER BY id", "SELECT lower(note) FROM fresh ORDER BY id"):
+            assert place.read(sql) == [(REDACTED,), ("plain",)]
+        assert place.read("SELECT item FROM orders WHERE id = 1") == [("for a.person@example.com",)]
+        # What a label seals is sealed as ever.
+        assert place.read("SELECT email FROM customers WHERE id = 1") == [(REDACTED,)]
+    finally:
+        gateway.stop()

@@ -5,6 +5,7 @@ import pytest
 
 from lib import wire
 from lib.run import wait_until
+from lib.yaml_text import dump
 from streams import admin, serving, session, tags_of
 
 
@@ -82,3 +83,41 @@ def test_a_change_of_what_it_reads_releases_nothing(change, kind, writer, shop):
     tags = tags_of(heard)
     assert "D" not in tags[: tags.index("Z")] if "Z" in tags else "D" not in tags
     assert b"123-45" not in b"".join(body for _, body in heard)
+
+
+SEALING = {
+    "version": 1,
+    "labels": {"shop": {"ssn": ["moving.docks.ssn"]}},
+    "rules": [
+        {"id": "writers", "who": {"groups": ["writers"]}, "target": "shop", "allow": ["read"]},
+        {"id": "mask", "target": "shop", "mask": {"ssn": {"with": "redact"}}},
+    ],
+}
+HARMLESS = "CREATE OR REPLACE VIEW moving.board AS SELECT 'none'::text AS line"
+TELLING = "CREATE OR REPLACE VIEW moving.board AS SELECT ssn AS line FROM moving.docks"
+
+
+@pytest.mark.parametrize("kind", STATEMENTS)
+@pytest.mark.parametrize("catalog", ["strict", {"bounded": "60s"}], ids=["strict", "bounded"])
+def test_strictly_no_answer_begins_on_an_older_catalog(catalog, kind, writer, fresh_gateway, shop, trust):
+    """A view is replaced between the statement's analysis and its execution, well within any bound."""
+    admin(shop, f"{HARMLESS}; GRANT SELECT ON moving.board TO shop_reader")
+    made = fresh_gateway(f"truth-{kind}-{catalog == 'strict'}", policy=dump(SEALING)).trust(trust.entry())
+    made.config["targets"]["shop"]["postgres"]["catalog"] = catalog
+    made.start()
+    sent = STATEMENTS[kind]("SELECT 'is ' || line FROM moving.board")
+    try:
+        with session(made.dsn(trust.token("wendy", ["writers"]))) as connection:
+            before = b"".join(body for _, body in connection.cycle(sent))
+            admin(shop, TELLING)
+            connection.send(sent)
+            after = b""
+            try:
+                after = b"".join(body for _, body in connection.receive_until("Z"))
+            except wire.Closed:
+                pass
+    finally:
+        made.stop()
+    assert b"is none" in before
+    assert (b"123-45-6789" in after) == (catalog != "strict")
+

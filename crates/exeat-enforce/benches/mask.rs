@@ -80,8 +80,12 @@ fn column_mask(mask: Mask) -> ColumnMask {
 }
 
 fn bound(seals: &SealPlan, oid: u32, masks: &[Option<Mask>], format: Format) -> BoundMask {
-    let planned =
-        masks.iter().map(|mask| PlannedColumn { origin: PlannedOrigin::None, name: None, mask: mask.map(column_mask) });
+    let planned = masks.iter().map(|mask| PlannedColumn {
+        origin: PlannedOrigin::None,
+        name: None,
+        mask: mask.map(column_mask),
+        watched: false,
+    });
     let plan = StatementPlan { outputs: Outputs::Columns(planned.collect()), ..StatementPlan::quiet(Taint::Sealed) };
     bind(&plan, &described(oid, masks.len(), format), seals, &CatalogSnapshot::default(), |_| format).expect("bound")
 }

@@ -108,8 +108,12 @@ fn returned(row: &Value, seals: &SealPlan) -> Value {
         bytes.put_i16(format.code());
     }
     let BackendMessage::RowDescription(described) = decode(&bytes) else { panic!("no description") };
-    let planned =
-        columns.into_iter().map(|column| PlannedColumn { origin: PlannedOrigin::None, name: None, mask: column.mask });
+    let planned = columns.into_iter().map(|column| PlannedColumn {
+        origin: PlannedOrigin::None,
+        name: None,
+        mask: column.mask,
+        watched: false,
+    });
     let plan = StatementPlan { outputs: Outputs::Columns(planned.collect()), ..StatementPlan::quiet(Taint::Sealed) };
     let bound = bind(&plan, &described, seals, &CatalogSnapshot::default(), |_| format).expect("as predicted");
     let cells: Vec<Option<Vec<u8>>> =

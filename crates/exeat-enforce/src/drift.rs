@@ -17,7 +17,7 @@ use exeat_sql::{CatalogSnapshot, Column, ColumnId, Oid, Relation, RelationKind};
 pub enum Unclassified {
     #[default]
     Seal,
-    /// As `Seal` for as long as no detector looks at values.
+    /// Let through as with `Allow`, while every detector looks at its texts.
     Detect,
     /// Only a whole relation is let through; new columns on a labelled one stay sealed.
     Allow,
@@ -94,6 +94,7 @@ impl fmt::Display for Finding {
 pub struct Drift {
     bound: HashMap<ColumnId, Vec<BoundLabel>>,
     unclassified: HashSet<ColumnId>,
+    watched: HashSet<ColumnId>,
     findings: BTreeSet<Finding>,
 }
 
@@ -106,6 +107,21 @@ impl Drift {
     /// Sealed without a label.
     pub fn is_unclassified(&self, column: ColumnId) -> bool {
         self.unclassified.contains(&column)
+    }
+
+    /// Not sealed, but every detector looks at it.
+    pub fn is_watched(&self, column: ColumnId) -> bool {
+        self.watched.contains(&column)
+    }
+
+    /// For a session that made these relations from nothing that is sealed for it: what nobody has accepted of them
+    /// is its own work. Labels stay.
+    #[must_use]
+    pub fn with_own(&self, own: &BTreeSet<Oid>) -> Self {
+        let others = |columns: &HashSet<ColumnId>| {
+            columns.iter().filter(|column| !own.contains(&column.relation)).copied().collect()
+        };
+        Self { unclassified: others(&self.unclassified), watched: others(&self.watched), ..self.clone() }
     }
 
     /// In order.
@@ -170,7 +186,7 @@ pub fn examine(labels: &[Label], snapshot: &CatalogSnapshot, known: &Known, uncl
         drift.follow(binding, labels, snapshot);
     }
     for relation in watched(snapshot) {
-        drift.compare(labels, relation, &before, unclassified);
+        drift.compare(labels, relation, &Judge { snapshot, before: &before, unclassified });
     }
     drift.replaced(labels, snapshot, known);
     drift.pointless(labels, snapshot);
@@ -205,27 +221,37 @@ impl Drift {
         }
     }
 
-    fn compare(&mut self, labels: &[Label], relation: &Relation, before: &Before<'_>, unclassified: Unclassified) {
-        let has_label = |drift: &Self, column: &Column| {
-            !drift.bound(id(relation, column)).is_empty() || labels.iter().any(|label| matches(label, relation, column))
-        };
-        let is_labelled = relation.columns.iter().any(|column| has_label(self, column));
-        let accepted = before.is_same(relation).then(|| before.relations.get(&relation.oid.0).copied()).flatten();
-        let new_to: &dyn Fn(&Column) -> bool = match (accepted, unclassified) {
+    fn has_label(&self, labels: &[Label], relation: &Relation, column: &Column) -> bool {
+        !self.bound(id(relation, column)).is_empty() || labels.iter().any(|label| matches(label, relation, column))
+    }
+
+    fn is_labelled(&self, labels: &[Label], relation: &Relation) -> bool {
+        relation.columns.iter().any(|column| self.has_label(labels, relation, column))
+    }
+
+    fn compare(&mut self, labels: &[Label], relation: &Relation, judge: &Judge<'_>) {
+        let is_labelled = self.is_labelled(labels, relation);
+        let accepted = judge.before.accepted(relation);
+        let parents = if accepted.is_none() { self.inherited(labels, relation, judge) } else { HashSet::new() };
+        let new_to: &dyn Fn(&Column) -> bool = match (accepted, judge.unclassified) {
             (Some(accepted), _) => {
                 &|column| is_labelled && !accepted.columns.iter().any(|known| is_same(known, column))
             }
-            (None, Unclassified::Seal | Unclassified::Detect) => &|_| true,
+            (None, Unclassified::Seal) => &|column| !parents.contains(column.name.as_str()),
             // Let through as a whole; but made anew under the name of one that was accepted, it is held against that.
-            (None, Unclassified::Allow) => match before.by_name(relation) {
+            (None, Unclassified::Detect | Unclassified::Allow) => match judge.before.by_name(relation) {
                 Some(namesake) => {
                     &|column| is_labelled && !namesake.columns.iter().any(|known| is_alike(known, column))
                 }
                 None => &|_| false,
             },
         };
-        let new: Vec<&Column> =
-            relation.columns.iter().filter(|column| new_to(column) && !has_label(self, column)).collect();
+        let unlabelled = relation.columns.iter().filter(|column| !self.has_label(labels, relation, column));
+        let (new, open): (Vec<&Column>, Vec<&Column>) = unlabelled.partition(|column| new_to(column));
+        if accepted.is_none() && judge.unclassified == Unclassified::Detect {
+            let strange = open.iter().filter(|column| !parents.contains(column.name.as_str()));
+            self.watched.extend(strange.map(|column| id(relation, column)));
+        }
         self.unclassified.extend(new.iter().map(|column| id(relation, column)));
         if is_temporary(relation) {
             return;
@@ -238,6 +264,24 @@ impl Drift {
         self.findings.extend(
             new.iter().map(|column| Finding::NewColumn { relation: name.clone(), column: column.name.clone() }),
         );
+    }
+
+    /// Columns that a child which nobody has accepted has from a parent that was: its rows come out of
+    /// that parent too, and what is sealed of the parent is sealed of its whole family.
+    fn inherited<'a>(&self, labels: &[Label], child: &Relation, judge: &Judge<'a>) -> HashSet<&'a str> {
+        let mut names = HashSet::new();
+        for parent in judge.snapshot.ancestors(child.oid).into_iter().filter_map(|oid| judge.snapshot.relation(oid)) {
+            let Some(accepted) = judge.before.accepted(parent) else { continue };
+            // What is new on a parent with labels is sealed there.
+            let is_labelled = self.is_labelled(labels, parent);
+            let is_known = |column: &&Column| {
+                !is_labelled
+                    || self.has_label(labels, parent, column)
+                    || accepted.columns.iter().any(|known| is_same(known, column))
+            };
+            names.extend(parent.columns.iter().filter(is_known).map(|column| column.name.as_str()));
+        }
+        names
     }
 
     /// A column under the name of a bound one that is not it, and that the label does not match by itself: the label
@@ -276,6 +320,13 @@ impl Drift {
     }
 }
 
+/// What a relation is held against.
+struct Judge<'a> {
+    snapshot: &'a CatalogSnapshot,
+    before: &'a Before<'a>,
+    unclassified: Unclassified,
+}
+
 /// The baseline, by OID and by name.
 struct Before<'a> {
     relations: BTreeMap<u32, &'a AcceptedRelation>,
@@ -289,6 +340,10 @@ impl<'a> Before<'a> {
             relations: known.baseline.iter().map(|relation| (relation.oid, relation)).collect(),
             names: known.baseline.iter().map(|relation| (name(relation), relation)).collect(),
         }
+    }
+
+    fn accepted(&self, relation: &Relation) -> Option<&'a AcceptedRelation> {
+        self.is_same(relation).then(|| self.relations.get(&relation.oid.0).copied()).flatten()
     }
 
     fn by_name(&self, relation: &Relation) -> Option<&'a AcceptedRelation> {

@@ -2,7 +2,6 @@
 //! answer must look like. Knows no bytes; the result is shared by every message of the session with the same
 //! text until the policy, the catalog or the search path changes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use exeat_policy::{
@@ -10,14 +9,15 @@ use exeat_policy::{
     Reason, RelationName,
 };
 use exeat_sql::{
-    Analysis, CatalogSnapshot, Lineage, MessageAnalysis, Oid, Opaque, OpaqueReason, Origin, Output, Relation,
-    SessionCommand, StatementAnalysis, StatementKind, TransactionCommand, Write, Writing,
+    Analysis, CatalogSnapshot, Lineage, MessageAnalysis, NewRelation, Oid, Opaque, OpaqueReason, Origin, Output,
+    StatementAnalysis, StatementKind,
 };
 
 use crate::called;
 use crate::copy;
 use crate::denial::{denied_behind, policy_refusal};
 use crate::named::{self, At, KnownNames, Missing, Settled};
+use crate::needs::{Needs, capability, needs_of, request};
 pub use crate::permit::{Evaluation, Permit};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use crate::record;
@@ -149,47 +149,6 @@ fn unresolved(facts: &SessionFacts, name: &str, at: Option<usize>) -> Refusal {
         .suggestion("check the spelling, or write the name with its schema")
 }
 
-/// What a statement asks of policy.
-#[derive(Default)]
-struct Needs {
-    accesses: Vec<Access>,
-    presets: Vec<Preset>,
-}
-
-fn request<'a>(facts: &'a SessionFacts, kind: &StatementKind, needs: &Needs) -> AccessRequest<'a> {
-    let mut accesses = needs.accesses.clone();
-    if accesses.is_empty() && needs.presets.is_empty() {
-        accesses.push(Access { capability: capability(kind), relation: None });
-    }
-    AccessRequest { principal: &facts.principal, target: &facts.target, accesses, presets: needs.presets.clone() }
-}
-
-/// The capability a statement of this kind needs where it names no relation we know.
-fn capability(kind: &StatementKind) -> Capability {
-    match named::acts_as(kind) {
-        StatementKind::Select
-        | StatementKind::Session(_)
-        | StatementKind::Explain(_)
-        | StatementKind::SqlPrepare { .. }
-        | StatementKind::Cursor(_) => Capability::Read,
-        StatementKind::Insert => Capability::Insert,
-        StatementKind::Update => Capability::Update,
-        StatementKind::Delete => Capability::Delete,
-        StatementKind::Merge => Capability::Merge,
-        StatementKind::Ddl => Capability::Ddl,
-        StatementKind::Call => Capability::Call,
-        StatementKind::Code => Capability::Code,
-        StatementKind::CopyOut => Capability::Read,
-        StatementKind::CopyIn => Capability::CopyIn,
-        StatementKind::CopyFile => Capability::Files,
-        StatementKind::Admin => Capability::Admin,
-        // Beside `opaque`, which every utility needs as long as none is analysed.
-        StatementKind::Utility { name: "TRUNCATE" } => Capability::Delete,
-        StatementKind::Utility { name: "LOCK" } => Capability::Update,
-        StatementKind::SqlExecute { .. } | StatementKind::Utility { .. } => Capability::Opaque,
-    }
-}
-
 fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, opaque: &Opaque) -> Step {
     let mut accesses = vec![
         Access { capability: capability(&statement.kind), relation: None },
@@ -210,6 +169,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 forgets: Forgets::of(&statement.kind),
                 closes: named::closes(&statement.kind),
                 made: None,
+                makes: Vec::new(),
                 copy: CopyStream::of(&statement.kind),
                 notifies: Vec::new(),
                 lookups: Vec::new(),
@@ -256,11 +216,12 @@ fn evaluate_known(
 ) -> Step {
     let kind = &statement.kind;
     // A relation without a name in the snapshot cannot be held against any rule.
-    let mut touched = lineage.reads.iter().chain(&lineage.writes).chain(&lineage.reaches);
+    let altered = lineage.defines.iter().flat_map(|definition| &definition.alters);
+    let mut touched = lineage.reads.iter().chain(&lineage.writes).chain(&lineage.reaches).chain(altered);
     if touched.any(|oid| facts.snapshot.relation(*oid).is_none()) {
         return Step::Refuse { refusal: Refusal::catalog_drift(), decision: None };
     }
-    let needs = needs_of(facts, kind, lineage);
+    let needs = needs_of(facts, policy, kind, lineage);
     let decision = policy.decide(&request(facts, kind, &needs));
     if decision.effect == Effect::Deny {
         return Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) };
@@ -297,6 +258,7 @@ fn evaluate_known(
         forgets: Forgets::of(kind),
         closes: named::closes(kind),
         made: None,
+        makes: makes(kind, lineage),
         copy: CopyStream::of(kind),
         notifies: lineage.notifies.clone(),
         lookups,
@@ -305,64 +267,11 @@ fn evaluate_known(
     Step::Permit { plan: Box::new(plan), decision }
 }
 
-fn needs_of(facts: &SessionFacts, kind: &StatementKind, lineage: &Lineage) -> Needs {
-    let mut needs = Needs::default();
-    if facts.administrator && settings::shows_hidden(&lineage.shown) {
-        needs.accesses.push(Access { capability: Capability::Admin, relation: None });
-    }
-    if let StatementKind::Session(command) = kind {
-        match command {
-            // A prepared transaction belongs to the role, which other principals share.
-            SessionCommand::Transaction(TransactionCommand::Prepare | TransactionCommand::TwoPhase) => {
-                needs.accesses.push(Access { capability: Capability::Admin, relation: None });
-            }
-            _ => needs.presets.push(Preset::Session),
-        }
-        return needs;
-    }
-    let kind = named::acts_as(kind);
-    let is_metadata = |oid: &Oid| facts.snapshot.relation(*oid).is_some_and(Relation::is_metadata);
-    let mut ask = |capability, oid: &Oid| {
-        if is_metadata(oid) && capability == Capability::Read {
-            needs.presets.push(Preset::Metadata);
-        } else {
-            needs.accesses.push(Access { capability, relation: relation_name(&facts.snapshot, *oid) });
-        }
-    };
-    for oid in &lineage.reads {
-        ask(Capability::Read, oid);
-        if lineage.locks_rows {
-            ask(Capability::Update, oid);
-        }
-    }
-    // What stands behind a view is no name of the statement's: the view is what needs to be allowed.
-    for writing in lineage.writing.iter().filter(|writing| writing.through.is_none()) {
-        ask(written_by(kind, *writing), &writing.relation);
-    }
-    let told: BTreeSet<Oid> = lineage.writing.iter().map(|writing| writing.relation).collect();
-    for oid in lineage.writes.difference(&told) {
-        ask(capability(kind), oid);
-    }
-    if *kind == StatementKind::CopyFile {
-        needs.accesses.push(Access { capability: Capability::Files, relation: None });
-    }
-    if lineage.large_objects || lineage.server_files {
-        needs.accesses.push(Access { capability: Capability::Reader, relation: None });
-    }
-    if lineage.metadata_only {
-        needs.presets.push(Preset::Metadata);
-    }
-    needs.presets.dedup();
-    needs
-}
-
-fn written_by(kind: &StatementKind, writing: Writing) -> Capability {
-    match (kind, writing.write) {
-        (StatementKind::CopyIn | StatementKind::CopyFile, _) => Capability::CopyIn,
-        _ if writing.by_merge => Capability::Merge,
-        (_, Write::Insert) => Capability::Insert,
-        (_, Write::Update) => Capability::Update,
-        (_, Write::Delete) => Capability::Delete,
+/// Relations that are the statement's own work if it succeeds; EXPLAIN makes none.
+fn makes(kind: &StatementKind, lineage: &Lineage) -> Vec<NewRelation> {
+    match (kind, &lineage.defines) {
+        (StatementKind::Ddl, Some(definition)) => definition.makes.iter().filter(|made| made.new).cloned().collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -393,7 +302,8 @@ pub(crate) fn planned(facts: &SessionFacts, output: &Output, rewritten: bool) ->
     };
     let made = facts.seals.mask_of(&output.flows);
     let mask = if rewritten && !facts.seals.is_empty() { Some(rewritten_mask(made)) } else { made };
-    PlannedColumn { origin, name: output.name.clone(), mask }
+    let watched = facts.seals.watches(output.flows.keys());
+    PlannedColumn { origin, name: output.name.clone(), mask, watched }
 }
 
 /// What a trigger made of a row may hold anything that it could read.
@@ -418,8 +328,9 @@ pub(crate) fn uses_sealed(facts: &SessionFacts, lineage: &Lineage) -> bool {
     // A row that fails a check is quoted whole.
     let in_family =
         |oid: &Oid| facts.snapshot.family(*oid).iter().chain([oid]).any(|oid| facts.seals.relation(*oid).is_some());
+    let altered = || lineage.defines.iter().flat_map(|definition| &definition.alters);
     lineage.large_objects
-        || lineage.writes.iter().any(in_family)
+        || lineage.writes.iter().chain(altered()).any(in_family)
         || lineage.uses.iter().any(|used| facts.seals.column(used.column).is_some())
 }
 

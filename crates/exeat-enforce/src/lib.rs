@@ -16,6 +16,7 @@ pub mod function_call;
 pub mod lookup;
 pub mod mask;
 pub mod named;
+mod needs;
 pub mod permit;
 pub mod plan;
 pub mod record;

@@ -276,7 +276,12 @@ impl At<'_> {
                     .suggestion("add COSTS OFF, and BUFFERS OFF with ANALYZE, and leave out WAL, MEMORY and SERIALIZE"),
             );
         }
-        let shown = PlannedColumn { origin: PlannedOrigin::None, name: Some("QUERY PLAN".to_owned()), mask: None };
+        let shown = PlannedColumn {
+            origin: PlannedOrigin::None,
+            name: Some("QUERY PLAN".to_owned()),
+            mask: None,
+            watched: false,
+        };
         let outputs = Outputs::Columns(vec![shown]);
         Settled::Plan(Box::new(if explained.runs {
             StatementPlan { outputs, made: None, ..plan }

@@ -1,7 +1,7 @@
 //! What the answer to one statement must look like, and what the statement does to the session.
 
 use exeat_policy::ColumnMask;
-use exeat_sql::{ColumnId, CopyLayout, Notification, SessionCommand, StatementKind, TransactionCommand};
+use exeat_sql::{ColumnId, CopyLayout, NewRelation, Notification, SessionCommand, StatementKind, TransactionCommand};
 
 use crate::lookup::PlannedLookup;
 use crate::mask::TypeKin;
@@ -19,6 +19,8 @@ pub struct StatementPlan {
     pub closes: Option<Forgets>,
     /// The cursor or prepared statement it makes.
     pub made: Option<Made>,
+    /// Relations that are its own work if it succeeds, made from nothing that is sealed.
+    pub makes: Vec<NewRelation>,
     pub copy: CopyStream,
     /// What it notifies: of its own notifications a session hears these, and no others.
     pub notifies: Vec<Notification>,
@@ -38,6 +40,7 @@ impl StatementPlan {
             forgets: None,
             closes: None,
             made: None,
+            makes: Vec::new(),
             copy: CopyStream::None,
             notifies: Vec::new(),
             lookups: Vec::new(),
@@ -161,6 +164,8 @@ pub struct PlannedColumn {
     pub origin: PlannedOrigin,
     pub name: Option<String>,
     pub mask: Option<ColumnMask>,
+    /// Without a mask, every detector looks at it: it is made from what nobody has accepted.
+    pub watched: bool,
 }
 
 /// What the gateway has to do about its own picture of the session after the statement.

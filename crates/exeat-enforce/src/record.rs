@@ -73,7 +73,8 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
     for statement in &analysis.statements {
         facts.kinds.push(kind_name(&statement.kind));
         let Analysis::Known(lineage) = &statement.analysis else { continue };
-        for oid in lineage.reads.iter().chain(&lineage.writes) {
+        let altered = lineage.defines.iter().flat_map(|definition| &definition.alters);
+        for oid in lineage.reads.iter().chain(&lineage.writes).chain(altered) {
             if let Some(name) = relation_name(&session.snapshot, *oid) {
                 let name = format!("{}.{}", name.schema, name.name);
                 if !lineage.called.contains(oid) {

@@ -158,7 +158,9 @@ pub fn bind(
         Outputs::Unchecked => return Ok(BoundMask::UNCHECKED.clone()),
         Outputs::ByOrigin => {
             for (index, field) in fields.iter().enumerate() {
-                columns.push(encoder(seals.column(origin(field)), type_kin(field, snapshot), formats(index), seals));
+                // What stands behind an origin is not known: a relation that is looked at may be.
+                let treated = Treated { mask: seals.column(origin(field)), watched: seals.watches_any() };
+                columns.push(encoder(treated, type_kin(field, snapshot), formats(index), seals));
             }
         }
         Outputs::Columns(planned) => {
@@ -167,7 +169,8 @@ pub fn bind(
             }
             for (index, (planned, field)) in planned.iter().zip(fields).enumerate() {
                 cross_check(index, planned, field, seals, snapshot)?;
-                columns.push(encoder(planned.mask.as_ref(), type_kin(field, snapshot), formats(index), seals));
+                let treated = Treated { mask: planned.mask.as_ref(), watched: planned.watched };
+                columns.push(encoder(treated, type_kin(field, snapshot), formats(index), seals));
             }
         }
     }
@@ -210,10 +213,15 @@ fn cross_check(
     Ok(())
 }
 
-fn encoder(mask: Option<&ColumnMask>, kin: TypeKin, format: Format, seals: &SealPlan) -> Option<MaskEncoder> {
-    match mask {
+struct Treated<'a> {
+    mask: Option<&'a ColumnMask>,
+    watched: bool,
+}
+
+fn encoder(treated: Treated<'_>, kin: TypeKin, format: Format, seals: &SealPlan) -> Option<MaskEncoder> {
+    match treated.mask {
         Some(mask) => Some(seals.encoder(mask, kin, format)),
-        None => seals.tripwire(kin, format),
+        None => seals.tripwire(kin, format, treated.watched),
     }
 }
 

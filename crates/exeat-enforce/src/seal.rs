@@ -26,6 +26,8 @@ pub struct SealPlan {
     keys: Option<TargetKeys>,
     /// What is looked for in columns that no mask covers.
     detectors: Option<Arc<[Detector]>>,
+    /// Columns that nobody has accepted and that are not sealed: every detector looks at them.
+    watched: HashSet<ColumnId>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,8 +67,11 @@ impl SealPlan {
             if !columns.is_empty() {
                 plan.relations.insert(relation.oid, RelationSeal { name, columns });
             }
+            let ids =
+                relation.columns.iter().map(|column| ColumnId { relation: relation.oid, attribute: column.attribute });
+            plan.watched.extend(ids.filter(|id| drift.is_watched(*id)));
         }
-        if !plan.is_empty() {
+        if !plan.is_empty() || !plan.watched.is_empty() {
             plan.seal_families(snapshot);
             plan.seal_views(snapshot);
         }
@@ -89,13 +94,25 @@ impl SealPlan {
     }
 
     /// For a column that no mask covers.
-    pub fn tripwire(&self, kin: TypeKin, format: Format) -> Option<MaskEncoder> {
-        MaskEncoder::tripwire(self.detectors.as_ref()?, kin, format)
+    pub fn tripwire(&self, kin: TypeKin, format: Format, watched: bool) -> Option<MaskEncoder> {
+        let all = || Arc::from(Detector::ALL);
+        let detectors = if watched { Some(all()) } else { self.detectors.clone() };
+        MaskEncoder::tripwire(&detectors?, kin, format)
     }
 
     /// Whether rows pass without anybody looking at them: nothing is sealed, nothing looked for.
     pub fn checks_nothing(&self) -> bool {
-        self.is_empty() && self.detectors.is_none()
+        self.is_empty() && self.detectors.is_none() && self.watched.is_empty()
+    }
+
+    /// Whether a value that is made from these is looked at by every detector.
+    pub fn watches<'a>(&self, mut columns: impl Iterator<Item = &'a ColumnId>) -> bool {
+        !self.watched.is_empty() && columns.any(|column| self.watched.contains(column))
+    }
+
+    /// Whether there is anything that nobody has accepted and that is only looked at.
+    pub fn watches_any(&self) -> bool {
+        !self.watched.is_empty()
     }
 
     fn label_keys(&self, label: &str) -> Option<Arc<LabelKeys>> {
@@ -118,6 +135,7 @@ impl SealPlan {
             done.extend(family.iter().map(|member| member.oid));
             if family.len() > 1 || is_generated(relation) {
                 self.seal_family(&family);
+                self.spread_unclassified(&family, snapshot);
             }
         }
     }
@@ -165,6 +183,9 @@ impl SealPlan {
             if let Some(made) = self.mask_of(flows) {
                 self.tighten(view, *attribute, &made);
             }
+            if self.watches(flows.keys()) {
+                self.watched.insert(ColumnId { relation: view.oid, attribute: *attribute });
+            }
         }
     }
 
@@ -176,7 +197,8 @@ impl SealPlan {
         for (member, column) in
             family.iter().flat_map(|member| member.columns.iter().map(move |column| (member, column)))
         {
-            if let Some(mask) = self.column(ColumnId { relation: member.oid, attribute: column.attribute }) {
+            let mask = self.column(ColumnId { relation: member.oid, attribute: column.attribute });
+            if let Some(mask) = mask.filter(|mask| mask.label != UNCLASSIFIED) {
                 keep_strictest(&mut sealed, &column.name, mask);
             }
             if let Some(made) = &column.generated {
@@ -198,6 +220,42 @@ impl SealPlan {
             for column in &member.columns {
                 if let Some(mask) = sealed.get(column.name.as_str()) {
                     self.tighten(member, column.attribute, mask);
+                }
+            }
+        }
+    }
+
+    /// What nobody has accepted of one member says nothing of those beside it: it holds where its rows come out, in the
+    /// parents, and for what it brings to the children.
+    fn spread_unclassified(&mut self, family: &[&Relation], snapshot: &CatalogSnapshot) {
+        let id = |member: &Relation, attribute| ColumnId { relation: member.oid, attribute };
+        let (mut sealed, mut watched) = (Vec::new(), Vec::new());
+        for member in family {
+            for column in &member.columns {
+                let mask = self.column(id(member, column.attribute)).filter(|mask| mask.label == UNCLASSIFIED);
+                let is_watched = self.watched.contains(&id(member, column.attribute));
+                if mask.is_none() && !is_watched {
+                    continue;
+                }
+                let kin = snapshot.ancestors(member.oid).into_iter().chain(snapshot.descendants(member.oid));
+                for relative in kin.filter_map(|oid| snapshot.relation(oid)) {
+                    let Some(same) = relative.columns.iter().find(|other| other.name == column.name) else { continue };
+                    sealed.extend(mask.map(|mask| (relative, same.attribute, mask.clone())));
+                    watched.extend(is_watched.then(|| id(relative, same.attribute)));
+                }
+            }
+        }
+        for (relative, attribute, mask) in sealed {
+            self.tighten(relative, attribute, &mask);
+        }
+        self.watched.extend(watched);
+        for member in family {
+            for column in &member.columns {
+                let Some(made) = &column.generated else { continue };
+                let sources = made.from.iter().filter_map(|source| self.column(id(member, *source)));
+                if let Some(mask) = sources.filter(|mask| mask.label == UNCLASSIFIED).max_by_key(|mask| mask.mask) {
+                    let mask = ColumnMask { mask: mask.mask.max(Mask::Redact), ..mask.clone() };
+                    self.tighten(member, column.attribute, &mask);
                 }
             }
         }

@@ -60,7 +60,7 @@ fn denied_whole<'a>(facts: &SessionFacts, policy: &'a Policy, written: Oid) -> O
 }
 
 /// By name, by what is sealed for the principal, and with its family: rows of one are rows of the other.
-fn is_labelled(facts: &SessionFacts, policy: &Policy, oid: Oid) -> bool {
+pub(crate) fn is_labelled(facts: &SessionFacts, policy: &Policy, oid: Oid) -> bool {
     let labels = policy.labels(&facts.target);
     let carries_one = |relation: &Relation| {
         let mut columns = relation.columns.iter();

@@ -43,11 +43,11 @@ fn principal() -> Principal {
     }
 }
 
-/// One relation a line: OID, schema.name, then its columns as number:name:type.
+/// One relation a line: OID, schema.name, then its columns as number:name:type, and a parent as ^OID.
 fn catalog(text: &str) -> CatalogSnapshot {
     let schemas = [("11", "pg_catalog"), ("2200", "public"), ("2300", "pg_temp_3")];
     let row = |words: &[&str]| words.iter().map(|word| Some((*word).to_owned())).collect::<Vec<_>>();
-    let (mut relations, mut columns) = (Vec::new(), Vec::new());
+    let (mut relations, mut columns, mut parents) = (Vec::new(), Vec::new(), Vec::new());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let mut words = line.split(' ');
         let oid = words.next().unwrap();
@@ -55,6 +55,10 @@ fn catalog(text: &str) -> CatalogSnapshot {
         let schema = schemas.iter().find(|(_, known)| *known == schema).unwrap().0;
         relations.push(row(&[oid, schema, name, "r", "f"]));
         for column in words {
+            if let Some(parent) = column.strip_prefix('^') {
+                parents.push(row(&[oid, parent]));
+                continue;
+            }
             let [number, name, kind] = column.split(':').collect::<Vec<_>>()[..] else { panic!("{column}") };
             columns.push(row(&[oid, number, name, kind, "-1"]));
         }
@@ -66,6 +70,7 @@ fn catalog(text: &str) -> CatalogSnapshot {
             "schemas" => schemas.iter().map(|(oid, name)| row(&[oid, name])).collect(),
             "relations" => relations.clone(),
             "columns" => columns.clone(),
+            "inheritance" => parents.clone(),
             _ => Vec::new(),
         })
         .collect();
@@ -174,25 +179,25 @@ fn a_relation_outside_the_baseline_is_sealed_unless_the_target_lets_it_through()
         20001 public.customers 1:id:23 2:ssn:25 3:email:25 4:city:25
         20003 public.copy 1:a:23 2:tax_id:25
         20004 pg_temp_3.mine 1:a:23";
-    for unclassified in [Unclassified::Seal, Unclassified::Detect] {
+    check(
+        now,
+        Unclassified::Seal,
+        &[
+            "20001.ssn ssn partial",
+            "20001.email email redact",
+            "20003.a unclassified redact",
+            "20004.a unclassified redact",
+        ],
+        &["relation public.copy is not accepted yet, sealed"],
+    );
+    for unclassified in [Unclassified::Allow, Unclassified::Detect] {
         check(
             now,
             unclassified,
-            &[
-                "20001.ssn ssn partial",
-                "20001.email email redact",
-                "20003.a unclassified redact",
-                "20004.a unclassified redact",
-            ],
-            &["relation public.copy is not accepted yet, sealed"],
+            &["20001.ssn ssn partial", "20001.email email redact"],
+            &["relation public.copy is not accepted yet, not sealed"],
         );
     }
-    check(
-        now,
-        Unclassified::Allow,
-        &["20001.ssn ssn partial", "20001.email email redact"],
-        &["relation public.copy is not accepted yet, not sealed"],
-    );
 }
 
 /// Dropped and made anew: the labels' names still find their columns, and nothing else is known.
@@ -317,4 +322,85 @@ fn nothing_is_found_where_no_label_matches() {
     let (policy, _) = before();
     assert_eq!(drift::observe(policy.labels("shop"), &catalog("20002 public.orders 1:id:23")).bindings, []);
     assert_eq!(drift::observe(policy.labels("shop"), &catalog("")), Known::default());
+}
+
+#[test]
+fn a_new_child_is_what_its_accepted_parents_are_and_seals_none_of_them() {
+    let changed = |lines: &str| format!("{BEFORE}\n{lines}");
+    // Of labelled and unlabelled parents alike; what the parent does not have is the child's own.
+    check(
+        &changed("20003 public.customers_2027 1:id:23 2:ssn:25 3:email:25 4:city:25 5:extra:25 ^20001"),
+        Unclassified::Seal,
+        &[
+            "20001.ssn ssn partial",
+            "20001.email email redact",
+            "20003.ssn ssn partial",
+            "20003.email email redact",
+            "20003.extra unclassified redact",
+        ],
+        &["relation public.customers_2027 is not accepted yet, sealed"],
+    );
+    check(
+        &changed("20003 public.orders_2027 1:id:23 2:note:25 ^20002\n20004 public.orders_may 1:id:23 2:note:25 ^20003"),
+        Unclassified::Seal,
+        &["20001.ssn ssn partial", "20001.email email redact"],
+        &[
+            "relation public.orders_2027 is not accepted yet, not sealed",
+            "relation public.orders_may is not accepted yet, not sealed",
+        ],
+    );
+    // A parent that nobody accepted vouches for nothing.
+    check(
+        &changed("20003 public.base 1:id:23\n20004 public.kid 1:id:23 ^20003"),
+        Unclassified::Seal,
+        &[
+            "20001.ssn ssn partial",
+            "20001.email email redact",
+            "20003.id unclassified redact",
+            "20004.id unclassified redact",
+        ],
+        &["relation public.base is not accepted yet, sealed", "relation public.kid is not accepted yet, sealed"],
+    );
+}
+
+#[test]
+fn what_is_unclassified_of_a_parent_is_of_its_children_and_not_the_other_way_beside_it() {
+    // `more` is new on the labelled parent, and so it is for the child; `extra` of one child is not that of another.
+    let now = "20001 public.customers 1:id:23 2:ssn:25 3:email:25 4:city:25 5:more:25
+         20002 public.orders 1:id:23 2:note:25
+         20003 public.one 1:id:23 2:ssn:25 3:email:25 4:city:25 5:more:25 6:extra:25 ^20001
+         20004 public.two 1:id:23 2:ssn:25 3:email:25 4:city:25 5:more:25 6:extra:25 ^20001";
+    let (policy, mut known) = before();
+    let accepted = drift::observe(policy.labels("shop"), &catalog(now));
+    known.baseline.extend(accepted.baseline.into_iter().filter(|relation| relation.name == "two"));
+    let drift = drift::examine(policy.labels("shop"), &catalog(now), &known, Unclassified::Seal);
+    let sealed = sealed(&policy, now, &drift);
+    let unclassified: Vec<&String> = sealed.iter().filter(|line| line.contains(" unclassified ")).collect();
+    assert_eq!(
+        unclassified,
+        [
+            "20001.more unclassified redact",
+            "20003.more unclassified redact",
+            "20003.extra unclassified redact",
+            "20004.more unclassified redact"
+        ]
+    );
+}
+
+#[test]
+fn detect_seals_no_new_relation_and_looks_at_all_of_it() {
+    let now =
+        format!("{BEFORE}\n20003 public.fresh 1:id:23 2:note:25\n20004 public.orders_may 2:note:25 3:own:25 ^20002");
+    let drift = examine(&now, Unclassified::Detect);
+    let policy = before().0;
+    assert_eq!(sealed(&policy, &now, &drift), ["20001.ssn ssn partial", "20001.email email redact"]);
+    let snapshot = catalog(&now);
+    let plan = SealPlan::compute(&policy, &principal(), "shop", &snapshot, &drift);
+    let watched = |relation, attribute| plan.watches([ColumnId { relation: Oid(relation), attribute }].iter());
+    assert!(watched(20003, 2) && watched(20004, 3), "what nobody has accepted");
+    assert!(!watched(20002, 2) && !watched(20004, 2) && !watched(20001, 4), "what was, and what it vouches for");
+    // Made anew under the name of one that was accepted: what is new in it is sealed all the same.
+    let anew = "20009 public.customers 1:id:23 2:ssn:25 3:email:25 4:city:25 5:more:25";
+    let drift = examine(anew, Unclassified::Detect);
+    assert!(sealed(&policy, anew, &drift).contains(&"20009.more unclassified redact".to_owned()));
 }

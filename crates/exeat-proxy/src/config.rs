@@ -117,6 +117,8 @@ pub struct Target {
     pub logins: Vec<LoginConfig>,
     /// `catalog: {bounded: …}`: how old the knowledge of the catalog may be when a statement is analysed.
     pub catalog_bound: Duration,
+    /// `catalog: strict`: no answer begins before the catalog was looked at again, however short the statement ran.
+    pub catalog_strict: bool,
     /// The longest a session's statements may run unless the session says otherwise while it runs.
     pub statement_timeout: Option<Duration>,
     pub allow_newer_server: bool,

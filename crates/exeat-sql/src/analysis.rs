@@ -342,6 +342,25 @@ pub struct Lineage {
     pub shown: ShownSettings,
     /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
     pub metadata_only: bool,
+    /// What it defines, alters or takes away; `None` for statements that do nothing of the kind.
+    pub defines: Option<Definition>,
+}
+
+/// What DDL, and LOCK, TRUNCATE, VACUUM and ANALYZE, work on beside rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Definition {
+    /// Relations that are there before it.
+    pub alters: BTreeSet<Oid>,
+    pub makes: Vec<NewRelation>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRelation {
+    /// `None`: the session's own temporary schema, which the first temporary relation makes.
+    pub schema: Option<Oid>,
+    pub name: String,
+    /// The statement fails where there is one of this name: if it succeeds, this one was made by it.
+    pub new: bool,
 }
 
 /// Which settings of the server a statement shows, by SHOW or by the view pg_settings.

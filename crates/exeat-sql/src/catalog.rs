@@ -15,7 +15,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 pub(crate) use calls::{Argument, Reviewed};
-pub use queries::{CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY};
+pub use queries::{
+    CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY, VIEW_LIST, VIEWS, one_view, these_views,
+};
 pub use session::SessionState;
 pub use trust::{Pins, QualifiedName, Trust, TrustError, TrustedFunction, Untrusted};
 pub(crate) use types::{Operands, Type, UserCast, UserFunction, UserOperator};
@@ -145,10 +147,15 @@ pub struct CatalogSnapshot {
     facts: HashMap<Oid, RelationFacts>,
     /// Columns whose default, or that of their domain, calls a user's code: what it gives could come from anywhere.
     code_defaults: HashSet<ColumnId>,
+    /// The search path under which the server printed definitions, by which it chose what to leave unqualified.
+    definition_path: Vec<Oid>,
     views: HashMap<Oid, String>,
+    /// Somebody is changing them.
+    unread_views: HashSet<Oid>,
     view_lineages: HashMap<Oid, Result<ViewLineage, String>>,
     versions: Arc<Versions>,
-    relatives: HashMap<Oid, Vec<Oid>>,
+    parents: HashMap<Oid, Vec<Oid>>,
+    children: HashMap<Oid, Vec<Oid>>,
     triggers: HashMap<Oid, Triggers>,
     /// Row-security policies by relation, and what they look at.
     policies: HashMap<Oid, Vec<policies::RowPolicy>>,
@@ -172,6 +179,7 @@ pub struct CatalogSnapshot {
     /// Columns whose collation takes different texts for equal.
     collated: HashSet<ColumnId>,
     default_opclass_types: Vec<Oid>,
+    event_triggers: bool,
 }
 
 /// What changes with every change of a relation, a schema or a function, by its OID.
@@ -239,17 +247,14 @@ impl CatalogSnapshot {
     }
     /// Every inheritance or partition parent and child of `oid`, transitively, both ways, without `oid` itself.
     pub fn family(&self, oid: Oid) -> BTreeSet<Oid> {
-        let mut found = BTreeSet::from([oid]);
-        let mut open = vec![oid];
-        while let Some(member) = open.pop() {
-            for relative in self.relatives.get(&member).into_iter().flatten() {
-                if found.insert(*relative) {
-                    open.push(*relative);
-                }
-            }
-        }
-        found.remove(&oid);
-        found
+        closure(oid, &[&self.parents, &self.children])
+    }
+    /// Inheritance and partition parents, transitively: what rows of `oid` come out of as well.
+    pub fn ancestors(&self, oid: Oid) -> BTreeSet<Oid> {
+        closure(oid, &[&self.parents])
+    }
+    pub fn descendants(&self, oid: Oid) -> BTreeSet<Oid> {
+        closure(oid, &[&self.children])
     }
     pub fn versions(&self) -> &Arc<Versions> {
         &self.versions
@@ -261,6 +266,17 @@ impl CatalogSnapshot {
     /// What that query does, or why we cannot tell.
     pub fn view_lineage(&self, oid: Oid) -> Option<&Result<ViewLineage, String>> {
         self.view_lineages.get(&oid)
+    }
+    pub(crate) fn definition_path(&self) -> &[Oid] {
+        &self.definition_path
+    }
+    /// Views whose definitions could not be read.
+    pub(crate) fn unread_views(&self) -> impl Iterator<Item = Oid> {
+        self.unread_views.iter().copied()
+    }
+    /// Whether a user's code may run with every definition.
+    pub(crate) fn has_event_triggers(&self) -> bool {
+        self.event_triggers
     }
     pub(crate) fn facts(&self, oid: Oid) -> RelationFacts {
         self.facts.get(&oid).copied().unwrap_or_default()
@@ -283,4 +299,19 @@ impl CatalogSnapshot {
     pub(crate) fn foreign_keys_to(&self, oid: Oid) -> impl Iterator<Item = &ForeignKey> {
         self.keys_to.get(&oid).into_iter().flatten().filter_map(|index| self.foreign_keys.get(*index))
     }
+}
+
+/// What is reached from `oid`, without itself.
+fn closure(oid: Oid, steps: &[&HashMap<Oid, Vec<Oid>>]) -> BTreeSet<Oid> {
+    let mut found = BTreeSet::from([oid]);
+    let mut open = vec![oid];
+    while let Some(member) = open.pop() {
+        for next in steps.iter().filter_map(|step| step.get(&member)).flatten() {
+            if found.insert(*next) {
+                open.push(*next);
+            }
+        }
+    }
+    found.remove(&oid);
+    found
 }

@@ -8,15 +8,16 @@ mod message;
 mod named;
 mod parse;
 mod position;
+mod simulated;
 mod statement;
 mod walk;
 mod weight;
 
 pub use analysis::{
-    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Explained, Flow, ForceQuote, Given, GivenRow, Lineage,
-    Lookup, LookupValue, MessageAnalysis, Notification, NotifyText, Opaque, OpaqueReason, Origin, Output, ParseFailure,
-    Reference, SessionCommand, SetList, ShownSettings, StatementAnalysis, StatementKind, TransactionCommand, Use,
-    Write, Writing,
+    Analysis, ColumnUse, CopyFormat, CopyLayout, CursorCommand, Definition, Explained, Flow, ForceQuote, Given,
+    GivenRow, Lineage, Lookup, LookupValue, MessageAnalysis, NewRelation, Notification, NotifyText, Opaque,
+    OpaqueReason, Origin, Output, ParseFailure, Reference, SessionCommand, SetList, ShownSettings, StatementAnalysis,
+    StatementKind, TransactionCommand, Use, Write, Writing,
 };
 pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, CheckedTogether, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid,
@@ -36,9 +37,15 @@ pub const STEPS_MAX: usize = walk::STEPS_MAX;
 pub const PARSER_STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// What of the session's state names resolve against.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// Effective search path as the server reports it (`current_schemas(true)`, as OIDs): pg_temp first if it
     /// exists, implicit pg_catalog in its place.
     pub search_path: Vec<Oid>,
+    /// Schemas that the role may use: where a literal search_path may lead.
+    pub usable: Vec<Oid>,
+    /// Whom `$user` in a search_path means.
+    pub role: String,
+    /// The open transaction, if there is one, has not touched what names mean: its end changes nothing of it.
+    pub settled: bool,
 }

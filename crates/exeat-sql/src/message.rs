@@ -11,6 +11,7 @@ use pg_query::protobuf::{Node, ParseResult, RawStmt};
 use crate::catalog::{CatalogSnapshot, Oid};
 use crate::named::{self, Subject};
 use crate::position::Positions;
+use crate::simulated::Simulated;
 use crate::statement;
 use crate::walk::select::Target;
 use crate::walk::settings::shown;
@@ -18,23 +19,17 @@ use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout, given, inner};
 use crate::{
     Analysis, ColumnUse, CursorCommand, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure,
-    Scope, SessionCommand, ShownSettings, StatementAnalysis, StatementKind, TransactionCommand,
+    Reference, Scope, SessionCommand, ShownSettings, StatementAnalysis, StatementKind,
 };
 
-/// What earlier statements of the message leave uncertain for later ones.
-#[derive(Debug, Default)]
-struct Simulated {
-    /// Why names may mean something else by now.
-    names_changed_by: Option<&'static str>,
-}
-
-/// What all statements of a message are analysed with.
+/// What a statement of a message is analysed with.
+#[derive(Clone, Copy)]
 struct Message<'a> {
     snapshot: &'a CatalogSnapshot,
     scope: &'a Scope,
-    positions: Positions<'a>,
+    positions: &'a Positions<'a>,
     /// Taken by the statements so far: the limit holds for all of them together.
-    steps: Cell<usize>,
+    steps: &'a Cell<usize>,
 }
 
 impl<'a> Message<'a> {
@@ -59,8 +54,8 @@ pub(crate) fn analyse(
     snapshot: &CatalogSnapshot,
     scope: &Scope,
 ) -> Result<Analysed, ParseFailure> {
-    let message = Message { snapshot, scope, positions: Positions::new(sql), steps: Cell::new(0) };
-    let mut simulated = Simulated::default();
+    let (positions, steps) = (Positions::new(sql), Cell::new(0));
+    let mut simulated = Simulated::new(snapshot, scope);
     let mut statements = Vec::with_capacity(tree.stmts.len());
     for raw in &tree.stmts {
         let text = own_text(sql, raw);
@@ -73,24 +68,32 @@ pub(crate) fn analyse(
             // A cursor was resolved when it was declared.
             (StatementKind::Cursor(CursorCommand::Fetch { .. }), _) => Ok(nothing()),
             (_, Some(cause)) => construct(&format!("a statement after {cause} in the same message"), NOWHERE),
-            (_, None) => lineage(node, &kind, &message),
+            (kind, None) if simulated.path_moved() && matches!(kind.reference(), Some(Reference::Prepared(_))) => {
+                construct("EXECUTE after SET search_path in the same message", NOWHERE)
+            }
+            (_, None) => {
+                let moved =
+                    simulated.path_moved().then(|| Scope { search_path: simulated.path().to_vec(), ..scope.clone() });
+                let scope = moved.as_ref().unwrap_or(scope);
+                lineage(node, &kind, &Message { snapshot, scope, positions: &positions, steps: &steps })
+            }
         };
         let start = i32::try_from(text.start).unwrap_or(NOWHERE);
         let opaque = |reason, at| {
-            let at = message.positions.character(if at < 0 { start } else { at });
+            let at = positions.character(if at < 0 { start } else { at });
             Analysis::Opaque(Opaque { reason, at })
         };
         let analysis = match walked {
             Ok(lineage) => Analysis::Known(Arc::new(lineage)),
             Err(Stop::TooDeep) => return Err(ParseFailure::TooDeep),
-            Err(Stop::Unresolved { name, at }) => Analysis::Unresolved { name, at: message.positions.character(at) },
+            Err(Stop::Unresolved { name, at }) => Analysis::Unresolved { name, at: positions.character(at) },
             Err(Stop::Opaque { reason, at }) => opaque(reason, at),
             Err(Stop::Named { construct, at }) => opaque(OpaqueReason::Construct { construct }, at),
         };
         simulated.after(&kind, &analysis);
         statements.push(StatementAnalysis { text, kind, analysis });
     }
-    Ok(Analysed { statements, steps: message.steps.get() })
+    Ok(Analysed { statements, steps: steps.get() })
 }
 
 /// The bytes of the statement without the white space and separators around it.
@@ -103,68 +106,6 @@ fn own_text(sql: &str, raw: &RawStmt) -> std::ops::Range<usize> {
     let start = start + (text.len() - trimmed.len());
     let trimmed = trimmed.trim_end_matches(|c: char| c.is_ascii_whitespace() || c == ';');
     start..start + trimmed.len()
-}
-
-impl Simulated {
-    fn after(&mut self, kind: &StatementKind, analysis: &Analysis) {
-        let cause = match kind {
-            StatementKind::Session(command) => names_changed(command),
-            StatementKind::Ddl | StatementKind::Code | StatementKind::Admin | StatementKind::Utility { .. } => {
-                Some("a statement that may change the catalog")
-            }
-            StatementKind::Call => Some("a call of code that is not analysed"),
-            StatementKind::Explain(explained) if explained.runs => return self.after(&explained.of, analysis),
-            // What an EXECUTE or a FETCH does is known, and held against what follows, where names are; what
-            // PREPARE, DECLARE and EXPLAIN carry does not run.
-            StatementKind::SqlPrepare { .. }
-            | StatementKind::SqlExecute { .. }
-            | StatementKind::Cursor(_)
-            | StatementKind::Explain(_) => None,
-            StatementKind::Select
-            | StatementKind::Insert
-            | StatementKind::Update
-            | StatementKind::Delete
-            | StatementKind::Merge
-            | StatementKind::CopyOut
-            | StatementKind::CopyIn
-            | StatementKind::CopyFile => match analysis {
-                Analysis::Known(lineage) if !lineage.changes_settings => None,
-                Analysis::Known(_) => Some("set_config"),
-                Analysis::Opaque(_) => Some("a statement that is not analysed"),
-                // It will not run: the message is refused whole.
-                Analysis::Unresolved { .. } => None,
-            },
-        };
-        self.names_changed_by = self.names_changed_by.or(cause);
-    }
-}
-
-/// Transaction ends take back SET LOCAL, and a rollback any SET, of this message or an earlier one.
-fn names_changed(command: &SessionCommand) -> Option<&'static str> {
-    match command {
-        SessionCommand::Set { setting, .. } if setting == "search_path" => Some("SET search_path"),
-        SessionCommand::Reset { setting: None } => Some("RESET ALL"),
-        SessionCommand::Reset { setting: Some(setting) } if setting == "search_path" => Some("RESET search_path"),
-        SessionCommand::Discard { .. } => Some("DISCARD"),
-        SessionCommand::Transaction(command) => match command {
-            TransactionCommand::Commit
-            | TransactionCommand::Rollback
-            | TransactionCommand::RollbackTo
-            | TransactionCommand::Prepare
-            | TransactionCommand::TwoPhase => Some("the end of a transaction or savepoint"),
-            TransactionCommand::Begin | TransactionCommand::Savepoint | TransactionCommand::Release => None,
-        },
-        SessionCommand::Set { .. }
-        | SessionCommand::Reset { .. }
-        | SessionCommand::Show { .. }
-        | SessionCommand::SetTransaction
-        | SessionCommand::SetConstraints
-        | SessionCommand::Deallocate { .. }
-        | SessionCommand::CloseCursor { .. }
-        | SessionCommand::Listen { .. }
-        | SessionCommand::Unlisten { .. }
-        | SessionCommand::Notify { .. } => None,
-    }
 }
 
 /// SHOW returns rows: one column, or name, setting and description for all.
@@ -261,9 +202,9 @@ fn plain_lineage(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>) -
 
 fn walked(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>, walker: &mut Walker<'_>) -> Walk<Lineage> {
     let Message { snapshot, positions, .. } = message;
-    walker.outermost = matches!(node, NodeEnum::SelectStmt(_));
+    walker.outermost = matches!(node, NodeEnum::SelectStmt(select) if select.into_clause.is_none());
     let targets = match node {
-        NodeEnum::SelectStmt(select) => Some(walker.select(select)?),
+        NodeEnum::SelectStmt(select) if select.into_clause.is_none() => Some(walker.select(select)?),
         NodeEnum::InsertStmt(insert) => walker.insert(insert)?,
         NodeEnum::UpdateStmt(update) => walker.update(update)?,
         NodeEnum::DeleteStmt(delete) => walker.delete(delete)?,
@@ -273,6 +214,7 @@ fn walked(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>, walker: 
             walker.lock(lock)?;
             None
         }
+        _ if walker.definition(node)? => None,
         _ => return construct(statement::name(node, kind), NOWHERE),
     };
     let outputs = targets.map(|targets| outputs(walker, &targets, positions)).transpose()?;
@@ -316,7 +258,8 @@ fn finish(
     let behind = facts.reaches.union(&facts.changes);
     let shown = shown(&facts, snapshot);
     let reads: BTreeSet<Oid> = facts.reads.union(&facts.called).copied().collect();
-    let metadata_only = facts.writes.is_empty() && facts.reaches.is_empty() && reads.iter().all(is_metadata);
+    let metadata_only =
+        facts.defines.is_none() && facts.writes.is_empty() && facts.reaches.is_empty() && reads.iter().all(is_metadata);
     if let Some((name, at)) = facts.session_effect
         && !metadata_only
     {
@@ -356,6 +299,7 @@ fn finish(
         server_files: facts.server_files,
         shown,
         metadata_only,
+        defines: facts.defines,
     })
 }
 

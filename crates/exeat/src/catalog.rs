@@ -81,7 +81,7 @@ pub(crate) async fn read(target: &Target) -> Result<TargetCatalog, CatalogReadEr
     let state = SessionState::from_row(row).map_err(shape)?;
     Ok(TargetCatalog {
         snapshot: Arc::new(snapshot),
-        scope: Arc::new(state.scope()),
+        scope: Arc::new(state.scope(true)),
         administrator: state.administrator,
     })
 }

@@ -215,7 +215,7 @@ fn warn_of_what_is_off(config: &Config) {
             Unclassified::Seal => {}
             Unclassified::Detect => tracing::warn!(
                 name = target.name,
-                "this version has no detectors: `unclassified: detect` seals relations that are not accepted, as `seal` does"
+                "relations of the target that are not accepted are not sealed, only looked at by detectors"
             ),
             Unclassified::Allow => {
                 tracing::warn!(name = target.name, "relations of the target that are not accepted are not sealed");

@@ -118,7 +118,7 @@ mod tests {
         AnalyseRequest {
             sql: sql.to_owned(),
             snapshot: Arc::new(CatalogSnapshot::default()),
-            scope: Arc::new(Scope { search_path: Vec::new() }),
+            scope: Arc::new(Scope::default()),
         }
     }
 

@@ -84,7 +84,7 @@ pub(crate) fn session(snapshot: &Arc<CatalogSnapshot>, policy: &Policy, principa
 
 pub(crate) fn analyse(sql: &str, snapshot: &CatalogSnapshot) -> Result<MessageAnalysis, ParseFailure> {
     let path = ["pg_catalog", "public"].map(|name| snapshot.schema_by_name(name).expect("a schema of the fixture"));
-    parse_and_analyse(sql, snapshot, &Scope { search_path: path.to_vec() })
+    parse_and_analyse(sql, snapshot, &Scope { search_path: path.to_vec(), ..Scope::default() })
 }
 
 /// Runs on a thread with the stack that the parser asks for.

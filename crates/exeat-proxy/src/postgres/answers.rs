@@ -18,9 +18,6 @@ use super::outcome::Ended;
 use super::session::{Done, Session, SessionEnd};
 use super::statements::Portal;
 
-/// Rows the gateway's own queries may return.
-const OWN_ROWS_MAX: usize = 16;
-
 impl Session {
     /// Everything the server has sent, as far as it is whole.
     pub(crate) async fn take_answers(&mut self) -> Done {
@@ -121,13 +118,7 @@ impl Session {
             (Some((_, Due::DescribeStatement { .. })), BackendMessage::ParameterDescription { .. }) => {
                 self.release(message, Taint::Clean)
             }
-            (Some((_, Due::Own)), BackendMessage::DataRow(row)) => {
-                self.own.rows.push(text_cells(row)?);
-                if self.own.rows.len() > OWN_ROWS_MAX {
-                    return Err(SessionEnd::State("more rows than one".to_owned()));
-                }
-                Ok(())
-            }
+            (Some((_, Due::Own)), BackendMessage::DataRow(row)) => self.own.keep(text_cells(row)?),
             (Some((_, Due::Own)), _) => Ok(()),
             (Some(_) | None, _) => Err(SessionEnd::UnexpectedAnswer(message.name())),
         }
@@ -138,6 +129,14 @@ impl Session {
         match due {
             Due::Query(query) => {
                 self.names.confirm_first(query.change, query.done);
+                // One that waited may have been run on another catalog than the one it was analysed with.
+                let in_time = query.started.elapsed() <= self.target.catalog_bound;
+                let is_lost = matches!(message, BackendMessage::ReadyForQuery(TransactionStatus::Failed));
+                if in_time && !is_lost && query.done == query.permit.plans.len() {
+                    self.picture.own.succeeded(&query.permit);
+                } else {
+                    self.picture.own.rolled_back();
+                }
                 self.ready(message, true)
             }
             Due::Sync => self.ready(message, true),
@@ -148,6 +147,10 @@ impl Session {
             },
             Due::Own => match message {
                 BackendMessage::ReadyForQuery(_) => self.ready(message, false),
+                BackendMessage::CommandComplete { .. } => {
+                    self.own.ends.push(self.own.rows.len());
+                    Ok(())
+                }
                 _ => Ok(()),
             },
             Due::Parse { change, .. } | Due::Bind { change, .. } | Due::Close { change } => {
@@ -174,6 +177,14 @@ impl Session {
                     BackendMessage::PortalSuspended => (OutcomeResult::Suspended, None),
                     _ => (OutcomeResult::Ok, None),
                 };
+                let in_time = execute.started.elapsed() <= self.target.catalog_bound;
+                match message {
+                    BackendMessage::CommandComplete { .. } if in_time => {
+                        self.picture.own.succeeded(&execute.portal.permit);
+                    }
+                    BackendMessage::CommandComplete { .. } => self.picture.own.rolled_back(),
+                    _ => {}
+                }
                 self.execute_ended(&execute, Ended { result, tag, sqlstate: None })?;
                 execute.change.into_iter().for_each(|change| self.names.confirm(change));
                 self.release(message, Taint::Clean)
@@ -200,6 +211,7 @@ impl Session {
         for (_, lost) in skipped.into_iter().rev() {
             self.lost(lost)?;
         }
+        self.picture.own.rolled_back();
         let taint = self.taint_of(&due);
         match due {
             Due::Poison(refusal) => {
@@ -269,6 +281,7 @@ impl Session {
         let BackendMessage::ErrorResponse(fields) = message else {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
+        self.picture.own.rolled_back();
         let taint = self.pipeline.front().map_or(Taint::Clean, |(_, due)| self.taint_of(due));
         match self.pipeline.front_mut() {
             Some((_, Due::Poison(refusal))) => {

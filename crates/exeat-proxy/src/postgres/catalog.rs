@@ -4,20 +4,23 @@
 //! Never answers with a snapshot older than the bound: then it reads again, or says that it cannot.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use exeat_enforce::drift::Drift;
-use exeat_sql::catalog::{FINGERPRINT_QUERY, Pins, QUERIES};
+use exeat_sql::catalog::{FINGERPRINT_QUERY, Pins, QUERIES, VIEW_LIST, VIEWS, one_view};
 use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::drift::{DriftError, Judged, Keeper, Seen};
 use crate::config::{AnalyseRequest, Analyser, LoadedPolicy, Target};
 use crate::remembered::{AnalysisKey, Generation, Remembered};
-use crate::upstream::{CatalogConnection, LoginConfig, UpstreamError};
+use crate::upstream::{CatalogConnection, LoginConfig, Problem, Rows, UpstreamError};
+
+/// Versions of snapshots that one session alone sees; everybody's count from 1.
+const OVERLAY_VERSIONS: u64 = 1 << 63;
 
 /// Idle for this long, sessions wait for a new catalog connection when they come back: some ten milliseconds.
 const REST_AFTER: Duration = Duration::from_secs(10);
@@ -92,7 +95,14 @@ impl Catalogs {
             login: Arc::clone(login),
             current: ArcSwapOption::empty(),
             asked: AtomicBool::new(true),
-            connection: AsyncMutex::new(Reader { connection: None, version: 0, failed_at: None }),
+            connection: AsyncMutex::new(Reader {
+                connection: None,
+                version: 0,
+                seen: None,
+                views_held: false,
+                failed_at: None,
+            }),
+            overlays: AtomicU64::new(0),
             generation: Generation::new(),
             remembered: Arc::clone(&self.remembered),
             keeper: self.keeper.clone(),
@@ -137,6 +147,8 @@ pub(crate) struct DatabaseCatalog {
     connection: AsyncMutex<Reader>,
     generation: Generation,
     remembered: Arc<Remembered>,
+    /// How many snapshots of their own sessions have read.
+    overlays: AtomicU64,
     keeper: Keeper,
     seen: Arc<Seen>,
     pins: SharedPins,
@@ -158,6 +170,10 @@ impl Drop for DatabaseCatalog {
 struct Reader {
     connection: Option<CatalogConnection>,
     version: u64,
+    /// The fingerprint and when its reading began.
+    seen: Option<(Instant, Arc<str>)>,
+    /// Last time somebody kept us from reading some view: they are read one by one, so that nobody waits again.
+    views_held: bool,
     /// Those who waited through a failure share it instead of trying one after another.
     failed_at: Option<Instant>,
 }
@@ -165,7 +181,7 @@ struct Reader {
 #[derive(Debug)]
 struct Verified {
     snapshot: Arc<CatalogSnapshot>,
-    fingerprint: String,
+    fingerprint: Arc<str>,
     at: Instant,
 }
 
@@ -183,6 +199,18 @@ impl DatabaseCatalog {
         let current = self.current.load();
         let verified = current.as_ref()?;
         (verified.at.elapsed() <= self.target.catalog_bound).then(|| Arc::clone(&verified.snapshot))
+    }
+
+    /// What everybody saw when it had this fingerprint, if that is what was read last.
+    pub(crate) fn snapshot_of(&self, fingerprint: &str) -> Option<Arc<CatalogSnapshot>> {
+        let current = self.current.load();
+        let verified = current.as_ref().filter(|verified| *verified.fingerprint == *fingerprint)?;
+        Some(Arc::clone(&verified.snapshot))
+    }
+
+    /// Somebody changed it: no session goes on with what was read before.
+    pub(crate) fn expire(&self) {
+        self.current.store(None);
     }
 
     /// Compares the fingerprint and loads again if it changed. `changed`: the caller knows that it did.
@@ -204,6 +232,51 @@ impl DatabaseCatalog {
         read
     }
 
+    /// What moves with every committed change of the catalog, read after it was asked for. Waits for nobody's locks on
+    /// relations, as reading definitions may.
+    pub(crate) async fn fingerprint(&self) -> Result<Arc<str>, CatalogUnavailable> {
+        self.asked.store(true, Ordering::Relaxed);
+        let asked = Instant::now();
+        let mut reader = self.connection.lock().await;
+        if let Some((_, seen)) = reader.seen.as_ref().filter(|(at, _)| *at > asked) {
+            return Ok(Arc::clone(seen));
+        }
+        if reader.failed_at.is_some_and(|failed_at| failed_at > asked) {
+            return Err(CatalogUnavailable::JustFailed);
+        }
+        let at = Instant::now();
+        // Put back when it is read: whoever stops waiting leaves no connection in the middle of an answer.
+        let connection = reader.connection.take();
+        match self.fingerprint_of(connection).await {
+            Ok((connection, fingerprint)) => {
+                reader.connection = Some(connection);
+                reader.seen = Some((at, Arc::clone(&fingerprint)));
+                Ok(fingerprint)
+            }
+            Err(problem) => {
+                reader.failed_at = Some(Instant::now());
+                Err(problem)
+            }
+        }
+    }
+
+    async fn fingerprint_of(
+        &self,
+        connection: Option<CatalogConnection>,
+    ) -> Result<(CatalogConnection, Arc<str>), CatalogUnavailable> {
+        let mut connection = match connection {
+            Some(connection) => connection,
+            None => CatalogConnection::connect(&self.target.upstream, &self.login).await?,
+        };
+        let fingerprint = single_value(connection.query(FINGERPRINT_QUERY).await?);
+        Ok((connection, Arc::from(fingerprint)))
+    }
+
+    /// For a snapshot that is one session's own: no other has this version.
+    pub(crate) fn overlay_version(&self) -> u64 {
+        OVERLAY_VERSIONS | self.overlays.fetch_add(1, Ordering::Relaxed)
+    }
+
     async fn rest(&self) {
         let connection = self.connection.lock().await.connection.take();
         if let Some(connection) = connection {
@@ -214,11 +287,8 @@ impl DatabaseCatalog {
     async fn read(&self, reader: &mut Reader, changed: bool) -> Result<Arc<CatalogSnapshot>, CatalogUnavailable> {
         let at = Instant::now();
         // Put back when all is read: whoever stops waiting leaves no connection in the middle of an answer.
-        let mut connection = match reader.connection.take() {
-            Some(connection) => connection,
-            None => CatalogConnection::connect(&self.target.upstream, &self.login).await?,
-        };
-        let fingerprint = single_value(connection.query(FINGERPRINT_QUERY).await?);
+        let (mut connection, fingerprint) = self.fingerprint_of(reader.connection.take()).await?;
+        reader.seen = Some((at, Arc::clone(&fingerprint)));
         let unchanged = self.current.load_full().filter(|verified| !changed && verified.fingerprint == fingerprint);
         if let Some(verified) = unchanged {
             let snapshot = Arc::clone(&verified.snapshot);
@@ -226,8 +296,11 @@ impl DatabaseCatalog {
             reader.connection = Some(connection);
             return Ok(snapshot);
         }
-        let rows = read_all(&mut connection).await?;
+        let (rows, is_whole) = read_all(&mut connection, reader.views_held).await?;
         reader.connection = Some(connection);
+        reader.views_held = !is_whole;
+        // What is missing may be there without a trace when whoever holds it gives up: it is asked for each time.
+        let fingerprint = if is_whole { fingerprint } else { Arc::from("") };
         reader.version += 1;
         let mut pins = self.pins.lock().await;
         let snapshot = Arc::new(CatalogSnapshot::build_trusting(reader.version, &rows, &self.target.trust, &pins)?);
@@ -267,6 +340,15 @@ impl DatabaseCatalog {
         &self.remembered
     }
 
+    /// As `drift`, of a catalog that one session alone sees.
+    pub(crate) async fn drift_apart(
+        &self,
+        policy: &LoadedPolicy,
+        snapshot: &CatalogSnapshot,
+    ) -> Result<Arc<Drift>, CatalogUnavailable> {
+        Ok(self.keeper.judge_apart(&self.target, snapshot, policy).await?)
+    }
+
     /// Analysis of a text, from the cache or from the parser pool. `None`: the pool gave no answer.
     pub(crate) async fn analyse(
         &self,
@@ -289,15 +371,52 @@ impl DatabaseCatalog {
     }
 }
 
-/// All catalog queries see one snapshot of the server's.
-async fn read_all(connection: &mut CatalogConnection) -> Result<Vec<Vec<Vec<Option<String>>>>, UpstreamError> {
+/// All catalog queries see one snapshot of the server's. And whether every view could be read.
+async fn read_all(connection: &mut CatalogConnection, one_by_one: bool) -> Result<(Vec<Rows>, bool), UpstreamError> {
     connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let mut results = Vec::with_capacity(QUERIES.len());
+    let mut is_whole = true;
     for query in QUERIES {
-        results.push(connection.query(query.sql).await?);
+        let rows = match query.name {
+            VIEWS => read_views(connection, query.sql, one_by_one).await?,
+            _ => connection.query(query.sql).await?,
+        };
+        is_whole &= query.name != VIEWS || rows.iter().all(|row| row.iter().all(Option::is_some));
+        results.push(rows);
     }
     connection.query("COMMIT").await?;
-    Ok(results)
+    Ok((results, is_whole))
+}
+
+/// Views that somebody is changing come without a definition, so that they alone cannot be used.
+async fn read_views(connection: &mut CatalogConnection, sql: &str, one_by_one: bool) -> Result<Rows, UpstreamError> {
+    connection.query("SAVEPOINT views").await?;
+    if !one_by_one {
+        match connection.query(sql).await {
+            Err(problem) if is_lock_timeout(&problem) => {}
+            read => return read,
+        }
+    }
+    connection.query("ROLLBACK TO views; SET LOCAL lock_timeout = 20").await?;
+    let mut views = connection.query(VIEW_LIST).await?;
+    for view in &mut views {
+        let oid = view.first().and_then(Option::as_deref).and_then(|oid| oid.parse().ok()).unwrap_or_default();
+        connection.query("SAVEPOINT view").await?;
+        match connection.query(&one_view(Oid(oid))).await {
+            Ok(definition) => view.push(Some(single_value(definition))),
+            Err(problem) if is_lock_timeout(&problem) => {
+                connection.query("ROLLBACK TO view").await?;
+                view.push(None);
+            }
+            Err(problem) => return Err(problem),
+        }
+        connection.query("RELEASE view").await?;
+    }
+    Ok(views)
+}
+
+fn is_lock_timeout(problem: &UpstreamError) -> bool {
+    matches!(&problem.problem, Problem::Refused { sqlstate, .. } if sqlstate == "55P03")
 }
 
 fn single_value(rows: Vec<Vec<Option<String>>>) -> String {

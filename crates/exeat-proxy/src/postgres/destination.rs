@@ -123,6 +123,7 @@ mod tests {
             databases,
             logins: Vec::new(),
             catalog_bound: Duration::from_secs(1),
+            catalog_strict: false,
             statement_timeout: None,
             allow_newer_server: false,
             allow_privileged_login: false,

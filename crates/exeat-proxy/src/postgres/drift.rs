@@ -86,6 +86,23 @@ impl Keeper {
         Ok(Judged { catalog, policy, revision, known, drift: Arc::new(drift) })
     }
 
+    /// As `judge`, of a catalog that one session alone sees: nothing is taken, nothing bound.
+    pub(crate) async fn judge_apart(
+        &self,
+        target: &Target,
+        snapshot: &CatalogSnapshot,
+        policy: &LoadedPolicy,
+    ) -> Result<Arc<Drift>, DriftError> {
+        let labels = policy.policy.labels(&target.name);
+        if labels.is_empty() {
+            return Ok(Arc::default());
+        }
+        let database = DatabaseRef { target: &target.name, name: snapshot.database_name() };
+        let known = self.state.known(database).await?;
+        Ok(known
+            .map_or_else(Arc::default, |known| Arc::new(drift::examine(labels, snapshot, &known, target.unclassified))))
+    }
+
     /// `None`: nothing is known, and there is nothing to take.
     async fn known(
         &self,

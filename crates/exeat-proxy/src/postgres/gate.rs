@@ -1,10 +1,10 @@
 //! Between analysis and answer the server may have waited for a lock, and the catalog may have moved under the
-//! statement. An answer that begins later than the catalog's bound is held until the catalog was looked at again; if
-//! it moved, the statement is analysed and decided once more, and its answer passes only where it means the same
+//! statement. An answer that begins later than the catalog's bound, or any answer where the catalog is taken strictly, is
+//! held until the catalog was looked at again; if it moved, the statement is analysed and decided once more, and its answer passes only where it means the same
 //! under definitions that nobody touched. Else the session ends before a byte of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate_with};
 use exeat_enforce::plan::Outputs;
@@ -13,8 +13,11 @@ use exeat_sql::{Analysis, CatalogSnapshot, Lineage, MessageAnalysis, Oid, Scope,
 use exeat_wire::BackendMessage;
 
 use super::answers::is_asynchronous;
+use super::catalog::DatabaseCatalog;
 use super::due::Due;
+use super::own::resolves_names;
 use super::session::{Done, Session, SessionEnd};
+use crate::config::Target;
 
 /// What a statement was analysed against, and what came of it.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub(crate) struct Analysed {
     /// Version of the catalog.
     pub(crate) catalog: u64,
     pub(crate) versions: Arc<Versions>,
+    /// It was this connection's own, with DDL that nobody else sees: the fingerprint of everybody's beside it.
+    pub(crate) beside: Option<Arc<str>>,
     pub(crate) scope: Arc<Scope>,
     /// `None` for a FunctionCall: nothing was analysed, so nothing can have come to mean something else.
     pub(crate) analysis: Option<Arc<MessageAnalysis>>,
@@ -51,8 +56,13 @@ impl Gate {
     }
 
     /// Whether the catalog must be looked at before the answer may begin.
-    fn holds(&self, bound: Duration) -> bool {
-        (!self.open || self.analysed.calls_bodies()) && self.verified.elapsed() > bound
+    fn holds(&self, target: &Target) -> bool {
+        let strictly = !self.open && target.catalog_strict && self.resolves_names();
+        (!self.open || self.analysed.calls_bodies()) && (strictly || self.verified.elapsed() > target.catalog_bound)
+    }
+
+    fn resolves_names(&self) -> bool {
+        self.analysed.analysis.as_ref().is_some_and(|analysis| resolves_names(analysis))
     }
 
     /// The next statement of the same message begins.
@@ -67,6 +77,7 @@ impl Session {
         Analysed {
             catalog: snapshot.version(),
             versions: Arc::clone(snapshot.versions()),
+            beside: self.picture.overlay.as_ref().map(|overlay| Arc::clone(&overlay.beside)),
             scope: Arc::clone(&self.picture.scope),
             analysis,
             at: Instant::now(),
@@ -80,10 +91,14 @@ impl Session {
             return Ok(());
         }
         let Some(gate) = self.front_gate() else { return Ok(()) };
-        if !gate.holds(self.target.catalog_bound) {
+        // A definition moves the catalog itself, and its answer is a tag or a rebuilt error.
+        if !gate.holds(&self.target) || self.front_defines() {
             return self.open_gate();
         }
         let Some(database) = self.picture.database.clone() else { return Err(SessionEnd::CatalogMoved) };
+        if let Some(beside) = gate.analysed.beside.clone() {
+            return self.pass_gate_beside(&database, &beside).await;
+        }
         // Read after the answer began, so after any change the statement can have waited for.
         let now = self.while_client_stays(database.refresh(false)).await?.map_err(|problem| {
             tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
@@ -107,11 +122,40 @@ impl Session {
         self.open_gate()
     }
 
+    /// While the statement runs its own connection cannot be asked, and the transaction's own definitions cannot have
+    /// changed: it is enough that nobody else's have.
+    async fn pass_gate_beside(&mut self, database: &DatabaseCatalog, beside: &str) -> Done {
+        let now = self.while_client_stays(database.fingerprint()).await?.map_err(|problem| {
+            tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(&problem), "catalog could not be read");
+            SessionEnd::CatalogMoved
+        })?;
+        if *now != *beside {
+            return Err(SessionEnd::CatalogMoved);
+        }
+        if let Some(gate) = self.front_gate_mut() {
+            gate.verified = Instant::now();
+        }
+        self.open_gate()
+    }
+
     fn open_gate(&mut self) -> Done {
         if let Some(gate) = self.front_gate_mut() {
             gate.open = true;
         }
         Ok(())
+    }
+
+    fn front_defines(&self) -> bool {
+        let (gate, index) = match self.pipeline.front() {
+            Some((_, Due::Query(query))) => (&query.gate, query.index),
+            Some((_, Due::Execute(execute))) => (&execute.gate, 0),
+            Some(_) | None => return false,
+        };
+        let statement = gate.analysed.analysis.as_ref().and_then(|analysis| analysis.statements.get(index));
+        match statement.map(|statement| &statement.analysis) {
+            Some(Analysis::Known(lineage)) => lineage.defines.is_some() && lineage.outputs.is_none(),
+            Some(Analysis::Opaque(_) | Analysis::Unresolved { .. }) | None => false,
+        }
     }
 
     fn front_gate(&self) -> Option<&Gate> {

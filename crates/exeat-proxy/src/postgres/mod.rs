@@ -22,6 +22,8 @@ mod malformed;
 mod named;
 mod notify;
 mod outcome;
+mod overlay;
+mod own;
 pub(crate) mod pass_through;
 mod picture;
 mod requests;

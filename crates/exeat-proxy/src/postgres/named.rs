@@ -76,7 +76,7 @@ impl Session {
         if statement.analysis.references().next().is_some() {
             return Ok(Ok(()));
         }
-        let (again, evaluation) = match self.evaluate_alone(&statement.sql).await {
+        let (again, evaluation) = match self.evaluate_alone(&statement.sql).await? {
             Ok(evaluated) => evaluated,
             Err(Unclear::Refuse(refusal)) => return Ok(Err(Box::new(Refused::plain(refusal)))),
             Err(Unclear::Syntax(_) | Unclear::Skipped) => return Ok(Err(changed(&statement.permit))),

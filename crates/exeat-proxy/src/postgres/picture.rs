@@ -18,14 +18,19 @@ use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope, Transacti
 use exeat_wire::{Fields, TransactionStatus};
 
 use super::asked::Question;
-use super::catalog::DatabaseCatalog;
+use super::catalog::{CatalogUnavailable, DatabaseCatalog};
 use super::due::Due;
 use super::named::{Named, missing_fields};
 use super::outcome::Intent;
+use super::overlay::Overlay;
+use super::own::{OwnRelations, resolves_names};
 use super::send::OWN_NAME;
 use super::session::{Session, SessionEnd};
 use crate::config::LoadedPolicy;
 use crate::remembered::Generation;
+
+/// What the session's state may take: it lists the schemas that the role may use.
+const STATE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(crate) struct Picture {
     pub(crate) facts: SessionFacts,
@@ -42,6 +47,9 @@ pub(crate) struct Picture {
     /// A setting the state depends on was changed in the open transaction: its end may take it back.
     pub(crate) moved: bool,
     pub(crate) catalog_changed: bool,
+    pub(crate) own: OwnRelations,
+    /// Where the snapshot in `facts` is the open transaction's, not everybody's.
+    pub(crate) overlay: Option<Overlay>,
     /// Of what was accepted of the database, as the seals know it.
     revision: u64,
     /// Under which what texts come to is remembered: a new one for every new picture.
@@ -105,19 +113,22 @@ impl Picture {
             facts,
             policy,
             database: None,
-            scope: Arc::new(Scope { search_path: Vec::new() }),
+            scope: Arc::new(Scope::default()),
             role,
             mask_keys: Arc::clone(mask_keys),
             stale: true,
             moved: false,
             catalog_changed: false,
+            own: OwnRelations::default(),
+            overlay: None,
             revision: 0,
             generation: Generation::new(),
         }
     }
 
     /// A new policy or catalog: seals are computed again, nothing evaluated before counts.
-    fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>, drift: &Drift) {
+    pub(crate) fn renew(&mut self, policy: Arc<LoadedPolicy>, snapshot: Arc<CatalogSnapshot>, drift: &Drift) {
+        self.overlay = None;
         let seals = SealPlan::compute(&policy.policy, &self.facts.principal, &self.facts.target, &snapshot, drift);
         self.facts.snapshot = snapshot;
         self.facts.seals = Arc::new(seals.with_keys(&self.mask_keys, &self.facts.target));
@@ -142,6 +153,7 @@ impl Picture {
             );
             self.stale |= ends && self.moved;
             self.catalog_changed |= effect.changes_catalog;
+            self.own.note_effect(effect);
         }
     }
 
@@ -155,6 +167,13 @@ impl Picture {
     pub(crate) fn at_rest(&mut self) {
         self.stale |= self.moved;
         self.moved = false;
+        // Only now does another connection see it.
+        if self.own.at_rest() {
+            self.catalog_changed = true;
+            if let Some(database) = &self.database {
+                database.expire();
+            }
+        }
     }
 }
 
@@ -209,6 +228,7 @@ impl Session {
         }
         // The server knows what we do not: our catalog is behind. Once more with a new one.
         self.picture.catalog_changed = true;
+        self.picture.stale = true;
         match self.renew_picture(false).await? {
             Renewed::Yes => {}
             Renewed::Skipped => return Ok(Understood::Skipped),
@@ -226,7 +246,7 @@ impl Session {
 
     /// Steps 4 to 6 with the picture as it is, and with what the session has under names.
     async fn evaluate_once(&mut self, sql: &str) -> Result<Evaluated, SessionEnd> {
-        let alone = self.evaluate_alone(sql).await;
+        let alone = self.evaluate_alone(sql).await?;
         let analysis = match alone {
             Ok((analysis, _)) if analysis.references().next().is_some() => analysis,
             _ => return Ok(alone),
@@ -244,7 +264,22 @@ impl Session {
     }
 
     /// As if the session had made no names.
-    pub(crate) async fn evaluate_alone(&mut self, sql: &str) -> Evaluated {
+    pub(crate) async fn evaluate_alone(&mut self, sql: &str) -> Result<Evaluated, SessionEnd> {
+        let evaluated = self.evaluate_as_seen(sql).await;
+        let resolves = evaluated.as_ref().is_ok_and(|(analysis, _)| resolves_names(analysis));
+        if !resolves || !self.picture.own.is_defined() || self.in_failed_block() {
+            return Ok(evaluated);
+        }
+        // The transaction's own definitions are read when the first statement needs them.
+        match self.renew_overlay().await? {
+            Renewed::Yes => Ok(self.evaluate_as_seen(sql).await),
+            Renewed::Refuse(refusal) => Ok(Err(Unclear::Refuse(refusal))),
+            Renewed::Skipped => Ok(Err(Unclear::Skipped)),
+        }
+    }
+
+    /// With the catalog of the picture.
+    async fn evaluate_as_seen(&mut self, sql: &str) -> Evaluated {
         let analyser = &self.shared.dependencies.analyser;
         let (snapshot, scope) = (&self.picture.facts.snapshot, &self.picture.scope);
         let Some(database) = &self.picture.database else {
@@ -279,8 +314,19 @@ impl Session {
     /// What follows from what is known of the database. `None`: it cannot be told, which the log says.
     pub(crate) async fn drift(&self, policy: &LoadedPolicy, snapshot: &CatalogSnapshot) -> Option<Arc<Drift>> {
         let database = self.picture.database.as_ref()?;
-        let drift = database.drift(policy, snapshot).await;
+        self.for_itself(database.drift(policy, snapshot).await)
+    }
+
+    /// As `drift`, of a catalog that only this session sees: nothing of it is kept.
+    pub(crate) async fn drift_apart(&self, policy: &LoadedPolicy, snapshot: &CatalogSnapshot) -> Option<Arc<Drift>> {
+        let database = self.picture.database.as_ref()?;
+        self.for_itself(database.drift_apart(policy, snapshot).await)
+    }
+
+    fn for_itself(&self, drift: Result<Arc<Drift>, CatalogUnavailable>) -> Option<Arc<Drift>> {
+        let own = self.picture.own.proven();
         drift
+            .map(|drift| if own.is_empty() { drift } else { Arc::new(drift.with_own(own)) })
             .inspect_err(|problem| {
                 tracing::error!(target_name = %self.target.name, problem = exeat_store::chain(problem), "statements are refused");
             })
@@ -289,11 +335,21 @@ impl Session {
 
     /// Brings policy, catalog and session state up to date.
     pub(crate) async fn renew_picture(&mut self, failed_block: bool) -> Result<Renewed, SessionEnd> {
+        self.await_definitions().await?;
+        if self.picture.own.is_defined() {
+            return self.renew_judgement().await;
+        }
         let Some(snapshot) = self.renew_snapshot().await? else {
             return Ok(Renewed::Refuse(Refusal::not_enforceable("the database's catalog cannot be read")));
         };
         let catalog_moved = snapshot.version() != self.picture.facts.snapshot.version();
         let policy_moved = self.shared.dependencies.policy.load().generation != self.picture.policy.generation;
+        if catalog_moved {
+            self.picture.own.find(&self.picture.facts.snapshot, &snapshot);
+        }
+        if policy_moved {
+            self.picture.own.forget();
+        }
         // Before it is read: what is accepted meanwhile is seen next time.
         let revision = self.picture.database.as_ref().map_or(0, |database| database.revision());
         if policy_moved || catalog_moved || revision != self.picture.revision {
@@ -313,6 +369,40 @@ impl Session {
         Ok(Renewed::Yes)
     }
 
+    /// Within a transaction that has defined something: policy and what was accepted. What names mean is read where a
+    /// statement needs it, for the locks of this transaction may be in the way of whoever else reads it.
+    async fn renew_judgement(&mut self) -> Result<Renewed, SessionEnd> {
+        let policy = self.shared.dependencies.policy.load_full();
+        let policy_moved = policy.generation != self.picture.policy.generation;
+        let revision = self.picture.database.as_ref().map_or(0, |database| database.revision());
+        if policy_moved {
+            self.picture.own.forget();
+        }
+        if policy_moved || revision != self.picture.revision {
+            let snapshot = Arc::clone(&self.picture.facts.snapshot);
+            let Some(drift) = self.drift_apart(&policy, &snapshot).await else {
+                return Ok(Renewed::Refuse(Refusal::not_enforceable("what is known of the database cannot be read")));
+            };
+            self.picture.renew(policy, snapshot, &drift);
+            self.picture.revision = revision;
+        }
+        Ok(Renewed::Yes)
+    }
+
+    /// What was defined is in the catalog only when the server has run it.
+    async fn await_definitions(&mut self) -> Result<(), SessionEnd> {
+        if !self.picture.own.is_defined() || self.pipeline.due() == 0 {
+            return Ok(());
+        }
+        if self.batch_open {
+            self.sender().flush();
+        }
+        while self.pipeline.due() > 0 && !self.pipeline.is_skipping() && !self.pipeline.is_copying_in() {
+            self.await_answers().await?;
+        }
+        Ok(())
+    }
+
     /// The catalog as it is within the bound. `None`: it cannot be read.
     async fn renew_snapshot(&mut self) -> Result<Option<Arc<CatalogSnapshot>>, SessionEnd> {
         let Some(database) = self.picture.database.clone() else { return Ok(None) };
@@ -330,7 +420,7 @@ impl Session {
     /// Search path, role and database, read on this connection.
     pub(crate) async fn read_state(&mut self) -> Result<Renewed, SessionEnd> {
         self.cancelling.settle().await;
-        self.own.rows.clear();
+        self.own.begin(STATE_BYTES_MAX);
         self.sender().catalog_read(SESSION_STATE_QUERY)?;
         match self.end_own_exchange().await? {
             OwnAnswer::Done => {}
@@ -349,7 +439,7 @@ impl Session {
         if state.current_user != self.picture.role {
             return Err(SessionEnd::Role { expected: self.picture.role.clone(), found: state.current_user });
         }
-        let scope = Scope { search_path: state.search_path.clone() };
+        let scope = state.scope(!self.picture.moved);
         if *self.picture.scope != scope || self.picture.facts.administrator != state.administrator {
             self.picture.facts.administrator = state.administrator;
             self.picture.scope = Arc::new(scope);

@@ -86,8 +86,8 @@ impl Sender<'_> {
         self.close_own(Target::Statement)
     }
 
-    /// A constant query of the gateway's own on the session's connection, in extended messages under own names.
-    pub(crate) fn catalog_read(&mut self, sql: &'static str) -> Result<(), Unsendable> {
+    /// A query of the gateway's own making on the session's connection, in extended messages under own names.
+    pub(crate) fn catalog_read(&mut self, sql: &str) -> Result<(), Unsendable> {
         self.own(|out| encode::parse(out, OWN_NAME, sql, &[]))?;
         self.pipeline.sent(Request::Parse, Due::Own);
         self.own(|out| encode::bind(out, OWN_NAME, OWN_NAME, &[], &[]))?;

@@ -103,6 +103,10 @@ pub(crate) type Client = Inbound<ClientStream>;
 #[derive(Debug, Default)]
 pub(crate) struct Own {
     pub(crate) rows: Vec<Vec<Option<String>>>,
+    /// How many rows there were when each query ended.
+    pub(crate) ends: Vec<usize>,
+    /// Bytes that the rows of the exchange under way may still take.
+    pub(crate) room: usize,
     pub(crate) failed: Option<Fields>,
     /// As last read.
     pub(crate) state: Option<SessionState>,

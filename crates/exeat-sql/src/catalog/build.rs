@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::bodies;
 use super::policies::RowPolicy;
+use super::queries::VIEWS;
 use super::trust::{Pins, Trust};
 use super::types::{CastContext, TypeClass};
 use super::writes::{CheckedTogether, Trigger};
@@ -13,6 +14,7 @@ use super::{
     Relation, RelationKind, Type, UserCast, UserFunction, UserOperator,
 };
 use crate::classes::{self, Class};
+use crate::walk::view::DEFINITION_PATH;
 
 /// Identifiers are cut at NAMEDATALEN - 1 bytes, here and on every server not rebuilt with another constant.
 const IDENTIFIER_BYTES: &str = "63";
@@ -39,10 +41,58 @@ impl CatalogSnapshot {
         trust: &Trust,
         pins: &Pins,
     ) -> Result<Self, CatalogError> {
+        Self::build_under(version, results, &DEFINITION_PATH, None, (trust, pins))
+    }
+
+    /// As `build`, of what a session has read on its own connection, under its own search path. `beside`: what everybody
+    /// sees, from which views are taken that [`CatalogSnapshot::changed_views`] does not name. Nobody vouches for what
+    /// only one session sees.
+    pub fn build_beside(
+        version: u64,
+        results: &[Vec<Vec<Option<String>>>],
+        search_path: &[Oid],
+        beside: &Self,
+    ) -> Result<Self, CatalogError> {
+        Self::build_under(version, results, search_path, Some(beside), (&Trust::default(), &Pins::default()))
+    }
+
+    /// Views whose definitions must be read for a snapshot beside this one: those that are new or changed, and those
+    /// whose meaning may hang on something that is. `results`: the rows of `QUERIES` but for the views'.
+    pub fn changed_views(&self, results: &[Vec<Vec<Option<String>>>]) -> Result<Vec<Oid>, CatalogError> {
+        let mut now = CatalogSnapshot::default();
+        for (query, rows) in QUERIES.iter().zip(results) {
+            if matches!(query.name, "schemas" | "relations" | "versions") {
+                now.load(query, rows)?;
+            }
+        }
+        let agrees = |oid: &Oid| self.versions.agree(&now.versions, *oid);
+        let is_unchanged = |view: &Relation| match self.view_lineages.get(&view.oid) {
+            Some(Ok(lineage)) => {
+                agrees(&view.oid) && lineage.reads.iter().all(agrees) && lineage.functions.iter().all(agrees)
+            }
+            Some(Err(_)) | None => false,
+        };
+        Ok(now.views_of_users().filter(|view| !is_unchanged(view)).map(|view| view.oid).collect())
+    }
+
+    fn views_of_users(&self) -> impl Iterator<Item = &Relation> {
+        self.relations.values().filter(|relation| {
+            relation.oid >= FIRST_USER_OID
+                && matches!(relation.kind, RelationKind::View | RelationKind::MaterializedView)
+        })
+    }
+
+    fn build_under(
+        version: u64,
+        results: &[Vec<Vec<Option<String>>>],
+        search_path: &[Oid],
+        beside: Option<&Self>,
+        (trust, pins): (&Trust, &Pins),
+    ) -> Result<Self, CatalogError> {
         if results.len() != QUERIES.len() {
             return Err(CatalogError::Results { got: results.len(), expected: QUERIES.len() });
         }
-        let mut snapshot = CatalogSnapshot { version, ..Self::default() };
+        let mut snapshot = CatalogSnapshot { version, definition_path: search_path.to_vec(), ..Self::default() };
         for (query, rows) in QUERIES.iter().zip(results) {
             snapshot.load(query, rows)?;
         }
@@ -51,8 +101,12 @@ impl CatalogSnapshot {
         for (query, rows) in QUERIES.iter().zip(results).filter(|(query, _)| query.name == CODE) {
             rows.iter().try_for_each(|cells| snapshot.load_code(&Row { query: query.name, cells }))?;
         }
+        snapshot.view_lineages = beside.map(|beside| beside.view_lineages.clone()).unwrap_or_default();
+        let relations = &snapshot.relations;
+        snapshot.view_lineages.retain(|oid, _| relations.contains_key(oid) && !snapshot.views.contains_key(oid));
         snapshot.check_complete()?;
-        snapshot.view_lineages = crate::walk::view::lineages(&snapshot);
+        let read = crate::walk::view::lineages(&snapshot);
+        snapshot.view_lineages.extend(read);
         snapshot.policy_lineages = crate::walk::view::policy_lineages(&snapshot);
         Ok(snapshot)
     }
@@ -70,9 +124,14 @@ impl CatalogSnapshot {
                     let version = row.text(1)?.to_owned();
                     Arc::make_mut(&mut self.versions).0.insert(row.oid(0)?, version);
                 }
-                "views" => {
-                    self.views.insert(row.oid(0)?, row.text(1)?.to_owned());
-                }
+                VIEWS => match cells.get(1) {
+                    Some(None) => {
+                        self.unread_views.insert(row.oid(0)?);
+                    }
+                    Some(Some(_)) | None => {
+                        self.views.insert(row.oid(0)?, row.text(1)?.to_owned());
+                    }
+                },
                 "triggers" => {
                     let (name, definition) = (row.text(2)?.to_owned(), row.text(4)?.to_owned());
                     let columns = row.list(5)?;
@@ -103,6 +162,7 @@ impl CatalogSnapshot {
                 "built-in functions" => self.load_built_in_function(&row)?,
                 "operators" => self.load_operator(&row)?,
                 "casts" => self.load_cast(&row)?,
+                "event triggers" => self.event_triggers = true,
                 "operator classes" => self.default_opclass_types.push(row.oid(0)?),
                 _ => return Err(row.problem("has no reader".to_owned())),
             }
@@ -119,9 +179,9 @@ impl CatalogSnapshot {
         if self.schema_by_name("pg_catalog") != Some(super::PG_CATALOG) {
             return missing("schemas", "pg_catalog is missing");
         }
-        for view in self.relations.values().filter(|relation| relation.oid >= FIRST_USER_OID) {
-            let is_view = matches!(view.kind, RelationKind::View | RelationKind::MaterializedView);
-            if is_view && !self.views.contains_key(&view.oid) {
+        for view in self.views_of_users() {
+            let is_known = self.views.contains_key(&view.oid) || self.view_lineages.contains_key(&view.oid);
+            if !is_known && !self.unread_views.contains(&view.oid) {
                 return missing("views", &format!("no definition of {}.{}", view.schema_name, view.name));
             }
         }
@@ -221,8 +281,8 @@ impl CatalogSnapshot {
         let (child, parent) = (row.oid(0)?, row.oid(1)?);
         // Partitioned indexes are in pg_inherits too; they carry no columns of their own.
         if self.relations.contains_key(&child) && self.relations.contains_key(&parent) {
-            self.relatives.entry(child).or_default().push(parent);
-            self.relatives.entry(parent).or_default().push(child);
+            self.parents.entry(child).or_default().push(parent);
+            self.children.entry(parent).or_default().push(child);
         }
         Ok(())
     }

@@ -9,6 +9,29 @@ pub struct CatalogQuery {
     pub sql: &'static str,
 }
 
+/// The query that reads the definitions of views.
+pub const VIEWS: &str = "views";
+
+/// The rows of `VIEWS` for these alone.
+pub fn these_views(oids: &[super::Oid]) -> String {
+    let list: Vec<String> = oids.iter().map(|oid| oid.0.to_string()).collect();
+    format!(
+        "SELECT v.oid::pg_catalog.text, pg_catalog.pg_get_viewdef(v.oid) \
+        FROM pg_catalog.unnest('{{{}}}'::pg_catalog.oid[]) v(oid)",
+        list.join(",")
+    )
+}
+
+/// The views whose definitions `VIEWS` reads, and one of them: for a reader whom somebody keeps waiting for one of them.
+/// A row of `VIEWS` with NULL for a definition says that it could not be read.
+pub const VIEW_LIST: &str = "SELECT c.oid::pg_catalog.text FROM pg_catalog.pg_class c \
+    WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog.\"char\"[]) \
+    AND c.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid";
+
+pub fn one_view(oid: super::Oid) -> String {
+    format!("SELECT pg_catalog.pg_get_viewdef('{}'::pg_catalog.oid)", oid.0)
+}
+
 /// Run in this order on the catalog connection, with `search_path = ''`, in one REPEATABLE READ READ ONLY
 /// transaction; hand the rows of each to [`super::CatalogSnapshot::build`] in the same order.
 ///
@@ -47,7 +70,8 @@ pub const QUERIES: &[CatalogQuery] = &[
         sql: "SELECT i.inhrelid::pg_catalog.text, i.inhparent::pg_catalog.text FROM pg_catalog.pg_inherits i",
     },
     CatalogQuery {
-        name: "views",
+        // Waits for whoever changes a view or what it stands on.
+        name: VIEWS,
         sql: "SELECT c.oid::pg_catalog.text, pg_catalog.pg_get_viewdef(c.oid) FROM pg_catalog.pg_class c \
             WHERE c.relkind OPERATOR(pg_catalog.=) ANY (ARRAY['v','m']::pg_catalog.\"char\"[]) \
             AND c.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid",
@@ -289,6 +313,12 @@ pub const QUERIES: &[CatalogQuery] = &[
             AND m.amname OPERATOR(pg_catalog.=) ANY (ARRAY['btree','hash']::pg_catalog.name[])",
     },
     CatalogQuery {
+        // Code that runs with definitions, whatever they define.
+        name: "event triggers",
+        sql: "SELECT e.oid::pg_catalog.text FROM pg_catalog.pg_event_trigger e \
+            WHERE e.evtenabled OPERATOR(pg_catalog.<>) 'D'::pg_catalog.\"char\"",
+    },
+    CatalogQuery {
         // What changes with every change of a relation, schema or function: two equal texts are of one definition. An
         // OID that two of them share only makes them change together.
         name: "versions",
@@ -359,7 +389,9 @@ pub const FINGERPRINT_QUERY: &str = "SELECT pg_catalog.concat_ws(';', \
     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
     FROM pg_catalog.pg_opclass x WHERE x.oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid), \
     (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
-    FROM pg_catalog.pg_attrdef x))";
+    FROM pg_catalog.pg_attrdef x), \
+    (SELECT pg_catalog.concat_ws(',', pg_catalog.count(*), pg_catalog.sum(x.xmin::pg_catalog.text::pg_catalog.int8)) \
+    FROM pg_catalog.pg_event_trigger x))";
 
 /// One row, read on the session's own connection: [`super::SessionState::from_row`] takes it.
 pub const SESSION_STATE_QUERY: &str = "SELECT \
@@ -368,7 +400,10 @@ pub const SESSION_STATE_QUERY: &str = "SELECT \
     (SELECT pg_catalog.string_agg(n.oid::pg_catalog.text, ',' ORDER BY s.place) \
     FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS s(name, place) \
     JOIN pg_catalog.pg_namespace n ON n.nspname OPERATOR(pg_catalog.=) s.name), \
+    (SELECT pg_catalog.string_agg(n.oid::pg_catalog.text, ',' ORDER BY n.oid) FROM pg_catalog.pg_namespace n \
+    WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE')), \
     CURRENT_USER::pg_catalog.text, SESSION_USER::pg_catalog.text, \
     pg_catalog.current_setting('client_encoding'), \
     pg_catalog.current_setting('standard_conforming_strings'), \
+    pg_catalog.current_setting('transaction_isolation'), \
     pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')::pg_catalog.text";

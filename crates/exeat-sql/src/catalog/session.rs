@@ -11,24 +11,30 @@ pub struct SessionState {
     /// Schemas in resolution order: pg_temp first if it exists, pg_catalog where the server puts it, nothing the
     /// role may not use.
     pub search_path: Vec<Oid>,
+    /// Schemas that the current user may use.
+    pub usable: Vec<Oid>,
     pub current_user: String,
     pub session_user: String,
     pub client_encoding: String,
     pub standard_conforming_strings: bool,
+    /// Whether each query of the transaction sees what was committed before it.
+    pub reads_committed: bool,
     /// The server shows this role what it hides from others: every setting, and where it was set.
     pub administrator: bool,
 }
 
 impl SessionState {
-    /// The seven text values of the row, in order.
+    /// The nine text values of the row, in order.
     pub fn from_row(row: &[Option<String>]) -> Result<Self, CatalogError> {
-        let [database, path, current_user, session_user, encoding, strings, administrator] = row else {
-            return Err(shape(format!("{} columns instead of 7", row.len())));
+        let [database, path, usable, current_user, session_user, encoding, strings, isolation, administrator] = row
+        else {
+            return Err(shape(format!("{} columns instead of 9", row.len())));
         };
         Ok(Self {
             database: oid(text(database, "database")?)?,
             // pg_catalog is always searched, so an empty path means a row we must not trust.
             search_path: text(path, "search path")?.split(',').map(oid).collect::<Result<_, _>>()?,
+            usable: text(usable, "usable schemas")?.split(',').map(oid).collect::<Result<_, _>>()?,
             current_user: text(current_user, "current user")?.to_owned(),
             session_user: text(session_user, "session user")?.to_owned(),
             client_encoding: text(encoding, "client encoding")?.to_owned(),
@@ -37,6 +43,7 @@ impl SessionState {
                 "off" => false,
                 other => return Err(shape(format!("standard_conforming_strings is {other:?}"))),
             },
+            reads_committed: matches!(text(isolation, "transaction_isolation")?, "read committed" | "read uncommitted"),
             administrator: match text(administrator, "administrator")? {
                 "true" => true,
                 "false" => false,
@@ -45,8 +52,10 @@ impl SessionState {
         })
     }
 
-    pub fn scope(&self) -> Scope {
-        Scope { search_path: self.search_path.clone() }
+    /// `settled`: as in [`Scope`].
+    pub fn scope(&self, settled: bool) -> Scope {
+        let role = self.current_user.clone();
+        Scope { search_path: self.search_path.clone(), usable: self.usable.clone(), role, settled }
     }
 }
 
@@ -72,24 +81,27 @@ mod tests {
 
     #[test]
     fn reads_the_row_of_a_plain_session() {
-        let state = SessionState::from_row(&row(&["5", "11,2200", "agent", "agent", "UTF8", "on", "false"])).unwrap();
-        assert_eq!(state.scope().search_path, [Oid(11), Oid(2200)]);
-        assert!(state.standard_conforming_strings && !state.administrator);
+        let row = row(&["5", "11,2200", "11", "agent", "agent", "UTF8", "on", "read committed", "false"]);
+        let state = SessionState::from_row(&row).unwrap();
+        assert_eq!(state.scope(true).search_path, [Oid(11), Oid(2200)]);
+        assert_eq!(state.usable, [Oid(11)]);
+        assert!(state.standard_conforming_strings && state.reads_committed && !state.administrator);
     }
 
     #[test]
     fn refuses_a_row_it_cannot_read_whole() {
         for cells in [
-            &["5", "", "a", "a", "UTF8", "on", "false"][..],
-            &["5", "11,x", "a", "a", "UTF8", "on", "false"],
-            &["-5", "11", "a", "a", "UTF8", "on", "false"],
-            &["5", "11", "a", "a", "UTF8", "maybe", "false"],
-            &["5", "11", "a", "a", "UTF8", "on", "maybe"],
-            &["5", "11", "a", "a", "UTF8", "on"],
+            &["5", "", "11", "a", "a", "UTF8", "on", "serializable", "false"][..],
+            &["5", "11,x", "11", "a", "a", "UTF8", "on", "serializable", "false"],
+            &["-5", "11", "11", "a", "a", "UTF8", "on", "serializable", "false"],
+            &["5", "11", "", "a", "a", "UTF8", "on", "serializable", "false"],
+            &["5", "11", "11", "a", "a", "UTF8", "maybe", "serializable", "false"],
+            &["5", "11", "11", "a", "a", "UTF8", "on", "serializable", "maybe"],
+            &["5", "11", "11", "a", "a", "UTF8", "on", "serializable"],
         ] {
             assert!(SessionState::from_row(&row(cells)).is_err(), "{cells:?}");
         }
-        let mut null = row(&["5", "11", "a", "a", "UTF8", "on", "true"]);
+        let mut null = row(&["5", "11", "11", "a", "a", "UTF8", "on", "serializable", "true"]);
         null[1] = None;
         assert!(SessionState::from_row(&null).is_err());
     }

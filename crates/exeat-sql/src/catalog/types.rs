@@ -1,7 +1,7 @@
 //! Types, and the user-defined functions, operators and casts that could run instead of a reviewed built-in.
 //! Answers one question: may this run code we have not read? When in doubt, yes.
 
-use super::{Argument, CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG};
+use super::{Argument, CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG, RelationKind};
 use crate::classes::{Class, Entry};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -250,6 +250,25 @@ impl CatalogSnapshot {
     /// Does a user's operator of this name exist anywhere?
     pub(crate) fn user_operator_exists(&self, name: &str) -> bool {
         self.operators.contains_key(name)
+    }
+
+    /// Functions, operators, and types that are not rows of its relations or arrays.
+    pub(crate) fn schema_holds_more_than_relations(&self, schema: Oid) -> bool {
+        let is_plain = |(name, oid): (&String, &Oid)| match self.types.get(oid).map(|known| known.class) {
+            Some(TypeClass::Composite) => {
+                self.relation_in(schema, name).is_some_and(|relation| relation.kind != RelationKind::CompositeType)
+            }
+            Some(TypeClass::Array { element }) => self.types.get(&element).is_some_and(|element| {
+                element.class == TypeClass::Composite && self.type_in(schema, &element.name).is_some()
+            }),
+            Some(
+                TypeClass::Base | TypeClass::Domain { .. } | TypeClass::Enum | TypeClass::Range | TypeClass::Pseudo,
+            )
+            | None => false,
+        };
+        self.functions.values().flatten().any(|function| function.schema == schema)
+            || self.operators.values().flatten().any(|operator| operator.schema == schema)
+            || !self.type_oids.get(&schema).into_iter().flatten().all(is_plain)
     }
 
     pub(crate) fn type_in(&self, schema: Oid, name: &str) -> Option<Oid> {

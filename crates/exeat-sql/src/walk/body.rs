@@ -10,7 +10,6 @@ use super::flows::Flows;
 use super::scope::Value;
 use super::select::Target;
 use super::settings::shown_by_view;
-use super::view::DEFINITION_PATH;
 use super::{Facts, NOWHERE, Stop, Walk, Walker, construct, inner, strings};
 use crate::catalog::bodies::{Names, Place, ResultColumn, SqlFunction, VOID};
 use crate::catalog::{ColumnId, Oid};
@@ -199,7 +198,7 @@ impl<'a> Walker<'a> {
         // Which temporary objects there are, and behind a definition which path, the session tells that runs it.
         let session_only = || construct("a body whose names depend on the session", NOWHERE);
         match &function.names {
-            Names::Bound => Ok(DEFINITION_PATH.to_vec()),
+            Names::Bound => Ok(self.snapshot.definition_path().to_vec()),
             Names::Caller | Names::Own(_) if self.bound => session_only(),
             Names::Caller => Ok(self.path.to_vec()),
             Names::Own(places) => {
@@ -309,8 +308,10 @@ impl<'a> Walker<'a> {
             settings_read: _,
             shown,
             session_effect,
+            defines,
         } = facts;
-        let writes = !writes.is_empty() || !writing.is_empty() || !sets.is_empty() || !changes.is_empty();
+        let writes =
+            defines.is_some() || !writes.is_empty() || !writing.is_empty() || !sets.is_empty() || !changes.is_empty();
         let effects = !settings.is_empty() || !notifies.is_empty() || large_objects || session_effect.is_some();
         let writes = writes || !rows.is_empty() || positioned.is_some();
         if writes || rewritten || locks_rows || effects {

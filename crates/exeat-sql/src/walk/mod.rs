@@ -13,6 +13,8 @@ pub(crate) mod combine;
 pub(crate) mod copy;
 pub(crate) mod copy_layout;
 pub(crate) mod cte;
+pub(crate) mod ddl;
+pub(crate) mod define;
 pub(crate) mod dml;
 pub(crate) mod expr;
 pub(crate) mod flows;
@@ -40,7 +42,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
-use crate::{Flow, GivenRow, Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
+use crate::{Definition, Flow, GivenRow, Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
 
 use scope::{Columns, Level, Value};
 
@@ -130,6 +132,7 @@ pub(crate) struct Facts {
     pub(crate) settings_read: settings::SettingsRead,
     /// What views show.
     pub(crate) shown: ShownSettings,
+    pub(crate) defines: Option<Definition>,
     /// A call with an effect on the session or on time (pg_sleep, advisory locks): alone or over metadata only.
     pub(crate) session_effect: Option<(String, i32)>,
 }

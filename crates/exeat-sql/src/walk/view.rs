@@ -12,7 +12,7 @@ use super::{Facts, NOWHERE, Stop, Walk, Walker, inner, relation_property};
 use crate::catalog::{CatalogSnapshot, ColumnId, Oid, PG_CATALOG, Relation};
 use crate::{Flow, OpaqueReason, ShownSettings, Use};
 
-/// A definition is printed by the server with an empty search path: only pg_catalog is unqualified in it.
+/// As the catalog connection's search path is: only pg_catalog is unqualified in a definition that the server prints.
 pub(crate) const DEFINITION_PATH: [Oid; 1] = [PG_CATALOG];
 
 /// Views behind one statement. A catalog with more in one chain of definitions is refused, not followed.
@@ -43,7 +43,8 @@ pub(crate) type Unknown = String;
 pub(crate) fn lineages(snapshot: &CatalogSnapshot) -> HashMap<Oid, Result<ViewLineage, Unknown>> {
     let with_definition = snapshot.relations().filter_map(|view| Some((view, snapshot.view_definition(view.oid)?)));
     let read = |view, sql| definition(snapshot, view, sql).map_err(|stop| reason(VIEW, stop));
-    with_definition.map(|(view, sql)| (view.oid, vouched_for(snapshot, view, read(view, sql)))).collect()
+    let unread = snapshot.unread_views().map(|oid| (oid, Err("is a view that somebody is changing".to_owned())));
+    with_definition.map(|(view, sql)| (view.oid, vouched_for(snapshot, view, read(view, sql)))).chain(unread).collect()
 }
 
 /// Reads the row-security policies of all relations of a snapshot that have some.
@@ -149,7 +150,7 @@ fn read(snapshot: &CatalogSnapshot, sql: &str, of_policy: bool) -> Walk<(Vec<Tar
     let [statement] = tree.stmts.as_slice() else { return super::construct("its definition", NOWHERE) };
     let Some(node) = &statement.stmt else { return super::construct("its definition", NOWHERE) };
     let NodeEnum::SelectStmt(select) = inner(node)? else { return super::construct("its definition", NOWHERE) };
-    let mut walker = Walker::new(snapshot, &DEFINITION_PATH)?;
+    let mut walker = Walker::new(snapshot, snapshot.definition_path())?;
     (walker.bound, walker.of_policy) = (true, of_policy);
     let outputs = walker.select(select)?;
     Ok((outputs, walker.facts))

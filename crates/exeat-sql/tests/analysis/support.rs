@@ -1,6 +1,6 @@
 //! Fixtures and printing for the case tests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use exeat_sql::{
@@ -44,11 +44,16 @@ fn cell(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// `public` and the implicit pg_catalog before it, unless the case names schemas.
+/// `public` and the implicit pg_catalog before it, unless the case names schemas. The role is `hr`, uses every schema but
+/// one called `ext`, and is in a transaction that has touched nothing, but where the case says `unsettled` first.
 pub(crate) fn scope(snapshot: &CatalogSnapshot, schemas: &str) -> Scope {
+    let (settled, schemas) = schemas.strip_prefix("unsettled").map_or((true, schemas), |rest| (false, rest.trim()));
     let names = if schemas.is_empty() { "pg_catalog, public" } else { schemas };
     let oid = |name: &str| snapshot.schema_by_name(name).unwrap_or(Oid(4_000_000_000));
-    Scope { search_path: names.split(',').map(|name| oid(name.trim())).collect() }
+    let search_path = names.split(',').map(|name| oid(name.trim())).collect();
+    let schemas = snapshot.relations().map(|relation| relation.schema).collect::<BTreeSet<_>>();
+    let usable = schemas.into_iter().filter(|schema| snapshot.schema_name(*schema) != Some("ext")).collect();
+    Scope { search_path, usable, role: "hr".to_owned(), settled }
 }
 
 /// Analyses on a thread with the stack the parser needs.
@@ -96,6 +101,17 @@ fn print_lineage(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
             let mut names: Vec<_> = oids.iter().map(|oid| relation(*oid, snapshot)).collect();
             names.sort();
             writeln!(out, "{what}: {}", names.join(", ")).unwrap();
+        }
+    }
+    if let Some(definition) = &lineage.defines {
+        let altered: Vec<_> = definition.alters.iter().map(|oid| relation(*oid, snapshot)).collect();
+        if !altered.is_empty() {
+            writeln!(out, "alters: {}", altered.join(", ")).unwrap();
+        }
+        for made in &definition.makes {
+            let schema = made.schema.and_then(|schema| snapshot.schema_name(schema)).unwrap_or("pg_temp");
+            let unless = if made.new { "" } else { " unless it is there" };
+            writeln!(out, "makes: {schema}.{}{unless}", made.name).unwrap();
         }
     }
     let kinds: Vec<_> = lineage.writing.iter().map(|writing| (writing.write, writing.by_merge)).collect();

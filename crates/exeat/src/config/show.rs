@@ -109,7 +109,10 @@ fn show_target(target: &Target) -> Value {
         "connect_timeout": milliseconds(upstream.transport().connect_timeout),
         "keepalive": keepalive(upstream.transport().keepalive),
         "statement_timeout": target.statement_timeout.map(milliseconds),
-        "catalog": {"bounded": milliseconds(target.catalog_bound)},
+        "catalog": match target.catalog_strict {
+            true => json!("strict"),
+            false => json!({"bounded": milliseconds(target.catalog_bound)}),
+        },
         "allow_newer_server": target.allow_newer_server,
         "allow_privileged_login": target.allow_privileged_login,
         "unclassified": match target.unclassified {

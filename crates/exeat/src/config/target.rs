@@ -84,10 +84,11 @@ impl Reading<'_> {
         let (databases, database) = self.databases(&mut reader).unzip();
         let upstream = self.upstream(&mut reader, database);
         let logins = reader.required("logins", &mut self.diags).and_then(|node| self.logins(node));
-        let catalog_bound = match reader.optional("catalog") {
-            None => Some(CATALOG_BOUND_DEFAULT),
+        let catalog = match reader.optional("catalog") {
+            None => Some((CATALOG_BOUND_DEFAULT, false)),
             Some(node) => self.catalog(node),
         };
+        let (catalog_bound, catalog_strict) = catalog.unzip();
         let transport = self.transport(&mut reader);
         let statement_timeout = self.optional_duration(&mut reader, "statement_timeout", STATEMENT_TIMEOUT);
         let allow_newer_server = self.switch(&mut reader, "allow_newer_server");
@@ -109,6 +110,7 @@ impl Reading<'_> {
             databases: databases?,
             logins: logins?,
             catalog_bound: catalog_bound?,
+            catalog_strict: catalog_strict?,
             statement_timeout: statement_timeout?,
             allow_newer_server: allow_newer_server?,
             allow_privileged_login: allow_privileged_login?,
@@ -231,18 +233,16 @@ impl Reading<'_> {
         }
     }
 
-    fn catalog(&mut self, node: &Node) -> Option<Duration> {
+    /// The bound, and whether every answer waits for another look.
+    fn catalog(&mut self, node: &Node) -> Option<(Duration, bool)> {
         if matches!(&node.value, Value::String(text) if text == "strict") {
-            self.diags
-                .error(&node.span, "`catalog: strict` is not supported by this version")
-                .help("use catalog: {bounded: 1s}");
-            return None;
+            return Some((CATALOG_BOUND_DEFAULT, true));
         }
         let mut reader = node.mapping(&mut self.diags)?;
         let bounded = reader.required("bounded", &mut self.diags);
         reader.finish(&mut self.diags);
         let node = bounded?;
-        self.duration(node, CATALOG_BOUND)
+        self.duration(node, CATALOG_BOUND).map(|bound| (bound, false))
     }
 
     fn transport(&mut self, reader: &mut MappingReader<'_>) -> Option<Transport> {

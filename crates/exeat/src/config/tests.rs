@@ -186,7 +186,9 @@ fn what_later_versions_know_is_refused_by_name() {
         refused(from, to, &format!("{key} is not supported by this version"));
     }
     refused("policy:", "store: {env: URL}\npolicy:", "a store other than `embedded` is not supported");
-    refused("      tls: off\n", "      tls: off\n      catalog: strict\n", "`catalog: strict` is not supported");
+    let strict = parse(&SMALL.replace("      tls: off\n", "      tls: off\n      catalog: strict\n")).unwrap();
+    assert!(strict.proxy.targets["shop"].catalog_strict);
+    refused("      tls: off\n", "      tls: off\n      catalog: lax\n", "a mapping");
     assert!(changed("policy:", "store: embedded\npolicy:").is_ok());
 }
 
