@@ -169,7 +169,7 @@ def test_a_new_partition_is_what_its_parent_is_and_takes_nothing_from_anybody(pl
         INSERT INTO visits VALUES (1, 'a@example.com', 'Ulm'); GRANT SELECT ON visits, visits_one TO PUBLIC"""
     )
     wait_until("the new table is noticed", lambda: place.read("SELECT city FROM visits") == [(REDACTED,)])
-    status, _, said = place.command("dpo", "discover", "shop", "--accept")
+    status, _, said = place.command("dpo", "discover", "--accept")
     assert status == 0, said
     wait_until("it is accepted", lambda: place.read("SELECT city FROM visits") == [("Ulm",)])
     place.change(

@@ -108,7 +108,12 @@ impl Plan {
             bytes.put_i16(format.code());
         }
         let BackendMessage::RowDescription(described) = decode(&bytes) else { panic!("no description") };
-        let planned = |column| PlannedColumn { origin: PlannedOrigin::None, name: None, mask: Self::mask(column), watched: false };
+        let planned = |column| PlannedColumn {
+            origin: PlannedOrigin::None,
+            name: None,
+            mask: Self::mask(column),
+            watched: false,
+        };
         let plan = StatementPlan {
             outputs: Outputs::Columns(self.columns.iter().map(planned).collect()),
             ..StatementPlan::quiet(Taint::Sealed)
