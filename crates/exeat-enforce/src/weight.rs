@@ -44,7 +44,7 @@ fn plan(plan: &StatementPlan) -> usize {
 }
 
 fn column(column: &PlannedColumn) -> usize {
-    let PlannedColumn { origin, name, mask } = column;
+    let PlannedColumn { origin, name, mask, watched: _ } = column;
     let origins = match origin {
         PlannedOrigin::Column(_) | PlannedOrigin::None => 0,
         PlannedOrigin::OneOf(ids) => size_of_val(ids.as_slice()),

@@ -45,8 +45,13 @@ fn lineage(lineage: &Lineage) -> usize {
     let settings = lineage.settings.iter().map(|(name, value)| {
         size_of::<(String, Option<String>)>() + name.len() + value.as_ref().map_or(0, String::len)
     });
+    let defines = lineage.defines.iter().map(|definition| {
+        let names = definition.makes.iter().map(|made| size_of_val(made) + made.name.len());
+        tree::<Oid>(definition.alters.len()) + names.sum::<usize>()
+    });
     size_of::<Lineage>()
         + numbers
+        + defines.sum::<usize>()
         + tree::<(Oid, Option<usize>)>(lineage.unbounded.len())
         + tree::<(Oid, Option<usize>)>(lineage.stars.len())
         + lineage.rows.iter().map(row).sum::<usize>()
