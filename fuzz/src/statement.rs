@@ -100,7 +100,11 @@ impl World {
                 administrator: false,
             }
         });
-        Self { policy, scope: Scope { search_path: path.to_vec() }, sessions }
+        Self {
+            policy,
+            scope: Scope { search_path: path.to_vec(), usable: path.to_vec(), role: "hr".to_owned(), settled: true },
+            sessions,
+        }
     }
 
     fn check(&self, way: u8, sql: &str) {

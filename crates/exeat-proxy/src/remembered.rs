@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn key(database: Generation, sql: &str) -> AnalysisKey {
-        let scope = Arc::new(Scope { search_path: Vec::new() });
+        let scope = Arc::new(Scope::default());
         AnalysisKey { database, version: 1, scope, sql: Arc::from(sql) }
     }
 

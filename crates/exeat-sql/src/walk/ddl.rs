@@ -138,7 +138,7 @@ impl<'a> Walker<'a> {
     fn select_into(&mut self, select: &SelectStmt) -> Walk<()> {
         let Some(into) = &select.into_clause else { return construct(NO_SUCH_FORM, NOWHERE) };
         self.kept(&SelectStmt { into_clause: None, ..select.clone() })?;
-        self.into_clause(into, true)
+        self.made_from(into, true)
     }
 
     fn create_table_as(&mut self, stmt: &CreateTableAsStmt) -> Walk<()> {
@@ -151,10 +151,10 @@ impl<'a> Walker<'a> {
             _ => return construct(NO_SUCH_FORM, NOWHERE),
         }
         self.kept_node(query.as_deref())?;
-        self.into_clause(into, !*if_not_exists)
+        self.made_from(into, !*if_not_exists)
     }
 
-    fn into_clause(&mut self, into: &IntoClause, new: bool) -> Walk<()> {
+    fn made_from(&mut self, into: &IntoClause, new: bool) -> Walk<()> {
         let IntoClause {
             rel: Some(table),
             col_names: _,
