@@ -35,13 +35,13 @@ class Seat:
     """The server's place in one connection, once it is the liar's. `heard`: what set the lie off."""
 
     def __init__(self, peer, heard, rest):
-        self._socket = peer
+        self.socket = peer
         self._buffer = rest
         self.heard = heard
 
     def say(self, *parts):
         try:
-            self._socket.sendall(b"".join(parts))
+            self.socket.sendall(b"".join(parts))
         except OSError:
             raise Left from None
 
@@ -59,7 +59,7 @@ class Seat:
 
     def _more(self):
         try:
-            piece = self._socket.recv(PIECE_BYTES)
+            piece = self.socket.recv(PIECE_BYTES)
         except OSError:
             raise Left from None
         if not piece:
@@ -139,8 +139,10 @@ class Liar:
         self._start(copy_until, real, gateway, ours)
         try:
             packet, rest = read_startup(gateway)
-            if self.lie is not None and self.lie.trigger is None:
-                return self._speak(gateway, real, ours, Seat(gateway, packet, rest))
+            lie = self.lie
+            if lie is not None and lie.trigger is None:
+                shut(real)
+                return self._speak(lie, ours, Seat(gateway, packet, rest))
             real.sendall(packet)
             while True:
                 frame, rest = first_frame(rest)
@@ -149,8 +151,9 @@ class Liar:
                     if not piece:
                         return None
                     rest += piece
-                elif self.lie is not None and self.lie.trigger is not None and self.lie.trigger in frame:
-                    return self._speak(gateway, real, ours, Seat(gateway, frame, rest))
+                elif (lie := self.lie) is not None and lie.trigger is not None and lie.trigger in frame:
+                    shut(real)
+                    return self._speak(lie, ours, Seat(gateway, frame, rest))
                 else:
                     real.sendall(frame)
         except (OSError, Left):
@@ -161,21 +164,19 @@ class Liar:
             with self._lock:
                 self._open.discard(gateway)
 
-    def _speak(self, gateway, real, ours, seat):
+    def _speak(self, lie, ours, seat):
         ours.set()
-        shut(real)
-        lie = self.lie
         with self._lock:
             self.told += 1
             if not lie.apart:
-                self._lying.add(gateway)
+                self._lying.add(seat.socket)
         try:
             lie.script(seat)
         except Left:
             pass
         finally:
             with self._lock:
-                self._lying.discard(gateway)
+                self._lying.discard(seat.socket)
 
 
 def shut(end):

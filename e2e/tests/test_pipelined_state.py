@@ -102,6 +102,18 @@ def test_a_statement_prepared_in_the_mirror_is_not_bound_elsewhere(session):
     assert sqlstates(second) in (["42501"], ["26000"]) and not cells(second)
 
 
-def test_several_statements_of_one_query_see_no_other_path(session):
+def test_the_statements_of_one_query_see_the_path_that_those_before_set(session):
     answer = session.cycle(wire.query(f"SET search_path = mirror; {LEAK}"))
+    assert b"har" in cells(answer)[0] and not sqlstates(answer)
+
+
+@pytest.mark.parametrize("back", ["SET search_path = public", "RESET search_path", "SET search_path = missing, public, mirror", "DISCARD ALL"])
+def test_the_statements_of_one_query_see_no_path_that_is_gone(session, back):
+    answer = session.cycle(wire.query(f"SET search_path = mirror; {back}; {LEAK}"))
+    assert sqlstates(answer) == ["42501"] and not cells(answer)
+
+
+def test_a_path_that_the_text_does_not_tell_is_not_believed(session):
+    moves = f"SELECT set_config('search_path', 'mir' || 'ror', false); {LEAK}"
+    answer = session.cycle(wire.query(moves))
     assert sqlstates(answer) == ["42501"] and not cells(answer)

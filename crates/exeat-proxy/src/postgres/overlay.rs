@@ -15,10 +15,17 @@ use super::picture::{OwnAnswer, Renewed};
 use super::session::{Done, Own, Session, SessionEnd};
 
 /// As for the catalog connection.
-const CATALOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+const CATALOG_ROOM: Room = Room { rows: 2_000_000, bytes: 256 * 1024 * 1024 };
 
 /// Readings that others' definitions come between, before the statement is refused.
 const READINGS_MAX: usize = 3;
+
+/// What the answers to the gateway's own questions may bring.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Room {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
 
 /// The picture's snapshot is this connection's own.
 #[derive(Debug)]
@@ -133,7 +140,7 @@ impl Session {
 
     async fn read_rows(&mut self, queries: &[&str]) -> Result<Result<Vec<Cells>, Renewed>, SessionEnd> {
         self.cancelling.settle().await;
-        self.own.begin(CATALOG_BYTES_MAX);
+        self.own.begin(CATALOG_ROOM);
         for sql in queries {
             self.sender().catalog_read(sql)?;
         }
@@ -156,19 +163,18 @@ impl Session {
 }
 
 impl Own {
-    /// An exchange whose rows may take so many bytes.
-    pub(crate) fn begin(&mut self, room: usize) {
+    pub(crate) fn begin(&mut self, room: Room) {
         self.rows.clear();
         self.ends.clear();
         self.room = room;
     }
 
     pub(crate) fn keep(&mut self, row: Vec<Option<String>>) -> Done {
-        let bytes = size_of_val(row.as_slice()) + row.iter().flatten().map(String::len).sum::<usize>();
-        let Some(room) = self.room.checked_sub(bytes) else {
+        let taken = size_of_val(row.as_slice()) + row.iter().flatten().map(String::len).sum::<usize>();
+        let (Some(rows), Some(bytes)) = (self.room.rows.checked_sub(1), self.room.bytes.checked_sub(taken)) else {
             return Err(SessionEnd::State("more rows than expected".to_owned()));
         };
-        self.room = room;
+        self.room = Room { rows, bytes };
         self.rows.push(row);
         Ok(())
     }

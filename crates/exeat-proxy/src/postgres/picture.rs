@@ -22,15 +22,15 @@ use super::catalog::{CatalogUnavailable, DatabaseCatalog};
 use super::due::Due;
 use super::named::{Named, missing_fields};
 use super::outcome::Intent;
-use super::overlay::Overlay;
+use super::overlay::{Overlay, Room};
 use super::own::{OwnRelations, resolves_names};
 use super::send::OWN_NAME;
 use super::session::{Session, SessionEnd};
 use crate::config::LoadedPolicy;
 use crate::remembered::Generation;
 
-/// What the session's state may take: it lists the schemas that the role may use.
-const STATE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The session's state is one row, with a list of the schemas that the role may use.
+const STATE_ROOM: Room = Room { rows: 1, bytes: 4 * 1024 * 1024 };
 
 pub(crate) struct Picture {
     pub(crate) facts: SessionFacts,
@@ -420,7 +420,7 @@ impl Session {
     /// Search path, role and database, read on this connection.
     pub(crate) async fn read_state(&mut self) -> Result<Renewed, SessionEnd> {
         self.cancelling.settle().await;
-        self.own.begin(STATE_BYTES_MAX);
+        self.own.begin(STATE_ROOM);
         self.sender().catalog_read(SESSION_STATE_QUERY)?;
         match self.end_own_exchange().await? {
             OwnAnswer::Done => {}

@@ -27,6 +27,7 @@ use super::large::Passing;
 use super::malformed::Malformed;
 use super::notify::{OwnNotifications, worded};
 use super::outcome::Intent;
+use super::overlay::Room;
 use super::picture::{Picture, Understood};
 use super::seat::{Looks, Seat, Tenure};
 use super::send::{Sender, Unsendable};
@@ -105,8 +106,8 @@ pub(crate) struct Own {
     pub(crate) rows: Vec<Vec<Option<String>>>,
     /// How many rows there were when each query ended.
     pub(crate) ends: Vec<usize>,
-    /// Bytes that the rows of the exchange under way may still take.
-    pub(crate) room: usize,
+    /// What the exchange under way may still take.
+    pub(crate) room: Room,
     pub(crate) failed: Option<Fields>,
     /// As last read.
     pub(crate) state: Option<SessionState>,
