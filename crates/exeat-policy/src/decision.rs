@@ -1,5 +1,7 @@
 //! The question put to the policy and its answer.
 
+use serde::{Deserialize, Serialize};
+
 use crate::principal::Principal;
 
 /// What a statement needs, by the names of the `allow` list.
@@ -141,7 +143,8 @@ pub enum Reach {
 }
 
 /// A relation by name, as policy patterns match it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RelationName {
     pub schema: String,
     pub name: String,

@@ -1,15 +1,19 @@
 //! Who may do what under which obligations: labels, rules, decision.
 //! Pure. Never sees SQL text, wire bytes or a clock.
 
+pub mod approval;
 pub mod baseline;
 mod check;
 pub mod decision;
 pub mod detector;
 pub mod document;
+pub mod grant;
 pub mod label;
+pub mod ledger;
 pub mod limit;
 pub mod load;
 pub mod mask;
+pub mod moment;
 pub mod pattern;
 pub mod policy;
 pub mod principal;
@@ -23,7 +27,8 @@ pub use detector::Detector;
 pub use label::{Label, UNCLASSIFIED};
 pub use limit::{AppliedLimit, ProbeLimit};
 pub use mask::{ColumnMask, Generalize, Lookup, Mask, Nulls, Period};
+pub use moment::Moment;
 pub use policy::{Policy, PolicyContext};
-pub use principal::{Principal, PrincipalKind};
+pub use principal::{Asker, Person, Principal, PrincipalKind};
 pub use rule::Rule;
 pub use selftest::{Expectation, PolicyTest};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Principal {
     pub issuer: String,
@@ -23,4 +25,38 @@ pub struct Principal {
 pub enum PrincipalKind {
     Human,
     Workload,
+}
+
+impl Principal {
+    /// Who asks, without what only this token says.
+    pub fn asker(&self) -> Asker {
+        Asker {
+            human: Person { issuer: self.issuer.clone(), subject: self.subject.clone() },
+            actor: self.actor.clone(),
+        }
+    }
+}
+
+/// A human or workload as its issuer knows it. The same words from another issuer are somebody else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    pub issuer: String,
+    pub subject: String,
+}
+
+/// Whom requests, grants and counters belong to: a human (or a workload), and the agent acting for it, as a pair.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asker {
+    pub human: Person,
+    pub actor: Option<String>,
+}
+
+impl Asker {
+    /// Is the person either party of the pair? An agent is known to the issuer of the token that names it.
+    pub fn includes(&self, person: &Person) -> bool {
+        let acts = person.issuer == self.human.issuer && self.actor.as_ref() == Some(&person.subject);
+        acts || *person == self.human
+    }
 }
