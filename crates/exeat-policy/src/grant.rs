@@ -105,6 +105,21 @@ pub enum Drift {
 }
 
 impl Drift {
+    pub const ALL: &'static [Drift] = &[
+        Drift::Human,
+        Drift::Actor,
+        Drift::Target,
+        Drift::Database,
+        Drift::Role,
+        Drift::Statement,
+        Drift::Parameters,
+        Drift::Objects,
+        Drift::Masks,
+        Drift::Policy,
+        Drift::Expired,
+        Drift::UsedUp,
+    ];
+
     /// What is different, in words for whoever asks why there is no grant.
     pub fn name(self) -> &'static str {
         match self {

@@ -352,3 +352,6 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
