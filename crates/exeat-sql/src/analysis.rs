@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::catalog::{ColumnId, Oid};
+use crate::rows::RowContent;
 
 /// All statements of one simple Query, or the single statement of one Parse.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,7 +180,8 @@ impl Lineage {
         let placeless = |output: &Output| Output { at: None, ..output.clone() };
         let outputs = self.outputs.as_ref().map(|outputs| outputs.iter().map(placeless).collect());
         let (unbounded, stars) = (nowhere(&self.unbounded), nowhere(&self.stars));
-        Self { uses, outputs, unbounded, stars, ..self.clone() }
+        let content = self.content.without_places();
+        Self { uses, outputs, unbounded, stars, content, ..self.clone() }
     }
 }
 
@@ -306,6 +308,8 @@ pub struct Lineage {
     /// Output columns in order: of a SELECT, of RETURNING, or of COPY TO the client. `None` for statements that return
     /// nothing.
     pub outputs: Option<Vec<Output>>,
+    /// How many rows of which relations a row of the outputs holds.
+    pub content: RowContent,
     /// How COPY TO the client writes its rows down; `None` for every other statement, and where it cannot be told.
     pub copy_layout: Option<CopyLayout>,
     /// Every column the statement touches, and how. What is in an output is `Use::Projected` or `Use::Derived`;

@@ -8,6 +8,7 @@ mod message;
 mod named;
 mod parse;
 mod position;
+mod rows;
 mod simulated;
 mod statement;
 mod walk;
@@ -24,6 +25,7 @@ pub use catalog::{
     PG_CATALOG, QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
 pub use parse::parse_and_analyse;
+pub use rows::{Packing, RowContent, Whole};
 pub use walk::lookup::{element as lookup_element, takes as lookup_takes};
 pub use walk::view::ViewLineage;
 

@@ -19,7 +19,7 @@ use crate::walk::view::expand_views;
 use crate::walk::{Facts, NOWHERE, Stop, Walk, Walker, construct, copy_layout, given, inner};
 use crate::{
     Analysis, ColumnUse, CursorCommand, Lineage, Notification, NotifyText, Opaque, OpaqueReason, Output, ParseFailure,
-    Reference, Scope, SessionCommand, ShownSettings, StatementAnalysis, StatementKind,
+    Reference, RowContent, Scope, SessionCommand, ShownSettings, StatementAnalysis, StatementKind,
 };
 
 /// What a statement of a message is analysed with.
@@ -222,13 +222,18 @@ fn walked(node: &NodeEnum, kind: &StatementKind, message: &Message<'_>, walker: 
     let outputs = outputs.filter(|_| *kind != StatementKind::CopyFile);
     let mut facts = std::mem::take(&mut walker.facts);
     expand_views(snapshot, &mut facts)?;
-    walker.spend(facts.reaches.len())?;
+    let content = std::mem::take(&mut walker.content).finished();
+    walker.spend(facts.reaches.len() + content.weight())?;
+    let content = match outputs {
+        Some(_) => content.row_content(snapshot, |at| positions.character(at)),
+        None => RowContent::default(),
+    };
     let lineage = finish(facts, outputs, snapshot, positions)?;
     let copy_layout = match node {
         NodeEnum::CopyStmt(copy) if *kind == StatementKind::CopyOut => copy_layout::layout(&copy.options),
         _ => None,
     };
-    Ok(Lineage { copy_layout, ..lineage })
+    Ok(Lineage { copy_layout, content, ..lineage })
 }
 
 /// What an output column counts for, and each stored column in it, beside what finding it took. They are kept after the
@@ -286,6 +291,7 @@ fn finish(
         rewritten: facts.rewritten,
         positioned: facts.positioned,
         outputs,
+        content: RowContent::default(),
         copy_layout: None,
         user_code: facts.user_code,
         locks_rows: facts.locks_rows,

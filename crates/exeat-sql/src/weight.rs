@@ -54,6 +54,8 @@ fn lineage(lineage: &Lineage) -> usize {
         + defines.sum::<usize>()
         + tree::<(Oid, Option<usize>)>(lineage.unbounded.len())
         + tree::<(Oid, Option<usize>)>(lineage.stars.len())
+        + size_of_val(lineage.content.occurrences.as_slice())
+        + size_of_val(lineage.content.whole.as_slice())
         + lineage.rows.iter().map(row).sum::<usize>()
         + shown
         + size_of_val(lineage.lookups.as_slice())

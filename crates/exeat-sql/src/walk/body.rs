@@ -6,6 +6,7 @@
 use pg_query::NodeEnum;
 use pg_query::protobuf::{FuncCall, Node, ParseResult};
 
+use super::content::Content;
 use super::flows::Flows;
 use super::scope::Value;
 use super::select::Target;
@@ -189,6 +190,7 @@ impl<'a> Walker<'a> {
         inside.calls.open.pop();
         self.calls = inside.calls;
         self.steps = inside.steps;
+        self.holds(&std::mem::take(&mut inside.content).finished())?;
         self.absorb(inside.facts, at)?;
         self.facts.functions.insert(function.oid);
         Ok(returned)
@@ -222,6 +224,8 @@ impl<'a> Walker<'a> {
             let NodeEnum::SelectStmt(select) = inner(node)? else {
                 return construct("a statement of this kind in a body", NOWHERE);
             };
+            // Only the last statement's rows come back.
+            self.content = Content::default();
             last = self.select(select)?;
         }
         Ok(last)

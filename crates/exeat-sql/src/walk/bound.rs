@@ -11,16 +11,25 @@ use crate::catalog::Relation;
 /// Conditions nested deeper are taken as no limit.
 const DEPTH_MAX: usize = 64;
 
-/// Whether the condition limits a write to the relation, under the name it has in the statement.
-pub(crate) fn is_limited(relation: &Relation, table: &RangeVar, condition: Option<&Node>) -> bool {
-    let name = table.alias.as_ref().map_or(relation.name.as_str(), |alias| &alias.aliasname);
-    condition.is_some_and(|condition| Target { name, relation }.limits(condition, DEPTH_MAX))
+/// The name by which a statement knows the relation it writes to.
+pub(crate) fn target_name<'a>(relation: &'a Relation, table: &'a RangeVar) -> &'a str {
+    table.alias.as_ref().map_or(relation.name.as_str(), |alias| &alias.aliasname)
+}
+
+/// Whether the condition limits the relation, under the name it has in the statement, to some of its rows.
+pub(crate) fn is_limited(relation: &Relation, name: &str, condition: Option<&Node>) -> bool {
+    is_chosen_from(name, &|column| relation.columns.iter().any(|known| known.name == column), condition)
+}
+
+/// Whether it limits whatever has such columns.
+pub(crate) fn is_chosen_from(name: &str, has: &dyn Fn(&str) -> bool, condition: Option<&Node>) -> bool {
+    condition.is_some_and(|condition| Target { name, has }.limits(condition, DEPTH_MAX))
 }
 
 struct Target<'a> {
     /// Its alias, or its name.
     name: &'a str,
-    relation: &'a Relation,
+    has: &'a dyn Fn(&str) -> bool,
 }
 
 impl Target<'_> {
@@ -117,10 +126,9 @@ impl Target<'_> {
     /// know whose it is.
     fn is(&self, reference: &ColumnRef) -> bool {
         let names: Option<Vec<&str>> = reference.fields.iter().map(string).collect();
-        let has = |column: &str| self.relation.columns.iter().any(|known| known.name == column);
         match names.as_deref() {
-            Some([column]) => has(column),
-            Some([.., table, column]) => *table == self.name && has(column),
+            Some([column]) => (self.has)(column),
+            Some([.., table, column]) => *table == self.name && (self.has)(column),
             Some([]) | None => false,
         }
     }

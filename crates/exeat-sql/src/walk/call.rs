@@ -4,6 +4,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{AConst, FuncCall, NamedArgExpr, Node, TypeCast, a_const};
 
 use super::column::Resolved;
+use super::content::CallForm;
 use super::expr::is_open;
 use super::scope::{Found, Value};
 use super::{Stop, Walk, Walker, construct, inner, named_construct, string, strings, total, unresolved};
@@ -85,6 +86,13 @@ impl Walker<'_> {
         self.optional(agg_filter, Use::Predicate)?;
         over.as_deref().map_or(Ok(()), |window| self.window(window))?;
         let name = names.last().copied().unwrap_or_default();
+        let form = CallForm {
+            over_window: over.is_some(),
+            filtered: agg_filter.is_some(),
+            plain: args.iter().all(is_plain),
+            without_arguments: args.is_empty() && agg_order.is_empty(),
+        };
+        self.holds_call(name, reviewed.kind, form);
         if let [argument] = values.as_slice()
             && self.snapshot.type_in(PG_CATALOG, name).is_some()
         {
@@ -334,4 +342,9 @@ fn is_literal(node: &Node) -> bool {
         Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_literal),
         _ => false,
     }
+}
+
+/// A column as it is, or a constant.
+fn is_plain(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::ColumnRef(_) | NodeEnum::AConst(_)))
 }

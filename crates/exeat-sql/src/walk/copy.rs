@@ -74,6 +74,8 @@ impl Walker<'_> {
     fn copied_relation(&mut self, table: &RangeVar, attlist: &[Node]) -> Walk<Vec<Target>> {
         let source = self.relation(table)?;
         self.touch_read(source, table.location)?;
+        self.holds_relation(source.oid, &source.name, table.location);
+        self.all_whole();
         if attlist.is_empty() {
             self.facts.stars.entry(source.oid).or_insert(table.location);
         }

@@ -304,7 +304,7 @@ impl<'a> Walker<'a> {
 
     /// A level with the relation's columns.
     fn in_sight(&mut self, relation: &Relation) -> Walk<()> {
-        let item = self.relation_item(relation, (None, &[]), NOWHERE)?;
+        let item = self.uncounted(|walker| walker.relation_item(relation, (None, &[]), NOWHERE))?;
         self.levels.push(Level::default());
         self.items_mut().push(item);
         Ok(())

@@ -181,7 +181,7 @@ impl<'a> Walker<'a> {
 
     /// Notes a write that its condition does not limit to some rows.
     pub(crate) fn limited(&mut self, target: &Relation, table: &RangeVar, condition: Option<&Node>) {
-        if !bound::is_limited(target, table, condition) {
+        if !bound::is_limited(target, bound::target_name(target, table), condition) {
             self.facts.unbounded.entry(target.oid).or_insert(table.location);
         }
     }
@@ -441,7 +441,7 @@ impl<'a> Walker<'a> {
         }
         // Both hold values of the same columns, as those are before and after; `*` does not stand for them.
         for alias in aliases {
-            let item = self.relation_item(target, (Some(&alias), &[]), NOWHERE)?;
+            let item = self.uncounted(|walker| walker.relation_item(target, (Some(&alias), &[]), NOWHERE))?;
             self.items_mut().push(Item { columns_visible: false, ..item });
         }
         let targets = self.target_list(exprs)?;

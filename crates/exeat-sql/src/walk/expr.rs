@@ -304,7 +304,8 @@ impl Walker<'_> {
             Ok(SubLinkType::ExistsSublink) => {
                 let stars = self.facts.stars.clone();
                 self.spend(stars.len())?;
-                self.select(stmt)?;
+                self.counting_apart(|walker| walker.select(stmt))
+                    .and_then(|(_, inside)| self.holds(&inside.one_row()))?;
                 self.facts.stars = stars;
                 Ok(Value::computed())
             }
@@ -335,7 +336,7 @@ impl Walker<'_> {
                 rest.iter().try_fold(first, |row, target| self.with(&row.total(), &target.value))
             }
             Ok(SubLinkType::ArraySublink) => {
-                let outputs = self.select(stmt)?;
+                let outputs = self.counting_packed(|walker| walker.select(stmt))?;
                 outputs
                     .first()
                     .map_or_else(|| Ok(Value::computed()), |first| self.with(&Value::computed(), &first.value))

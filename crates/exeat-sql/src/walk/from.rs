@@ -68,9 +68,12 @@ impl<'a> Walker<'a> {
         let (alias, names) = alias_parts(alias)?;
         if catalogname.is_empty()
             && schemaname.is_empty()
-            && let Some(columns) = self.cte_in_sight(relname, *location)?
+            && let Some((columns, content)) = self.cte_in_sight(relname, *location)?
         {
-            return renamed(Item::new(Some(alias.unwrap_or(relname)), columns), &names, *location);
+            let name = alias.unwrap_or(relname);
+            let item = renamed(Item::new(Some(name), columns), &names, *location)?;
+            self.holds_query(&content, name, &item.columns)?;
+            return Ok(item);
         }
         let relation = self.relation(table)?;
         self.touch_read(relation, *location)?;
@@ -89,6 +92,7 @@ impl<'a> Walker<'a> {
         (alias, names): (Option<&str>, &[&str]),
         at: i32,
     ) -> Walk<Item> {
+        self.holds_relation(relation.oid, alias.unwrap_or(&relation.name), at);
         let columns = self.relation_columns(relation);
         let mut item = Item::new(Some(alias.unwrap_or(&relation.name)), columns);
         item.relation = Some(relation.oid);
@@ -121,9 +125,12 @@ impl<'a> Walker<'a> {
         let NodeEnum::SelectStmt(stmt) = inner(subquery)? else {
             return construct("a sub-select of this form", NOWHERE);
         };
-        let outputs = self.laterally(*lateral, |walker| walker.apart(|walker| walker.select(stmt)))?;
+        let read = |walker: &mut Self| walker.laterally(*lateral, |walker| walker.apart(|walker| walker.select(stmt)));
+        let (outputs, content) = self.counting_apart(read)?;
         let (alias, names) = alias_parts(alias)?;
-        renamed(Item::new(alias, columns_of(&outputs)), &names, NOWHERE)
+        let item = renamed(Item::new(alias, columns_of(&outputs)), &names, NOWHERE)?;
+        self.holds_query(&content, alias.unwrap_or_default(), &item.columns)?;
+        Ok(item)
     }
 
     /// Reads a query of its own: what goes through something that may fail in it does so for itself.

@@ -44,6 +44,7 @@ impl Walker<'_> {
             Ok(JoinType::JoinFull) => Kind::Full,
             _ => return construct("a join of this kind", NOWHERE),
         };
+        let named_before = self.relations_named();
         let left = self.read_item(larg)?;
         let (mut items, right) = self.with_left_in_sight(left, kind, |walker| walker.read_item(rarg))?;
         let (Some(l), Some(r)) = (items.last().cloned(), right.last().cloned()) else {
@@ -57,6 +58,9 @@ impl Walker<'_> {
             (false, None) => return construct("a USING list of this form", NOWHERE),
         };
         let (merged, columns) = self.merge_columns(&using, &l.columns, &r.columns, kind)?;
+        if quals.is_some() || !using.is_empty() {
+            self.tied_since(named_before);
+        }
         if let Some(quals) = quals {
             items = self.among(items, |walker| walker.expr(quals, Use::Predicate))?;
         }

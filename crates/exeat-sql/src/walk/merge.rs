@@ -75,7 +75,10 @@ impl<'a> Walker<'a> {
         match written_by(when)? {
             Some(Write::Update | Write::Delete) if matched => {
                 let conditions = [Some(joined), own];
-                if !conditions.iter().any(|condition| bound::is_limited(target, table, *condition)) {
+                if !conditions
+                    .iter()
+                    .any(|condition| bound::is_limited(target, bound::target_name(target, table), *condition))
+                {
                     self.limited(target, table, None);
                 }
             }

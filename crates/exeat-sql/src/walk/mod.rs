@@ -10,6 +10,7 @@ pub(crate) mod call;
 pub(crate) mod cast;
 pub(crate) mod column;
 pub(crate) mod combine;
+pub(crate) mod content;
 pub(crate) mod copy;
 pub(crate) mod copy_layout;
 pub(crate) mod cte;
@@ -148,6 +149,8 @@ pub(crate) struct Walker<'a> {
     pub(crate) parameters: Option<body::Parameters<'a>>,
     pub(crate) calls: body::Calls,
     pub(crate) facts: Facts,
+    /// What the rows of the query being read hold.
+    pub(crate) content: content::Content,
     pub(crate) levels: Vec<Level>,
     /// Items outside any query level: no lookup reads them.
     outside: Vec<scope::Item>,
@@ -185,6 +188,7 @@ impl<'a> Walker<'a> {
             parameters: None,
             calls: body::Calls::default(),
             facts: Facts::default(),
+            content: content::Content::default(),
             levels: Vec::new(),
             outside: Vec::new(),
             link_names: HashMap::new(),

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use super::content::Held;
 use super::flows::{Flows, Stream};
 use crate::Origin;
 use crate::catalog::{ColumnId, Oid};
@@ -160,6 +161,8 @@ impl Item {
 pub(crate) struct Cte {
     pub(crate) name: String,
     pub(crate) columns: Option<Rc<Columns>>,
+    /// What its rows hold.
+    pub(crate) content: Rc<Held>,
 }
 
 /// One query level.

@@ -41,7 +41,7 @@ impl Walker<'_> {
     pub(crate) fn select(&mut self, stmt: &SelectStmt) -> Walk<Vec<Target>> {
         self.deeper(|walker| {
             walker.levels.push(Level::default());
-            let targets = walker.select_body(stmt)?;
+            let targets = walker.counting(|walker| walker.select_body(stmt))?;
             walker.levels.pop();
             Ok(targets)
         })
@@ -71,11 +71,22 @@ impl Walker<'_> {
     }
 
     fn plain(&mut self, stmt: &SelectStmt, outermost: bool) -> Walk<Vec<Target>> {
+        let before_from = self.settings_uses();
+        self.read_from(&stmt.from_clause)?;
+        let in_from = self.settings_uses() > before_from;
+        let targets = self.target_list(&stmt.target_list)?;
+        self.uncounted(|walker| walker.clauses(stmt, &targets, (outermost, in_from)))?;
+        self.settle_whole(stmt)?;
+        Ok(targets)
+    }
+
+    /// What chooses, groups and sorts the rows of a plain SELECT.
+    fn clauses(&mut self, stmt: &SelectStmt, targets: &[Target], (outermost, in_from): (bool, bool)) -> Walk<()> {
         let SelectStmt {
             distinct_clause,
             into_clause: _,
-            target_list,
-            from_clause,
+            target_list: _,
+            from_clause: _,
             where_clause,
             group_clause,
             group_distinct: _,
@@ -96,10 +107,6 @@ impl Walker<'_> {
         else {
             return construct("a set operation of this form", NOWHERE);
         };
-        let before_from = self.settings_uses();
-        self.read_from(from_clause)?;
-        let in_from = self.settings_uses() > before_from;
-        let targets = self.target_list(target_list)?;
         let before_where = self.settings_uses();
         match where_clause.as_deref() {
             Some(condition) if outermost => self.condition(condition)?,
@@ -109,17 +116,16 @@ impl Walker<'_> {
         self.settings_bounded(where_clause.as_deref(), used)?;
         self.optional(having_clause, Use::Predicate)?;
         for node in group_clause {
-            self.group_item(node, &targets)?;
+            self.group_item(node, targets)?;
         }
         for node in window_clause {
             let NodeEnum::WindowDef(window) = inner(node)? else { return construct("a WINDOW clause", NOWHERE) };
             self.window(window)?;
         }
-        self.order_by(sort_clause, &targets)?;
-        self.distinct(distinct_clause, &targets)?;
+        self.order_by(sort_clause, targets)?;
+        self.distinct(distinct_clause, targets)?;
         self.limits(limit_offset, limit_count, *limit_option)?;
-        self.locking(locking_clause)?;
-        Ok(targets)
+        self.locking(locking_clause)
     }
 
     pub(crate) fn optional(&mut self, node: &Option<Box<Node>>, how: Use) -> Walk<()> {
@@ -265,8 +271,10 @@ impl Walker<'_> {
             return construct("a set operation of this form", NOWHERE);
         }
         let compares = compares(stmt);
-        let left = self.branch(left, compares)?;
-        let right = self.branch(right, compares)?;
+        let (left, in_left) = self.counting_apart(|walker| walker.branch(left, compares))?;
+        let (right, in_right) = self.counting_apart(|walker| walker.branch(right, compares))?;
+        self.holds_either(in_left, &in_right)?;
+        self.settle_whole(stmt)?;
         let targets = self.united_outputs(&left, &right)?;
         self.set_order_by(sort_clause, &targets)?;
         self.limits(limit_offset, limit_count, stmt.limit_option)?;

@@ -43,12 +43,13 @@ impl Walker<'_> {
                 let Some(NodeEnum::SelectStmt(query)) = query.as_deref().and_then(|node| node.node.as_ref()) else {
                     return construct("JSON_ARRAY of this form", *location);
                 };
-                let outputs = self.apart(|walker| walker.select(query))?;
+                let outputs = self.counting_packed(|walker| walker.apart(|walker| walker.select(query)))?;
                 outputs.iter().try_for_each(|target| self.consume(&target.value, self.place, *location))?;
                 self.json_output(output)?;
             }
             NodeEnum::JsonObjectAgg(aggregate) => {
                 let JsonObjectAgg { constructor, arg, absent_on_null: _, unique: _ } = aggregate.as_ref();
+                self.holds_packing();
                 self.json_aggregate(constructor)?;
                 if let Some(JsonKeyValue { key, value }) = arg.as_deref() {
                     self.in_place(key)?;
@@ -57,6 +58,7 @@ impl Walker<'_> {
             }
             NodeEnum::JsonArrayAgg(aggregate) => {
                 let JsonArrayAgg { constructor, arg, absent_on_null: _ } = aggregate.as_ref();
+                self.holds_packing();
                 self.json_aggregate(constructor)?;
                 self.json_value(arg)?;
             }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pg_query::NodeEnum;
 
+use super::content::Held;
 use super::select::Target;
 use super::settings::shown_by_view;
 use super::{Facts, NOWHERE, Stop, Walk, Walker, inner, relation_property};
@@ -27,6 +28,8 @@ pub struct ViewLineage {
     pub influences: BTreeSet<ColumnId>,
     /// Relations it names; views among them have a lineage of their own.
     pub reads: BTreeSet<Oid>,
+    /// What one of its rows holds; views in it are counted as themselves.
+    pub(crate) content: Held,
     pub(crate) reaches: BTreeSet<Oid>,
     pub(crate) functions: BTreeSet<Oid>,
     pub(crate) views: Vec<Oid>,
@@ -83,7 +86,7 @@ fn vouched_for(
 fn conditions(snapshot: &CatalogSnapshot, relation: &Relation) -> Walk<ViewLineage> {
     let mut all = ViewLineage::default();
     for policy in snapshot.untrusted_policies(relation.oid) {
-        let (_, facts) = read(snapshot, &policy.as_query(relation), true)?;
+        let (_, facts, _) = read(snapshot, &policy.as_query(relation), true)?;
         let lineage = behind(facts)?;
         all.influences.extend(lineage.influences);
         all.reads.extend(lineage.reads);
@@ -135,17 +138,17 @@ pub(crate) fn expand_views(snapshot: &CatalogSnapshot, facts: &mut Facts) -> Wal
 }
 
 fn definition(snapshot: &CatalogSnapshot, view: &Relation, sql: &str) -> Walk<ViewLineage> {
-    let (outputs, facts) = read(snapshot, sql, false)?;
+    let (outputs, facts, content) = read(snapshot, sql, false)?;
     if outputs.len() != view.columns.len() {
         return super::construct("its definition", NOWHERE);
     }
     let made = outputs.iter().map(|target| target.output().flows);
     let columns = view.columns.iter().map(|column| column.attribute).zip(made).collect();
-    Ok(ViewLineage { columns, ..behind(facts)? })
+    Ok(ViewLineage { columns, content, ..behind(facts)? })
 }
 
 /// Walks a definition that the server has printed.
-fn read(snapshot: &CatalogSnapshot, sql: &str, of_policy: bool) -> Walk<(Vec<Target>, Facts)> {
+fn read(snapshot: &CatalogSnapshot, sql: &str, of_policy: bool) -> Walk<(Vec<Target>, Facts, Held)> {
     let Ok(tree) = crate::parse::parse_tree(sql) else { return super::construct("its definition", NOWHERE) };
     let [statement] = tree.stmts.as_slice() else { return super::construct("its definition", NOWHERE) };
     let Some(node) = &statement.stmt else { return super::construct("its definition", NOWHERE) };
@@ -153,7 +156,7 @@ fn read(snapshot: &CatalogSnapshot, sql: &str, of_policy: bool) -> Walk<(Vec<Tar
     let mut walker = Walker::new(snapshot, snapshot.definition_path())?;
     (walker.bound, walker.of_policy) = (true, of_policy);
     let outputs = walker.select(select)?;
-    Ok((outputs, walker.facts))
+    Ok((outputs, walker.facts, walker.content.finished()))
 }
 
 /// What stands behind a definition, but for its columns.
@@ -165,6 +168,7 @@ fn behind(facts: Facts) -> Walk<ViewLineage> {
     let influences = facts.uses.into_keys().filter(|(_, how)| is_influence(*how));
     Ok(ViewLineage {
         columns: BTreeMap::new(),
+        content: Held::default(),
         influences: influences.map(|(column, _)| column).collect(),
         reads: facts.reads.union(&facts.called).copied().collect(),
         reaches: facts.reaches,

@@ -1,12 +1,13 @@
 //! Runs every `tests/cases/**/*.case`, those in `newer` as on PostgreSQL 18: sections `-- path` (schemas, default
-//! pg_catalog, public), `-- statement` and `-- expect`. With EXEAT_REWRITE_CASES set, expectations are written anew;
+//! pg_catalog, public), `-- statement` and `-- expect`; those in `rows` say how many rows of what a row of the result
+//! holds. With EXEAT_REWRITE_CASES set, expectations are written anew;
 //! read the diff before committing it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use exeat_sql::CatalogSnapshot;
+use exeat_sql::{Analysis, CatalogSnapshot, MessageAnalysis, Oid, Packing, ParseFailure};
 
 use crate::support;
 
@@ -77,7 +78,10 @@ fn check(path: &Path, snapshot: &CatalogSnapshot, failures: &mut Vec<String>) ->
         .map(|case| {
             let statement = case.statement.trim_end();
             let outcome = support::analyse(statement, snapshot, &support::scope(snapshot, &case.path));
-            support::print(&outcome, statement, snapshot)
+            match is_in(path, "rows") {
+                true => print_rows(&outcome, snapshot),
+                false => support::print(&outcome, statement, snapshot),
+            }
         })
         .collect();
     if std::env::var_os("EXEAT_REWRITE_CASES").is_some() {
@@ -93,8 +97,43 @@ fn check(path: &Path, snapshot: &CatalogSnapshot, failures: &mut Vec<String>) ->
     file.cases.len()
 }
 
+/// How many rows of which relations a row of the result holds.
+fn print_rows(outcome: &Result<MessageAnalysis, ParseFailure>, snapshot: &CatalogSnapshot) -> String {
+    let statements = outcome.as_ref().map_or(&[][..], |message| &message.statements);
+    let mut out = String::new();
+    for statement in statements {
+        let Analysis::Known(lineage) = &statement.analysis else {
+            writeln!(out, "{:?}", statement.analysis).unwrap();
+            continue;
+        };
+        let content = &lineage.content;
+        let times = |(oid, count): &(Oid, u32)| match *count {
+            1 => support::relation(*oid, snapshot),
+            u32::MAX => format!("{} without end", support::relation(*oid, snapshot)),
+            more => format!("{} {more} times", support::relation(*oid, snapshot)),
+        };
+        let held: Vec<_> = content.occurrences.iter().map(times).collect();
+        let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+        let packing = match content.packing {
+            Packing::None => "",
+            Packing::Once => ", packed",
+            Packing::Nested => ", packed again",
+        };
+        writeln!(out, "a row holds: {held}{packing}").unwrap();
+        for (oid, whole) in &content.whole {
+            let limit = whole.limit.map_or(String::new(), |limit| format!(" up to {limit}"));
+            writeln!(out, "whole: {}@{}{limit}", support::relation(*oid, snapshot), whole.at.unwrap_or(0)).unwrap();
+        }
+    }
+    out
+}
+
 fn catalog_of(path: &Path) -> &'static str {
-    if path.parent().is_some_and(|folder| folder.ends_with("newer")) { "newer" } else { "shop" }
+    if is_in(path, "newer") { "newer" } else { "shop" }
+}
+
+fn is_in(path: &Path, folder: &str) -> bool {
+    path.parent().is_some_and(|parent| parent.ends_with(folder))
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn print_columns(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
     }
 }
 
-fn relation(oid: Oid, snapshot: &CatalogSnapshot) -> String {
+pub(crate) fn relation(oid: Oid, snapshot: &CatalogSnapshot) -> String {
     let known = snapshot.relation(oid).expect("a relation of the snapshot");
     if known.schema_name == "public" { known.name.clone() } else { format!("{}.{}", known.schema_name, known.name) }
 }
