@@ -55,6 +55,8 @@ fn denied_whole<'a>(facts: &SessionFacts, policy: &'a Policy, written: Oid) -> O
     let labelled = is_labelled(facts, policy, written);
     match policy.whole_write(&facts.principal, &facts.target, &relation, labelled) {
         WholeWrite::Allowed => None,
+        // No policy that says so loads while nothing here waits for a human.
+        WholeWrite::Held { rule } => Some(Some(rule)),
         WholeWrite::Denied { rule } => Some(rule),
     }
 }

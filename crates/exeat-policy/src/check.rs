@@ -22,6 +22,7 @@ pub(crate) fn check(draft: &Draft<'_>, diags: &mut Diagnostics) {
     check_ids(&draft.ids, diags);
     for rule in &policy.rules {
         check_reachable(rule, diags);
+        check_holds(rule, &policy.labels, diags);
     }
     for mention in &draft.masks {
         check_masks(mention, &policy.labels, diags);
@@ -87,6 +88,19 @@ fn check_reachable(rule: &Rule, diags: &mut Diagnostics) {
 
 fn contains_all(excepted: &[String], named: Option<&[String]>) -> bool {
     named.is_some_and(|named| named.iter().all(|name| excepted.contains(name)))
+}
+
+/// What holds or counts is about relations that are named or carry a label; where there are neither it does nothing.
+fn check_holds(rule: &Rule, labels: &BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {
+    let labelled = labels.iter().any(|(target, labels)| rule.is_for(target) && !labels.is_empty());
+    if rule.hold().is_some() && rule.relations.is_none() && !labelled {
+        diags
+            .error(
+                &rule.place,
+                format!("the hold of rule `{}` never acts: no relation of its targets has a label", rule.id),
+            )
+            .help("name the relations it is about with `relations`");
+    }
 }
 
 fn check_masks(mention: &MaskMention, labels: &BTreeMap<String, Vec<Label>>, diags: &mut Diagnostics) {

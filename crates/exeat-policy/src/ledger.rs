@@ -35,6 +35,8 @@ const SHARE_OF_LEFT: u64 = 8;
 pub enum Unit {
     /// Base rows of a protected relation that flow into what leaves.
     Rows,
+    /// Such rows that left without a human's approval: what `hold: {rows}` bounds where no `limit` says otherwise.
+    UnapprovedRows,
     /// Bytes of results that rows of a protected relation flow into.
     Bytes,
     /// Values of sealed columns that leave masked.
@@ -46,12 +48,14 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub const ALL: &'static [Unit] = &[Unit::Rows, Unit::Bytes, Unit::Cells, Unit::Probes, Unit::Refusals];
+    pub const ALL: &'static [Unit] =
+        &[Unit::Rows, Unit::UnapprovedRows, Unit::Bytes, Unit::Cells, Unit::Probes, Unit::Refusals];
 
     /// The name in policies, records and tables.
     pub fn name(self) -> &'static str {
         match self {
             Unit::Rows => "rows",
+            Unit::UnapprovedRows => "unapproved_rows",
             Unit::Bytes => "bytes",
             Unit::Cells => "cells",
             Unit::Probes => "probes",
@@ -66,7 +70,7 @@ impl Unit {
 pub enum Counted {
     /// Refusals.
     Target,
-    /// Rows and bytes.
+    /// Rows, approved or not, and bytes.
     Relation(RelationName),
     /// Cells and probes.
     Label { label: String, relation: RelationName },

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::ledger::{Budget, Unit};
+
 /// How many distinct values of sealed columns a principal may try within a window, for each label of each relation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeLimit {
@@ -17,6 +19,41 @@ impl ProbeLimit {
     /// What holds where both do: the smaller number over the longer window, for neither need be stricter in both.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { probes: self.probes.min(other.probes), window: self.window.max(other.window) }
+    }
+}
+
+/// `limit:` of one rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) window: Duration,
+    pub(crate) probes: Option<u32>,
+    pub(crate) rows: Option<u64>,
+    pub(crate) cells: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) refusals: Option<u64>,
+}
+
+impl Limits {
+    pub(crate) fn probe_limit(self) -> Option<ProbeLimit> {
+        self.probes.map(|probes| ProbeLimit { probes, window: self.window })
+    }
+
+    pub(crate) fn budget(self, unit: Unit) -> Option<Budget> {
+        let amount = match unit {
+            Unit::Rows => self.rows,
+            Unit::Bytes => self.bytes,
+            Unit::Cells => self.cells,
+            Unit::Probes => self.probes.map(u64::from),
+            Unit::Refusals => self.refusals,
+            // What `hold` says where no `limit` does.
+            Unit::UnapprovedRows => None,
+        };
+        amount.map(|amount| Budget { amount, window: self.window })
+    }
+
+    /// Does it limit more than what is tried of sealed columns?
+    pub(crate) fn counts(self) -> bool {
+        [self.rows, self.cells, self.bytes, self.refusals].iter().any(Option::is_some)
     }
 }
 

@@ -2,11 +2,14 @@
 //! at once. What the format will mean in later versions is known by name and refused by name, since an obligation
 //! that is not understood must not load as if it were not there.
 
+mod ahead;
+mod holds;
 mod limits;
 mod masks;
 
 use std::collections::BTreeMap;
 
+use self::holds::{narrows_holds_only, read_hold, read_statements, words_have_terms};
 use self::limits::read_limit;
 use self::masks::read_masks;
 use crate::check;
@@ -32,7 +35,18 @@ pub const POLICY_RULES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 500;
 
-const RULE_KEYS_UNSUPPORTED: &[&str] = &["hold", "unbounded", "statements", "when", "ask", "mode", "hide"];
+const RULE_KEYS_UNSUPPORTED: &[&str] = &["when", "ask", "mode", "hide"];
+
+/// What a rule may do; a rule that denies takes none of it.
+const EFFECT_KEYS: [&str; 9] =
+    ["allow", "mask", "detect", "limit", "select_star", "unbounded_writes", "unbounded", "hold", "statements"];
+
+/// Whether what no data plane carries out yet may be in a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Refused,
+    Read,
+}
 
 /// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
 /// not kept, but its id and masks are still checked.
@@ -53,6 +67,16 @@ pub(crate) struct MaskMention {
 impl Policy {
     /// Reads and checks all files of a policy, given as (name, text). The name is used in messages only.
     pub fn load(files: &[(String, String)], context: &PolicyContext) -> Result<Policy, Diagnostics> {
+        Self::load_with(files, context, Ahead::Refused)
+    }
+
+    /// With what is read and not enforced yet: for tests of what policy says. No gateway may run on it.
+    #[doc(hidden)]
+    pub fn load_ahead(files: &[(String, String)], context: &PolicyContext) -> Result<Policy, Diagnostics> {
+        Self::load_with(files, context, Ahead::Read)
+    }
+
+    fn load_with(files: &[(String, String)], context: &PolicyContext, ahead: Ahead) -> Result<Policy, Diagnostics> {
         let mut diags = Diagnostics::new();
         if files.is_empty() {
             diags
@@ -68,7 +92,12 @@ impl Policy {
         let mut draft = Draft::new(context);
         for (name, text) in files {
             match Document::parse(name, text) {
-                Ok(root) => read_file(&root, &mut draft, &mut diags),
+                Ok(root) => {
+                    if ahead == Ahead::Refused {
+                        ahead::refuse(&root, &mut diags);
+                    }
+                    read_file(&root, &mut draft, &mut diags);
+                }
                 Err(broken) => diags.extend(broken),
             }
         }
@@ -271,48 +300,58 @@ fn read_effects(
     masks: &Option<Option<Vec<LabelMask>>>,
     diags: &mut Diagnostics,
 ) -> Option<Effects> {
-    let allow = reader.optional_entry("allow");
-    let mask = reader.optional_entry("mask");
-    let detect = reader.optional_entry("detect");
-    let limit = reader.optional_entry("limit");
-    let star = reader.optional_entry("select_star");
-    let writes = reader.optional_entry("unbounded_writes");
+    let entries = EFFECT_KEYS.map(|key| reader.optional_entry(key));
+    let [allow, mask, detect, limit, star, writes, unbounded, hold, statements] = entries;
     let deny = reader.optional_entry("deny");
     let reason = reader.optional_entry("reason");
     if let Some(deny) = deny {
-        return read_deny(deny, reason, [allow, mask, detect, limit, star, writes], diags);
+        return read_deny(deny, reason, entries, diags);
     }
     if let Some(reason) = reason {
         diags.error(&reason.key_span, "`reason` belongs to a rule with `deny: true`");
         return None;
     }
-    if [allow, mask, detect, limit, star, writes].iter().all(Option::is_none) {
+    if entries.iter().all(Option::is_none) {
         let help = "give it `allow`, `deny: true`, `mask`, `limit`, `detect`, `select_star` or `unbounded_writes`";
         diags.error(&reader.node().span, "the rule does nothing").help(help);
         return None;
     }
-    let allow = all_or_nothing(allow.map(|entry| read_allow(&entry.value, diags)))?;
-    let detect = all_or_nothing(detect.map(|entry| read_detect(&entry.value, diags)))?.unwrap_or_default();
-    if let (false, Some(relations)) = (detect.is_empty(), reader.optional_entry("relations")) {
+    let allow_read = all_or_nothing(allow.map(|entry| read_allow(&entry.value, diags)))?;
+    let relations = reader.optional_entry("relations");
+    let detected = all_or_nothing(detect.map(|entry| read_detect(&entry.value, diags)))?.unwrap_or_default();
+    if let (false, Some(relations)) = (detected.is_empty(), relations) {
         let message = "`detect` looks at every column without a mask: a rule with it takes no `relations`";
         diags.error(&relations.key_span, message).help("write a rule of its own for it");
         return None;
     }
-    let limit = all_or_nothing(limit.map(|entry| read_limit(&entry.value, diags)))?;
-    let select_star = all_or_nothing(star.map(|entry| read_stance(&entry.value, &[("deny", Stance::Deny)], diags)));
-    let either = [("deny", Stance::Deny), ("allow", Stance::Allow)];
-    let unbounded_writes = all_or_nothing(writes.map(|entry| read_stance(&entry.value, &either, diags)));
-    let shape = Shape { select_star: select_star?, unbounded_writes: unbounded_writes? };
-    let (allow, masks) = (allow.unwrap_or_default(), masks.clone()?.unwrap_or_default());
-    Some(Effects::Grant { allow, masks, detect, limit, shape })
-}
-
-fn read_stance(node: &Node, choices: &[(&str, Stance)], diags: &mut Diagnostics) -> Option<Stance> {
-    if matches!(&node.value, Value::String(word) if word == "hold") {
-        diags.error(&node.span, format!("`hold` for {} is not supported by this version", node.subject()));
+    let limits = all_or_nothing(limit.map(|entry| read_limit(&entry.value, relations, diags)));
+    let shape = read_shape([star, writes, unbounded], diags);
+    let terms = all_or_nothing(hold.map(|entry| read_hold(&entry.value, diags).map(Box::new)));
+    let kinds = all_or_nothing(statements.map(|entry| read_statements(&entry.value, diags)));
+    let (limit_read, shape, kinds) = (limits?, shape?, kinds?);
+    let has_terms = words_have_terms(shape, hold, [star, writes, unbounded], diags);
+    let others = [allow, mask, detect, limit, star, writes];
+    if !narrows_holds_only(statements, others, hold.or(unbounded), diags) || !has_terms {
         return None;
     }
-    node.one_of(choices, diags)
+    Some(Effects::Grant {
+        allow: allow_read.unwrap_or_default(),
+        masks: masks.clone()?.unwrap_or_default(),
+        detect: detected,
+        limit: limit_read,
+        shape,
+        hold: terms?,
+        statements: kinds,
+    })
+}
+
+fn read_shape(entries: [Option<&Entry>; 3], diags: &mut Diagnostics) -> Option<Shape> {
+    let (deny, hold, allow) = (("deny", Stance::Deny), ("hold", Stance::Hold), ("allow", Stance::Allow));
+    let [star, writes, unbounded] = entries;
+    let star = all_or_nothing(star.map(|entry| entry.value.one_of(&[deny, hold], diags)));
+    let writes = all_or_nothing(writes.map(|entry| entry.value.one_of(&[deny, hold, allow], diags)));
+    let unbounded = all_or_nothing(unbounded.map(|entry| entry.value.one_of(&[deny, hold, allow], diags)));
+    Some(Shape { select_star: star?, unbounded_writes: writes?, unbounded: unbounded? })
 }
 
 fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
@@ -328,7 +367,7 @@ fn read_detect(node: &Node, diags: &mut Diagnostics) -> Option<Vec<Detector>> {
 fn read_deny(
     deny: &Entry,
     reason: Option<&Entry>,
-    others: [Option<&Entry>; 6],
+    others: [Option<&Entry>; EFFECT_KEYS.len()],
     diags: &mut Diagnostics,
 ) -> Option<Effects> {
     let mut alone = true;

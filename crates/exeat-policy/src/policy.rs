@@ -104,7 +104,8 @@ impl Policy {
     /// How many values of sealed columns of a relation the principal may try.
     pub fn probe_limit(&self, principal: &Principal, target: &str, relation: &RelationName) -> AppliedLimit {
         let rules = self.rules.iter().filter(|rule| rule.covers_relation(relation));
-        let limits = rules.filter_map(|rule| Some((rule, rule.limits(principal, target, &self.default_issuer)?)));
+        let limit = |rule: &Rule| rule.limits(principal, target, &self.default_issuer)?.probe_limit();
+        let limits = rules.filter_map(|rule| Some((rule, limit(rule)?)));
         let mut applied: Option<AppliedLimit> = None;
         for (rule, limit) in limits {
             let named = || Some(rule.id.clone());
@@ -139,7 +140,7 @@ impl Policy {
         self.rules.iter().flat_map(|rule| rule.detects(principal, target, &self.default_issuer)).copied().collect()
     }
 
-    /// May the session be passed through: everything allowed on every relation, nothing masked, nothing denied?
+    /// May the session be passed through: everything allowed on every relation, nothing masked, denied, held or counted?
     pub fn unrestricted(&self, principal: &Principal, target: &str) -> bool {
         let everywhere: BTreeSet<Capability> = self
             .allows(principal, target)
@@ -149,7 +150,8 @@ impl Policy {
         let denied = self.rules.iter().any(|rule| rule.denies(principal, target, &self.default_issuer));
         let everything = Capability::ALL.iter().all(|capability| everywhere.contains(capability));
         let looked_at = !self.detectors(principal, target).is_empty() || self.restricts_shape(principal, target);
-        everything && !denied && !looked_at && !self.masks_any(principal, target)
+        let counted = self.holds_or_limits(principal, target);
+        everything && !denied && !looked_at && !counted && !self.masks_any(principal, target)
     }
 
     /// Does any rule allow the principal anything at the target?

@@ -3,7 +3,8 @@
 use crate::decision::{Access, Capability, Reach, RelationName};
 use crate::detector::Detector;
 use crate::document::Span;
-use crate::limit::ProbeLimit;
+use crate::hold::{Hold, StatementKind};
+use crate::limit::Limits;
 use crate::mask::{Lookup, Mask, Nulls};
 use crate::pattern::RelationPattern;
 use crate::principal::Principal;
@@ -33,8 +34,11 @@ pub(crate) enum Effects {
         allow: Vec<Capability>,
         masks: Vec<LabelMask>,
         detect: Vec<Detector>,
-        limit: Option<ProbeLimit>,
+        limit: Option<Limits>,
         shape: Shape,
+        hold: Option<Box<Hold>>,
+        /// What `hold` and `shape` are about; `None`: every kind of statement.
+        statements: Option<Vec<StatementKind>>,
     },
 }
 
@@ -89,14 +93,34 @@ impl Rule {
         }
     }
 
-    /// How many values of sealed columns it lets this principal try at this target.
-    pub(crate) fn limits(&self, principal: &Principal, target: &str, default_issuer: &str) -> Option<ProbeLimit> {
+    /// How much it lets this principal use up at this target.
+    pub(crate) fn limits(&self, principal: &Principal, target: &str, default_issuer: &str) -> Option<Limits> {
         match &self.effects {
             Effects::Grant { limit, .. } if self.is_for(target) => {
                 limit.filter(|_| who::restricts(self.who.as_ref(), principal, default_issuer))
             }
             Effects::Grant { .. } | Effects::Deny { .. } => None,
         }
+    }
+
+    pub(crate) fn hold(&self) -> Option<&Hold> {
+        match &self.effects {
+            Effects::Grant { hold, .. } => hold.as_deref(),
+            Effects::Deny { .. } => None,
+        }
+    }
+
+    /// Do its `hold` and its shape speak of statements of this kind?
+    pub(crate) fn is_about(&self, kind: StatementKind) -> bool {
+        match &self.effects {
+            Effects::Grant { statements, .. } => statements.as_ref().is_none_or(|kinds| kinds.contains(&kind)),
+            Effects::Deny { .. } => false,
+        }
+    }
+
+    /// Without `relations`, what counts and holds is about relations that carry a label.
+    pub(crate) fn protects(&self, relation: &RelationName, is_labelled: bool) -> bool {
+        self.covers_relation(relation) && (self.relations.is_some() || is_labelled)
     }
 
     pub(crate) fn shape(&self) -> Shape {

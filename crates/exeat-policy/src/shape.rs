@@ -8,16 +8,27 @@ use crate::principal::Principal;
 use crate::rule::Rule;
 use crate::who;
 
-/// The keys `select_star` and `unbounded_writes` of one rule.
+/// The keys `select_star`, `unbounded_writes` and `unbounded` of one rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) select_star: Option<Stance>,
     pub(crate) unbounded_writes: Option<Stance>,
+    pub(crate) unbounded: Option<Stance>,
+}
+
+impl Shape {
+    /// Does any of it hold?
+    pub(crate) fn holds(self) -> bool {
+        let Self { select_star, unbounded_writes, unbounded } = self;
+        [select_star, unbounded_writes, unbounded].contains(&Some(Stance::Hold))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stance {
     Deny,
+    /// A human decides; the rule's `hold` says who.
+    Hold,
     Allow,
 }
 
@@ -25,6 +36,10 @@ pub(crate) enum Stance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WholeWrite<'a> {
     Allowed,
+    /// A human decides, by this rule.
+    Held {
+        rule: &'a str,
+    },
     /// By this rule, or because no rule speaks of it.
     Denied {
         rule: Option<&'a str>,
@@ -52,12 +67,15 @@ impl Policy {
         let covers = |rule: &&Rule| {
             rule.is_for(target) && rule.covers_relation(relation) && (rule.relations.is_some() || is_labelled)
         };
-        let denies = |rule: &&Rule| {
-            rule.shape().unbounded_writes == Some(Stance::Deny)
-                && rule.restricts(principal, target, &self.default_issuer)
+        let says = |rule: &&Rule, stance: Stance| {
+            rule.shape().unbounded_writes == Some(stance) && rule.restricts(principal, target, &self.default_issuer)
         };
-        if let Some(rule) = self.rules.iter().filter(covers).find(denies) {
+        let first = |stance| self.rules.iter().filter(covers).find(|rule| says(rule, stance));
+        if let Some(rule) = first(Stance::Deny) {
             return WholeWrite::Denied { rule: Some(rule.id()) };
+        }
+        if let Some(rule) = first(Stance::Hold) {
+            return WholeWrite::Held { rule: rule.id() };
         }
         let allows = |rule: &Rule| {
             rule.shape().unbounded_writes == Some(Stance::Allow)
@@ -73,9 +91,10 @@ impl Policy {
     /// Does a rule restrict the shape of this principal's statements at the target?
     pub(crate) fn restricts_shape(&self, principal: &Principal, target: &str) -> bool {
         self.rules.iter().any(|rule| {
-            let Shape { select_star, unbounded_writes } = rule.shape();
-            let denies = [select_star, unbounded_writes].contains(&Some(Stance::Deny));
-            denies && rule.restricts(principal, target, &self.default_issuer)
+            let Shape { select_star, unbounded_writes, unbounded } = rule.shape();
+            let stances = [select_star, unbounded_writes, unbounded];
+            let restricts = stances.contains(&Some(Stance::Deny)) || stances.contains(&Some(Stance::Hold));
+            restricts && rule.restricts(principal, target, &self.default_issuer)
         })
     }
 }

@@ -243,7 +243,8 @@ impl Approver {
         &self.person
     }
 
-    fn standing(&self, demand: &Demand) -> Standing {
+    /// What one of the request's rules lets this human do.
+    pub fn standing(&self, demand: &Demand) -> Standing {
         self.standing.get(&demand.rule).copied().unwrap_or_default()
     }
 }
