@@ -12,6 +12,9 @@ use exeat_policy::approval::{
 use exeat_policy::grant::{Ask, Digest, Drift, Grant};
 use exeat_policy::{Asker, Moment, Person, Principal, PrincipalKind};
 
+/// What differs, and how to make it so.
+type Change = (Drift, Box<dyn Fn(&mut Ask)>);
+
 const START: Moment = Moment::from_unix_millis(0);
 const LASTS: Duration = Duration::from_mins(15);
 
@@ -73,7 +76,7 @@ fn grant() -> Grant {
 #[test]
 fn any_drift_is_a_new_request() {
     let other = Digest::new([9; 32]);
-    let changes: Vec<(Drift, Box<dyn Fn(&mut Ask)>)> = vec![
+    let changes: Vec<Change> = vec![
         (Drift::Human, Box::new(|ask| ask.asker.human.subject.push('x'))),
         (Drift::Human, Box::new(|ask| ask.asker.human.issuer.push('x'))),
         (Drift::Actor, Box::new(|ask| ask.asker.actor = None)),
