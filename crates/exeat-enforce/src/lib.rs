@@ -28,5 +28,6 @@ pub mod settings;
 mod shape;
 pub mod stand_in;
 mod uses;
+pub mod weigh;
 mod weight;
 mod writes;

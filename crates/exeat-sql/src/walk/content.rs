@@ -21,6 +21,9 @@ const DEFINITIONS_DEPTH_MAX: usize = 200;
 /// Places in one FROM that are asked whether WHERE chooses among their rows; of more, none is taken to be limited.
 const LOOKS_MAX: usize = 64;
 
+/// Expressions nested deeper are taken to make something else of a value.
+const KEPT_DEPTH_MAX: usize = 64;
+
 /// Aggregates whose result is one of their values, or far smaller than they are. Sorted, for a binary search.
 const REDUCING: &[&str] = &[
     "any_value",
@@ -57,6 +60,35 @@ const REDUCING: &[&str] = &[
     "variance",
 ];
 
+/// Aggregates whose result has their values as its elements. Sorted.
+const ELEMENTS: &[&str] = &[
+    "array_agg",
+    "json_agg",
+    "json_agg_strict",
+    "json_object_agg",
+    "json_object_agg_strict",
+    "json_object_agg_unique",
+    "json_object_agg_unique_strict",
+    "jsonb_agg",
+    "jsonb_agg_strict",
+    "jsonb_object_agg",
+    "jsonb_object_agg_strict",
+    "jsonb_object_agg_unique",
+    "jsonb_object_agg_unique_strict",
+];
+
+/// Functions that leave elements elements, one by one. Sorted.
+const KEEPING: &[&str] = &[
+    "array_to_json",
+    "json_build_array",
+    "json_build_object",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "row_to_json",
+    "to_json",
+    "to_jsonb",
+];
+
 /// Those of them that, over values made up for it, can hold many of them: `sum(x * 10 ^ (6 * n))`.
 const ADDING: &[&str] = &["sum"];
 
@@ -84,6 +116,8 @@ pub(crate) struct Content {
     picks: u32,
     /// Aggregates, or functions over windows, that put many rows into one value.
     packs: bool,
+    /// Something other than arrays and documents comes of such a value: what its elements were nobody can count.
+    reshapes: bool,
     aggregates: bool,
 }
 
@@ -193,6 +227,9 @@ impl Content {
         }
         if self.packs {
             held.packing = held.packing.again();
+        }
+        if self.reshapes && held.packing != Packing::None {
+            held.packing = Packing::Nested;
         }
         held
     }
@@ -345,9 +382,25 @@ impl Walker<'_> {
         if form.over_window || form.filtered || !form.plain {
             content.picks = content.picks.saturating_add(u32::from(!tells_no_value));
         }
-        content.packs |= aggregate && REDUCING.binary_search(&name).is_err();
-        content.packs |= ADDING.contains(&name) && !form.plain;
-        content.packs |= kind == Kind::OrderedSet && !form.plain;
+        let elements = ELEMENTS.binary_search(&name).is_ok();
+        let reduces = REDUCING.binary_search(&name).is_ok();
+        let adds = ADDING.contains(&name) && !form.plain;
+        content.packs |= aggregate && !reduces || adds || kind == Kind::OrderedSet && !form.plain;
+        content.reshapes |= aggregate && !reduces && !elements || adds;
+    }
+
+    /// Reads an output column.
+    pub(crate) fn holds_target<T>(&mut self, node: &Node, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
+        let packed_in_from = self.content.held.packing != Packing::None;
+        let others_pack = std::mem::take(&mut self.content.packs);
+        let others_held = std::mem::take(&mut self.content.held.packing);
+        let outcome = walk(self)?;
+        let content = &mut self.content;
+        let packs = content.packs || content.held.packing != Packing::None || packed_in_from;
+        content.reshapes |= packs && !keeps_elements(node, KEPT_DEPTH_MAX);
+        content.packs |= others_pack;
+        content.held.packing = content.held.packing.max(others_held);
+        Ok(outcome)
     }
 
     /// An aggregate that the grammar has a node of its own for.
@@ -456,6 +509,29 @@ fn row_limit(stmt: &SelectStmt) -> Walk<Option<u64>> {
     })
 }
 
+/// Whether packed values in it stay what they are, or become members of a document.
+fn keeps_elements(node: &Node, depth: usize) -> bool {
+    let (Some(node), Some(depth)) = (&node.node, depth.checked_sub(1)) else { return false };
+    let all = |nodes: &[Node]| nodes.iter().all(|node| keeps_elements(node, depth));
+    match node {
+        NodeEnum::ColumnRef(_) | NodeEnum::AConst(_) | NodeEnum::ParamRef(_) | NodeEnum::SubLink(_) => true,
+        NodeEnum::TypeCast(cast) => {
+            let of = cast.type_name.as_ref().and_then(|of| of.names.last()).and_then(super::string);
+            // An array as text is no array.
+            of.is_some_and(|of| matches!(of, "json" | "jsonb"))
+                && cast.arg.as_deref().is_some_and(|arg| keeps_elements(arg, depth))
+        }
+        NodeEnum::CoalesceExpr(expr) => all(&expr.args),
+        NodeEnum::FuncCall(call) => {
+            let name = call.funcname.last().and_then(super::string).unwrap_or_default();
+            let own = |list: &[&str]| list.binary_search(&name).is_ok();
+            own(ELEMENTS) || own(REDUCING) || own(KEEPING) && all(&call.args)
+        }
+        NodeEnum::JsonObjectAgg(_) | NodeEnum::JsonArrayAgg(_) => true,
+        _ => false,
+    }
+}
+
 fn last_name(node: &Node) -> Option<&str> {
     match &node.node {
         Some(NodeEnum::ColumnRef(reference)) => reference.fields.last().and_then(super::string),
@@ -469,6 +545,6 @@ mod tests {
 
     #[test]
     fn lists_are_sorted() {
-        assert!(REDUCING.is_sorted() && RANKING.is_sorted() && ADDING.is_sorted());
+        assert!([REDUCING, RANKING, ADDING, ELEMENTS, KEEPING].iter().all(|list| list.is_sorted()));
     }
 }

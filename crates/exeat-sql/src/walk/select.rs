@@ -181,7 +181,7 @@ impl Walker<'_> {
                 self.expand(columns, *location, &mut targets)?;
                 continue;
             }
-            let value = self.value(val)?;
+            let value = self.holds_target(val, |walker| walker.value(val))?;
             let name = match name.as_str() {
                 "" => naming::figure(val, &self.link_names, self.snapshot.server_version()),
                 alias => alias.to_owned(),
