@@ -18,11 +18,13 @@ use crate::principal::Principal;
 use crate::rule::Rule;
 use crate::shape::{Stance, WholeWrite};
 
-/// A statement as rules about volume see it. Its capabilities are in the access request beside it.
+/// A statement as rules about volume see it. Its capabilities are in the access request beside it. FETCH and EXECUTE are
+/// what they stand for; EXPLAIN without ANALYZE runs nothing, and is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatementFacts {
     pub kind: StatementKind,
-    /// Every relation it reads or writes, also behind views, each once.
+    /// Every relation it reads, writes or alters, also behind views, each once. Rows of a partition or child are rows of
+    /// its parents: all of the family are touched.
     pub touches: Vec<Touch>,
 }
 
@@ -33,6 +35,7 @@ pub struct Touch {
     pub is_labelled: bool,
     pub read: ReadShape,
     pub write: WriteShape,
+    pub copied: Copied,
     /// Are all columns taken at once where one is sealed for the principal?
     pub takes_star: bool,
 }
@@ -53,6 +56,15 @@ pub enum WriteShape {
     Nothing,
     Some,
     Whole,
+}
+
+/// Whether rows of a relation go into another one, where nobody counts them any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    No,
+    /// So many base rows, for a LIMIT says so: they are reserved before it runs.
+    AtMost(u64),
+    Unknown,
 }
 
 /// The answer.
@@ -93,6 +105,10 @@ pub enum Why {
     UnboundedRead,
     UnboundedWrite,
     Star,
+    /// It copies rows to where they are not counted, more than leave without a human.
+    Copy,
+    /// It alters what the rule is about, so that the rule may not find it again.
+    Definition,
     /// What it reads is not seen, so nothing of it can be counted.
     Unseen,
 }
@@ -274,6 +290,15 @@ fn lifted(covered: Option<&Covered>, rule: Option<&str>) -> bool {
     covered.is_some_and(|covered| rule.is_some_and(|rule| covered.lifts(rule)))
 }
 
+/// Does a statement copy more than the rule lets leave? Bytes of what is copied are never seen.
+fn copies_past(hold: &Hold, copied: Copied) -> bool {
+    match copied {
+        Copied::No => false,
+        Copied::AtMost(rows) => hold.bytes.is_some() || hold.rows.is_some_and(|threshold| threshold < rows),
+        Copied::Unknown => hold.bytes.is_some() || hold.rows.is_some(),
+    }
+}
+
 /// One question to the rules.
 struct Voice<'a> {
     policy: &'a Policy,
@@ -313,6 +338,13 @@ impl<'a> Voice<'a> {
             if let WholeWrite::Denied { rule } = self.whole_write(touch) {
                 causes.push(cause(rule, Why::UnboundedWrite));
             }
+            // Nobody knows how much to reserve before it runs.
+            let limits = self.budgets(touch, &[]).into_iter().filter(|applied| match touch.copied {
+                Copied::No => false,
+                Copied::AtMost(_) => applied.unit == Unit::Bytes,
+                Copied::Unknown => applied.unit != Unit::Cells,
+            });
+            causes.extend(limits.map(|applied| cause(Some(&applied.rule), Why::Copy)));
         }
         causes
     }
@@ -324,8 +356,12 @@ impl<'a> Voice<'a> {
                 |rule: &str, why| Cause { rule: Some(rule.to_owned()), relation: Some(touch.relation.clone()), why };
             for rule in self.rules(touch) {
                 let shape = rule.shape();
-                if rule.hold().is_some_and(|hold| !hold.counts() && !shape.holds()) {
-                    causes.push(cause(rule.id(), Why::Statement));
+                if let Some(hold) = rule.hold() {
+                    let whole = !hold.counts() && !shape.holds();
+                    causes.extend(whole.then(|| cause(rule.id(), Why::Statement)));
+                    causes.extend(copies_past(hold, touch.copied).then(|| cause(rule.id(), Why::Copy)));
+                    let alters = !whole && self.statement.kind == StatementKind::Ddl;
+                    causes.extend(alters.then(|| cause(rule.id(), Why::Definition)));
                 }
                 if shape.unbounded == Some(Stance::Hold) && self.is_unbounded(touch) {
                     causes.push(cause(rule.id(), Why::UnboundedRead));

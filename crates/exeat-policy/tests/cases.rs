@@ -6,7 +6,7 @@
 //! `TARGET facts`; or `TARGET approver RULE…`. `load/`: `-- policy` and the diagnostics it gives. `ahead/` and `ruling/`: the
 //! same with what is read and not enforced yet; a request of `ruling/` is
 //! `TARGET KIND SCHEMA.TABLE FLAG…; SCHEMA.TABLE FLAG… | covered RULE…` with the flags `labelled`, `unbounded`, `limit=N`,
-//! `aggregate`, `whole`, `star`; instead of relations a capability may stand; `| past MEASURE N` asks what is asked for then.
+//! `copied`, `copied=N`, `whole`, `star`; instead of relations a capability may stand; `| past MEASURE N` asks what is asked for then.
 //! EXEAT_REWRITE_CASES=1 writes what was found into the files, for a human to read the diff.
 
 // The lint wall exempts test functions, not the helpers they share.

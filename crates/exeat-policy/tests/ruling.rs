@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exeat_policy::ruling::{Measure, ReadShape, Touch, Verdict, WriteShape};
+use exeat_policy::ruling::{Copied, Measure, ReadShape, Touch, Verdict, WriteShape};
 use exeat_policy::{
     Access, AccessRequest, Capability, Policy, PolicyContext, Principal, PrincipalKind, RelationName, Ruling,
     StatementFacts, StatementKind,
@@ -15,7 +15,7 @@ const ISSUER: &str = "https://idp.example.com";
 
 const HEAD: &str = "version: 1\nlabels:\n  shop: {ssn: [\"public.customers.ssn\"]}\nrules:\n";
 
-const RESTRICTING: [&str; 7] = [
+const RESTRICTING: [&str; 8] = [
     "  - {id: a, target: shop, hold: {rows: 100, approvers: {groups: [x]}}}\n",
     "  - {id: b, target: shop, hold: {rows: 10, bytes: 1KiB, approvers: {groups: [y]}}}\n",
     "  - {id: c, target: shop, statements: [copy_out], hold: {approvers: {groups: [x]}}}\n",
@@ -23,6 +23,7 @@ const RESTRICTING: [&str; 7] = [
     "  - {id: e, target: shop, unbounded: deny}\n",
     "  - {id: f, deny: true, target: shop, relations: [\"hr.*\"]}\n",
     "  - {id: g, who: {groups: [agents]}, limit: {rows: 30}}\n",
+    "  - {id: h, target: shop, limit: {bytes: 1MiB, cells: 9}}\n",
 ];
 
 fn principal() -> Principal {
@@ -54,8 +55,11 @@ fn statements() -> Vec<(Vec<Access>, StatementFacts)> {
                 let relation = RelationName { schema: schema.to_owned(), name: "customers".to_owned() };
                 let access = Access { capability: Capability::Read, relation: Some(relation.clone()) };
                 let write = WriteShape::Nothing;
-                let touch = Touch { relation, is_labelled, read, write, takes_star: false };
-                statements.push((vec![access], StatementFacts { kind, touches: vec![touch] }));
+                for copied in [Copied::No, Copied::AtMost(20), Copied::Unknown] {
+                    let relation = relation.clone();
+                    let touch = Touch { relation, is_labelled, read, write, copied, takes_star: false };
+                    statements.push((vec![access.clone()], StatementFacts { kind, touches: vec![touch] }));
+                }
             }
         }
     }

@@ -403,6 +403,20 @@ fn the_second_group_decides_once_it_is_due() {
 }
 
 #[test]
+fn who_becomes_due_for_another_rule_may_approve_that_too() {
+    let mut terms = terms(2);
+    terms.demands.push(Demand { rule: "copies".to_owned(), quorum: 1, escalates_at: Some(at(60)) });
+    let oz = || Event::Approve { by: human("oz", &[("bulk", FIRST), ("copies", SECOND)]), scope: WIDEST };
+    assert_eq!(run(&terms, vec![(oz(), at(1)), (oz(), at(59))]), Err(Unmoved::AlreadyApproved));
+    let both = run(&terms, vec![(oz(), at(1)), (oz(), at(60))]).unwrap();
+    assert_eq!(StateKind::of(&both), StateKind::Pending, "twice one human is one of a quorum of two");
+    let third = vec![(oz(), at(1)), (oz(), at(60)), (oz(), at(61))];
+    assert_eq!(run(&terms, third), Err(Unmoved::AlreadyApproved));
+    let other = run(&terms, vec![(oz(), at(1)), (oz(), at(60)), (approve("ann"), at(61))]).unwrap();
+    assert_eq!(StateKind::of(&other), StateKind::Approved);
+}
+
+#[test]
 fn each_second_group_is_told_once() {
     let mut terms = terms(1);
     terms.demands.push(Demand { rule: "copies".to_owned(), quorum: 1, escalates_at: Some(at(120)) });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use exeat_policy::approval::{Approver, BreakGlass, Event, Progress, Standing, step};
 use exeat_policy::grant::{Ask, Covered, Digest, Grant};
 use exeat_policy::ledger::Budget;
-use exeat_policy::ruling::{Asking, Cause, Duty, Measure, ReadShape, Touch, Verdict, WriteShape};
+use exeat_policy::ruling::{Asking, Cause, Copied, Duty, Measure, ReadShape, Touch, Verdict, WriteShape};
 use exeat_policy::{
     Access, AccessRequest, Capability, Moment, Policy, Principal, PrincipalKind, Ruling, StatementFacts, StatementKind,
 };
@@ -94,6 +94,11 @@ fn parse(text: &str) -> (Vec<Access>, StatementFacts) {
                 true => WriteShape::Some,
                 false => WriteShape::Nothing,
             },
+            copied: flags.iter().fold(Copied::No, |copied, flag| match flag.strip_prefix("copied") {
+                None => copied,
+                Some("") => Copied::Unknown,
+                Some(rows) => Copied::AtMost(rows.trim_start_matches('=').parse().unwrap()),
+            }),
             takes_star: flags.contains(&"star"),
         });
         let capability = if writes { named(kind.name()) } else { Capability::Read };
