@@ -189,6 +189,11 @@ impl CatalogSnapshot {
         relation.columns.iter().find(|column| column.name == name).map(|column| column.type_oid)
     }
 
+    /// The types of the columns of a composite type.
+    pub(crate) fn fields(&self, oid: Oid) -> Option<impl Iterator<Item = Oid>> {
+        Some(self.relation_of_type(oid)?.columns.iter().map(|column| column.type_oid))
+    }
+
     /// The relation whose rows are of this type: it has the type's name and schema.
     fn relation_of_type(&self, oid: Oid) -> Option<&super::Relation> {
         let name = self.type_name(oid)?;

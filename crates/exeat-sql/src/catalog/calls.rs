@@ -237,8 +237,10 @@ impl CatalogSnapshot {
             },
             // Of a range over a built-in type.
             TypeClass::Range if oid < FIRST_USER_OID => Class::Total,
-            // Of a row the columns' types decide, which whoever has the row can ask for one by one.
-            TypeClass::Composite | TypeClass::Range | TypeClass::Domain { .. } | TypeClass::Pseudo => Class::Partial,
+            TypeClass::Composite => self.fields(oid).map_or(Class::Partial, |fields| {
+                fields.map(|field| self.printed(form, field, depth)).max().unwrap_or(Class::Total)
+            }),
+            TypeClass::Range | TypeClass::Domain { .. } | TypeClass::Pseudo => Class::Partial,
         }
     }
 

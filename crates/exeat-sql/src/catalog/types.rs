@@ -2,7 +2,7 @@
 //! Answers one question: may this run code we have not read? When in doubt, yes.
 
 use super::{Argument, CatalogSnapshot, FIRST_USER_OID, Oid, PG_CATALOG, RelationKind};
-use crate::classes::{Class, Entry};
+use crate::classes::{Class, Entry, Printing};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Type {
@@ -69,6 +69,23 @@ pub(crate) struct Operands {
     pub(crate) right_open: bool,
 }
 
+/// What makes comparing or printing a value fail that otherwise could not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Holds {
+    /// Rows, compared column by column until one differs or is of a type without equality.
+    pub(crate) rows: bool,
+    /// JSON as text, which JSONB may not take.
+    pub(crate) json: bool,
+    /// A type that prints by code of its own.
+    pub(crate) odd: bool,
+}
+
+impl Holds {
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { rows: self.rows || other.rows, json: self.json || other.json, odd: self.odd || other.odd }
+    }
+}
+
 /// A parameter whose type the client leaves to the server, and the type of a literal without one.
 const UNSPECIFIED: Oid = Oid(0);
 const UNKNOWN: Oid = Oid(705);
@@ -93,7 +110,34 @@ impl CatalogSnapshot {
             Some(TypeClass::Array { element }) => self.runs_code(element, depth),
             Some(TypeClass::Domain { base }) => self.runs_code(base, depth),
             Some(TypeClass::Base) => !self.is_extension_type(oid),
-            Some(TypeClass::Composite | TypeClass::Range | TypeClass::Pseudo) | None => true,
+            // Rows are worked with column by column.
+            Some(TypeClass::Composite) => {
+                self.has_code_of_its_own(oid)
+                    || self.fields(oid).is_none_or(|mut fields| fields.any(|field| self.runs_code(field, depth)))
+            }
+            Some(TypeClass::Range | TypeClass::Pseudo) | None => true,
+        }
+    }
+
+    /// Casts or a default operator class of this type.
+    fn has_code_of_its_own(&self, oid: Oid) -> bool {
+        let of_casts = |cast: &UserCast| cast.runs_user_function && (cast.source == oid || cast.target == oid);
+        self.casts.iter().any(of_casts) || self.default_opclass_types.contains(&oid)
+    }
+
+    /// What a value of this type is made of, as far as comparing and printing it are concerned.
+    pub(crate) fn type_holds(&self, oid: Oid) -> Holds {
+        let fails = |form| self.print_class(form, oid) != Class::Total;
+        let odd = fails(Printing::Json);
+        Holds { rows: self.holds_rows(oid, TYPE_DEPTH_MAX), json: odd || fails(Printing::Jsonb), odd }
+    }
+
+    fn holds_rows(&self, oid: Oid, depth: u8) -> bool {
+        let Some(depth) = depth.checked_sub(1) else { return true };
+        match self.types.get(&self.base_type(oid)).map(|known| known.class) {
+            Some(TypeClass::Array { element }) => self.holds_rows(element, depth),
+            Some(TypeClass::Base | TypeClass::Enum | TypeClass::Range) => false,
+            Some(TypeClass::Composite | TypeClass::Pseudo | TypeClass::Domain { .. }) | None => true,
         }
     }
 
@@ -202,7 +246,9 @@ impl CatalogSnapshot {
     /// the statement opaque before any candidate is chosen, unless a built-in value turns into one by itself.
     fn enters_expressions(&self, oid: Oid) -> bool {
         let implicit = |cast: &&UserCast| cast.context == CastContext::Implicit && cast.target == oid;
-        !self.type_runs_code(oid) || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
+        // Of a whole row nobody says which type it is of.
+        let is_row = matches!(self.types.get(&oid).map(|known| known.class), Some(TypeClass::Composite));
+        is_row || !self.type_runs_code(oid) || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
     }
 
     /// May a call of `name` by a session that searches `schemas` run a user's function? Arity does not count, for

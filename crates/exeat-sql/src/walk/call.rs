@@ -8,7 +8,7 @@ use super::content::CallForm;
 use super::expr::is_open;
 use super::scope::{Found, Value};
 use super::{Stop, Walk, Walker, construct, inner, named_construct, string, strings, total, unresolved};
-use crate::catalog::{Argument, Oid, PG_CATALOG, RelationKind, Reviewed};
+use crate::catalog::{Argument, Holds, Oid, PG_CATALOG, RelationKind, Reviewed};
 use crate::classes::{Class, Facet, is_readable_setting};
 use crate::{Notification, NotifyText, OpaqueReason, Origin, Use};
 
@@ -107,7 +107,9 @@ impl Walker<'_> {
         // many rows there are.
         let is_total =
             !func_variadic && !is_trusted && !reviewed.returns_set && self.call_is_total(&names, args, &values);
-        self.result(whole, is_total, at)
+        let mut result = self.result(whole, is_total, at)?;
+        result.holds.json |= total::makes_json(name);
+        Ok(result)
     }
 
     /// What the server's own `count` learns of its argument: of a whole row that it is there, of a stored value whether
@@ -146,6 +148,11 @@ impl Walker<'_> {
     fn call_is_total(&self, names: &[&str], args: &[Node], values: &[Value]) -> bool {
         let Some((schemas, name)) = self.searched(names) else { return false };
         let typed: Vec<_> = args.iter().zip(values).map(|(arg, value)| known(arg, value)).collect();
+        let holds = values.iter().map(|value| self.holds(value)).fold(Holds::default(), Holds::and);
+        let null_keys = total::takes_keys(name) && !args.iter().step_by(2).all(is_constant);
+        if null_keys || total::fails_over(name, holds) {
+            return false;
+        }
         if typed.contains(&Argument::Unknown) || typed.len() != args.len() {
             return total::function(name);
         }
@@ -298,6 +305,11 @@ pub(crate) fn known(node: &Node, value: &Value) -> Argument {
         (_, Some(oid)) => Argument::Typed(oid),
         (_, None) => Argument::Unknown,
     }
+}
+
+/// A literal that is not NULL.
+pub(crate) fn is_constant(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::AConst(AConst { isnull: false, .. })))
 }
 
 /// A string literal, bare or cast (`'x'::text`).

@@ -63,7 +63,8 @@ impl Walker<'_> {
         let target = self.cast_target(of)?;
         let value = self.value(arg)?;
         let is_array = !of.array_bounds.is_empty();
-        let whole = Value { of: (!is_array).then_some(target), null: value.null, ..value.total() };
+        let holds = self.snapshot.type_holds(target);
+        let whole = Value { of: (!is_array).then_some(target), null: value.null, holds, ..self.changed(&value) };
         let column = match value.origin {
             Origin::Column(column) => column,
             Origin::Unknown => return Ok(value),
@@ -73,7 +74,7 @@ impl Walker<'_> {
         };
         if is_array || value.of.is_none() {
             self.noticeable += 1;
-            return Ok(Value { origin: Origin::Unknown, of: None, ..value });
+            return Ok(Value { origin: Origin::Unknown, of: None, holds, ..value });
         }
         if value.of != Some(target) {
             return self.cast_whole(&value, whole, is_array, *location);
@@ -105,7 +106,7 @@ impl Walker<'_> {
             return Ok(whole);
         }
         self.consume(value, self.place, at)?;
-        Ok(Value { of: whole.of, ..Value::computed() })
+        Ok(Value { of: whole.of, holds: whole.holds, ..Value::computed() })
     }
 
     /// Casts that cannot fail: to text from anything that comes with the server, to a wider number, to less of a

@@ -155,7 +155,7 @@ fn alias(outputs: &[Target], names: &[&str], cte: &CommonTableExpr) -> Walk<Rc<C
 
 /// Columns of a set-returning function and the like: computed, under these names.
 pub(crate) fn computed_columns(names: impl IntoIterator<Item = String>) -> Rc<Columns> {
-    let list = names.into_iter().map(|name| (Rc::from(name), Value::computed())).collect();
+    let list = names.into_iter().map(|name| (Rc::from(name), Value::of_some_type())).collect();
     Rc::new(Columns::new(list))
 }
 

@@ -48,7 +48,7 @@ impl Walker<'_> {
                 if let Ok(number) = usize::try_from(parameter.number) {
                     *self.facts.parameters.entry(number).or_default() += 1;
                 }
-                Ok(Value::computed())
+                Ok(Value::of_some_type())
             }
             NodeEnum::ColumnRef(reference) => match self.resolve(reference)? {
                 Resolved::Column(value) => Ok(value.named_at(reference.location)),
@@ -84,7 +84,7 @@ impl Walker<'_> {
             self.note_lazy(value);
             whole = self.with(&whole, &value.named_at(at))?;
         }
-        Ok(whole)
+        Ok(whole.as_row())
     }
 
     pub(crate) fn optional_value(&mut self, node: &Option<Box<Node>>) -> Walk<Value> {
@@ -101,7 +101,7 @@ impl Walker<'_> {
             }
             NodeEnum::RowExpr(expr) => {
                 let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = expr.as_ref();
-                self.total_of(args)
+                self.total_of(args).map(Value::as_row)
             }
             NodeEnum::GroupingFunc(expr) => {
                 let GroupingFunc { xpr: _, args, refs: _, agglevelsup: _, location: _ } = expr.as_ref();
@@ -161,7 +161,8 @@ impl Walker<'_> {
                 let is_total = values.iter().all(|value| self.compares_totally(value));
                 let either = self.alternatives(&values)?;
                 self.operand(&either)?;
-                self.result(either.total(), is_total, *location)
+                let whole = self.changed(&either);
+                self.result(whole, is_total, *location)
             }
             Ok(MinMaxOp::Undefined) | Err(_) => construct("a comparison of this kind", *location),
         }
@@ -194,7 +195,7 @@ impl Walker<'_> {
                 let left = self.optional_value(lexpr)?;
                 self.optional(rexpr, Use::Predicate)?;
                 self.consume(&left, Use::Predicate, at)?;
-                return Ok(left.total());
+                return Ok(self.changed(&left));
             }
             // The server turns these into comparisons with the operators it finds on the path.
             Ok(
@@ -251,7 +252,7 @@ impl Walker<'_> {
 
     /// Whether two values of this type can be compared without an error; of an unknown type, a built-in one.
     fn compares_totally(&self, value: &Value) -> bool {
-        value.of.is_none_or(|oid| self.snapshot.comparison_is_total(&self.path, oid))
+        !self.holds(value).rows && value.of.is_none_or(|oid| self.snapshot.comparison_is_total(&self.path, oid))
     }
 
     /// May this operator name stand for code we have not read?
@@ -333,7 +334,11 @@ impl Walker<'_> {
                 self.link_names.insert(at, first.name.clone());
                 // More than one column is a row, compared with another or assigned to several columns.
                 let first = Value { origin: Origin::None, ..first.value.clone() };
-                rest.iter().try_fold(first, |row, target| self.with(&row.total(), &target.value))
+                if rest.is_empty() {
+                    return Ok(first);
+                }
+                let row = rest.iter().try_fold(self.changed(&first), |row, target| self.with(&row, &target.value))?;
+                Ok(row.as_row())
             }
             Ok(SubLinkType::ArraySublink) => {
                 let outputs = self.counting_packed(|walker| walker.select(stmt))?;
@@ -368,7 +373,7 @@ impl Walker<'_> {
             self.optional(lidx, self.place)?;
             self.optional(uidx, self.place)?;
         }
-        Ok(whole.total())
+        Ok(self.changed(&whole))
     }
 
     /// `(t.home).city`: a field of a composite value, or one of a composite field. Taking it out runs no code of its type;
@@ -383,7 +388,7 @@ impl Walker<'_> {
         if steps.is_empty() || self.snapshot.type_runs_code(of) {
             return Ok(None);
         }
-        Ok(Some(Value { of: Some(of), parts: whole.parts, ..whole.total() }))
+        Ok(Some(Value { of: Some(of), ..self.changed(whole) }))
     }
 }
 

@@ -197,7 +197,7 @@ impl<'a> Walker<'a> {
         alias: Option<&str>,
         definitions: &[Node],
     ) -> Walk<(&'c str, Named)> {
-        let named = |name: &String| (Rc::from(name.as_str()), Value::computed());
+        let named = |name: &String| (Rc::from(name.as_str()), Value::of_some_type());
         if definitions.is_empty()
             && let Some(called) = as_call(call)
             && let Some(returned) = self.laterally(true, |walker| walker.apart(|walker| walker.body_call(called)))?
@@ -230,7 +230,7 @@ impl<'a> Walker<'a> {
             };
             let Some(of) = &column.type_name else { return construct("a column without a type", column.location) };
             self.cast_target(of)?;
-            columns.push((Rc::from(column.colname.as_str()), Value::computed()));
+            columns.push((Rc::from(column.colname.as_str()), Value::of_some_type()));
         }
         Ok(columns)
     }

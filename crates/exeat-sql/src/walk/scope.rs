@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::content::Held;
 use super::flows::{Flows, Stream};
 use crate::Origin;
-use crate::catalog::{ColumnId, Oid};
+use crate::catalog::{ColumnId, Holds, Oid};
 
 /// What is known of a value on its way through a statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub(crate) struct Value {
     pub(crate) null: bool,
     /// How many values its size may be the sum of: builders of builders could outgrow the server's limit.
     pub(crate) parts: u32,
+    /// What it may be made of where its type is not known.
+    pub(crate) holds: Holds,
 }
 
 /// Parts a built value may have before its size could make a statement fail.
@@ -30,12 +32,12 @@ pub(crate) const PARTS_MAX: u32 = 1_000;
 
 impl Value {
     pub(crate) fn column(id: ColumnId, of: Option<Oid>, at: i32) -> Self {
-        Self { origin: Origin::Column(id), flows: Flows::column(id, at), of, null: false, parts: 1 }
+        Self { origin: Origin::Column(id), flows: Flows::column(id, at), of, null: false, parts: 1, holds: Holds::default() }
     }
 
     /// A constant, or what holds nothing of a stored column.
     pub(crate) fn computed() -> Self {
-        Self { origin: Origin::None, flows: Flows::default(), of: None, null: false, parts: 1 }
+        Self { origin: Origin::None, flows: Flows::default(), of: None, null: false, parts: 1, holds: Holds::default() }
     }
 
     /// The same value under a name of its own: `at` is the place of that name.
@@ -43,9 +45,14 @@ impl Value {
         Self { flows: self.flows.named_at(at), ..self.clone() }
     }
 
-    /// Made over by what cannot fail.
-    pub(crate) fn total(&self) -> Self {
-        Self { origin: Origin::None, flows: self.flows.total(), of: None, null: false, parts: self.parts }
+    /// All of it as one row.
+    pub(crate) fn as_row(self) -> Self {
+        Self { holds: Holds { rows: true, ..self.holds }, ..self }
+    }
+
+    /// A parameter, or what a function in FROM gives back: the text does not say of which type.
+    pub(crate) fn of_some_type() -> Self {
+        Self { holds: Holds { json: true, ..Holds::default() }, ..Self::computed() }
     }
 }
 
@@ -88,7 +95,7 @@ impl Columns {
     /// The same columns, with nothing stored in those that `empty` says so of.
     pub(crate) fn without_flows(&self, empty: impl Fn(ColumnId) -> bool) -> Rc<Self> {
         let emptied = |value: &Value| match value.origin {
-            Origin::Column(id) if empty(id) => Value { of: value.of, ..Value::computed() },
+            Origin::Column(id) if empty(id) => Value { of: value.of, holds: value.holds, ..Value::computed() },
             Origin::Column(_) | Origin::None | Origin::Unknown => value.clone(),
         };
         Rc::new(Self::new(self.list.iter().map(|(name, value)| (name.clone(), emptied(value))).collect()))

@@ -1,6 +1,8 @@
 //! What cannot fail whatever its arguments are, says nothing but its result, and grows by nothing but the sum of
 //! its arguments. Everything else counts as used where it stands.
 
+use crate::catalog::Holds;
+
 /// Comparisons, and `||`.
 const OPERATORS: &[&str] = &["<", "<=", "<>", "=", ">", ">=", "||"];
 
@@ -47,6 +49,24 @@ const FUNCTIONS: &[&str] = &[
 
 pub(crate) fn operator(name: &str) -> bool {
     OPERATORS.binary_search(&name).is_ok()
+}
+
+/// What may fail over values of which only this is known, whatever the name alone promises.
+pub(crate) fn fails_over(name: &str, holds: Holds) -> bool {
+    let compares = matches!(name, "max" | "min");
+    let prints = name == "concat" || makes_json(name);
+    let takes_apart = name == "jsonb_agg" || name.starts_with("jsonb_build") || name == "to_jsonb";
+    (compares && holds.rows) || (prints && holds.odd) || (takes_apart && holds.json)
+}
+
+/// Whether every other argument is a key, of which a null one raises.
+pub(crate) fn takes_keys(name: &str) -> bool {
+    matches!(name, "json_build_object" | "jsonb_build_object")
+}
+
+/// Whether a function's result may be of type json.
+pub(crate) fn makes_json(name: &str) -> bool {
+    name.contains("json")
 }
 
 pub(crate) fn function(name: &str) -> bool {
