@@ -248,7 +248,9 @@ impl CatalogSnapshot {
         let implicit = |cast: &&UserCast| cast.context == CastContext::Implicit && cast.target == oid;
         // Of a whole row nobody says which type it is of.
         let is_row = matches!(self.types.get(&oid).map(|known| known.class), Some(TypeClass::Composite));
-        is_row || !self.type_runs_code(oid) || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
+        is_row
+            || !self.type_runs_code(oid)
+            || self.casts.iter().filter(implicit).any(|cast| !self.type_runs_code(cast.source))
     }
 
     /// May a call of `name` by a session that searches `schemas` run a user's function? Arity does not count, for

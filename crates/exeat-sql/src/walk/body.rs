@@ -139,7 +139,7 @@ impl<'a> Walker<'a> {
             Returned::Value(value) => Ok(value),
             Returned::Row(columns) => {
                 let values: Vec<Value> = columns.into_iter().map(|(_, value)| value).collect();
-                self.all_of(&values).map(Value::as_row)
+                self.all_of(&values).map(Value::into_row)
             }
         }
     }

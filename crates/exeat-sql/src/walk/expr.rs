@@ -84,7 +84,7 @@ impl Walker<'_> {
             self.note_lazy(value);
             whole = self.with(&whole, &value.named_at(at))?;
         }
-        Ok(whole.as_row())
+        Ok(whole.into_row())
     }
 
     pub(crate) fn optional_value(&mut self, node: &Option<Box<Node>>) -> Walk<Value> {
@@ -101,7 +101,7 @@ impl Walker<'_> {
             }
             NodeEnum::RowExpr(expr) => {
                 let RowExpr { xpr: _, args, row_typeid: _, row_format: _, colnames: _, location: _ } = expr.as_ref();
-                self.total_of(args).map(Value::as_row)
+                self.total_of(args).map(Value::into_row)
             }
             NodeEnum::GroupingFunc(expr) => {
                 let GroupingFunc { xpr: _, args, refs: _, agglevelsup: _, location: _ } = expr.as_ref();
@@ -338,7 +338,7 @@ impl Walker<'_> {
                     return Ok(first);
                 }
                 let row = rest.iter().try_fold(self.changed(&first), |row, target| self.with(&row, &target.value))?;
-                Ok(row.as_row())
+                Ok(row.into_row())
             }
             Ok(SubLinkType::ArraySublink) => {
                 let outputs = self.counting_packed(|walker| walker.select(stmt))?;

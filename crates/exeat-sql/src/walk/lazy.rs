@@ -37,7 +37,10 @@ impl Walker<'_> {
             return Ok(values);
         }
         values.iter().try_for_each(|value| self.consume(value, Use::Predicate, NOWHERE))?;
-        Ok(values.into_iter().map(|value| Value { of: value.of, null: value.null, holds: value.holds, ..Value::computed() }).collect())
+        Ok(values
+            .into_iter()
+            .map(|value| Value { of: value.of, null: value.null, holds: value.holds, ..Value::computed() })
+            .collect())
     }
 
     /// A column that is no stored one, or may be none, stands for an expression, which the server may evaluate where it is named.

@@ -32,7 +32,14 @@ pub(crate) const PARTS_MAX: u32 = 1_000;
 
 impl Value {
     pub(crate) fn column(id: ColumnId, of: Option<Oid>, at: i32) -> Self {
-        Self { origin: Origin::Column(id), flows: Flows::column(id, at), of, null: false, parts: 1, holds: Holds::default() }
+        Self {
+            origin: Origin::Column(id),
+            flows: Flows::column(id, at),
+            of,
+            null: false,
+            parts: 1,
+            holds: Holds::default(),
+        }
     }
 
     /// A constant, or what holds nothing of a stored column.
@@ -46,7 +53,7 @@ impl Value {
     }
 
     /// All of it as one row.
-    pub(crate) fn as_row(self) -> Self {
+    pub(crate) fn into_row(self) -> Self {
         Self { holds: Holds { rows: true, ..self.holds }, ..self }
     }
 

@@ -4,9 +4,9 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    JsonAggConstructor, JsonArgument, JsonArrayAgg, JsonArrayConstructor, JsonArrayQueryConstructor, JsonBehavior, JsonFormat,
-    JsonFormatType, JsonFuncExpr, JsonIsPredicate, JsonKeyValue, JsonObjectAgg, JsonObjectConstructor, JsonOutput, JsonParseExpr,
-    JsonScalarExpr, JsonSerializeExpr, JsonValueExpr, Node, XmlExpr, XmlSerialize,
+    JsonAggConstructor, JsonArgument, JsonArrayAgg, JsonArrayConstructor, JsonArrayQueryConstructor, JsonBehavior,
+    JsonFormat, JsonFormatType, JsonFuncExpr, JsonIsPredicate, JsonKeyValue, JsonObjectAgg, JsonObjectConstructor,
+    JsonOutput, JsonParseExpr, JsonScalarExpr, JsonSerializeExpr, JsonValueExpr, Node, XmlExpr, XmlSerialize,
 };
 
 use super::call::is_constant;
@@ -142,7 +142,7 @@ impl Walker<'_> {
 
     fn json_value_in(&mut self, json: &mut Json, value: &Value) -> Walk<()> {
         let holds = self.holds(value);
-        json.form = json.form.filter(|form| !holds.odd && !(holds.json && *form == Printing::Jsonb));
+        json.form = json.form.filter(|form| !(holds.odd || holds.json && *form == Printing::Jsonb));
         json.whole = self.with(&json.whole, value)?;
         Ok(())
     }
