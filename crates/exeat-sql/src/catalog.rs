@@ -20,7 +20,7 @@ pub use queries::{
 };
 pub use session::SessionState;
 pub use trust::{Pins, QualifiedName, Trust, TrustError, TrustedFunction, Untrusted};
-pub(crate) use types::{Holds, Operands, Type, UserCast, UserFunction, UserOperator};
+pub(crate) use types::{Kinds, Operands, Type, UserCast, UserFunction, UserOperator};
 pub use writes::CheckedTogether;
 
 use writes::Triggers;

@@ -71,7 +71,7 @@ pub(crate) struct Operands {
 
 /// What makes comparing or printing a value fail that otherwise could not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Holds {
+pub(crate) struct Kinds {
     /// Rows, compared column by column until one differs or is of a type without equality.
     pub(crate) rows: bool,
     /// JSON as text, which JSONB may not take.
@@ -80,7 +80,7 @@ pub(crate) struct Holds {
     pub(crate) odd: bool,
 }
 
-impl Holds {
+impl Kinds {
     pub(crate) fn and(self, other: Self) -> Self {
         Self { rows: self.rows || other.rows, json: self.json || other.json, odd: self.odd || other.odd }
     }
@@ -126,10 +126,10 @@ impl CatalogSnapshot {
     }
 
     /// What a value of this type is made of, as far as comparing and printing it are concerned.
-    pub(crate) fn type_holds(&self, oid: Oid) -> Holds {
+    pub(crate) fn type_kinds(&self, oid: Oid) -> Kinds {
         let fails = |form| self.print_class(form, oid) != Class::Total;
         let odd = fails(Printing::Json);
-        Holds { rows: self.holds_rows(oid, TYPE_DEPTH_MAX), json: odd || fails(Printing::Jsonb), odd }
+        Kinds { rows: self.holds_rows(oid, TYPE_DEPTH_MAX), json: odd || fails(Printing::Jsonb), odd }
     }
 
     fn holds_rows(&self, oid: Oid, depth: u8) -> bool {

@@ -8,7 +8,7 @@ use super::content::CallForm;
 use super::expr::is_open;
 use super::scope::{Found, Value};
 use super::{Stop, Walk, Walker, construct, inner, named_construct, string, strings, total, unresolved};
-use crate::catalog::{Argument, Holds, Oid, PG_CATALOG, RelationKind, Reviewed};
+use crate::catalog::{Argument, Kinds, Oid, PG_CATALOG, RelationKind, Reviewed};
 use crate::classes::{Class, Facet, is_readable_setting};
 use crate::{Notification, NotifyText, OpaqueReason, Origin, Use};
 
@@ -108,7 +108,7 @@ impl Walker<'_> {
         let is_total =
             !func_variadic && !is_trusted && !reviewed.returns_set && self.call_is_total(&names, args, &values);
         let mut result = self.result(whole, is_total, at)?;
-        result.holds.json |= total::makes_json(name);
+        result.kinds.json |= total::makes_json(name);
         Ok(result)
     }
 
@@ -148,9 +148,9 @@ impl Walker<'_> {
     fn call_is_total(&self, names: &[&str], args: &[Node], values: &[Value]) -> bool {
         let Some((schemas, name)) = self.searched(names) else { return false };
         let typed: Vec<_> = args.iter().zip(values).map(|(arg, value)| known(arg, value)).collect();
-        let holds = values.iter().map(|value| self.holds(value)).fold(Holds::default(), Holds::and);
+        let kinds = values.iter().map(|value| self.kinds_of(value)).fold(Kinds::default(), Kinds::and);
         let null_keys = total::takes_keys(name) && !args.iter().step_by(2).all(is_constant);
-        if null_keys || total::fails_over(name, holds) {
+        if null_keys || total::fails_over(name, kinds) {
             return false;
         }
         if typed.contains(&Argument::Unknown) || typed.len() != args.len() {

@@ -63,8 +63,8 @@ impl Walker<'_> {
         let target = self.cast_target(of)?;
         let value = self.value(arg)?;
         let is_array = !of.array_bounds.is_empty();
-        let holds = self.snapshot.type_holds(target);
-        let whole = Value { of: (!is_array).then_some(target), null: value.null, holds, ..self.changed(&value) };
+        let kinds = self.snapshot.type_kinds(target);
+        let whole = Value { of: (!is_array).then_some(target), null: value.null, kinds, ..self.changed(&value) };
         let column = match value.origin {
             Origin::Column(column) => column,
             Origin::Unknown => return Ok(value),
@@ -74,7 +74,7 @@ impl Walker<'_> {
         };
         if is_array || value.of.is_none() {
             self.noticeable += 1;
-            return Ok(Value { origin: Origin::Unknown, of: None, holds, ..value });
+            return Ok(Value { origin: Origin::Unknown, of: None, kinds, ..value });
         }
         if value.of != Some(target) {
             return self.cast_whole(&value, whole, is_array, *location);
@@ -106,7 +106,7 @@ impl Walker<'_> {
             return Ok(whole);
         }
         self.consume(value, self.place, at)?;
-        Ok(Value { of: whole.of, holds: whole.holds, ..Value::computed() })
+        Ok(Value { of: whole.of, kinds: whole.kinds, ..Value::computed() })
     }
 
     /// Casts that cannot fail: to text from anything that comes with the server, to a wider number, to less of a

@@ -7,7 +7,7 @@ use super::flows::Flows;
 use super::scope::{PARTS_MAX, Value};
 use super::select::Target;
 use super::{Stop, Walk, Walker};
-use crate::catalog::{Holds, Oid};
+use crate::catalog::{Kinds, Oid};
 use crate::{Flow, OpaqueReason, Origin, Use};
 
 impl Walker<'_> {
@@ -31,18 +31,18 @@ impl Walker<'_> {
     pub(crate) fn with(&mut self, whole: &Value, value: &Value) -> Walk<Value> {
         self.operand(value)?;
         let flows = self.united(&whole.flows, &value.flows.total())?;
-        let holds = self.holds(whole).and(self.holds(value));
-        Ok(Value { flows, parts: whole.parts.saturating_add(value.parts), holds, ..Value::computed() })
+        let kinds = self.kinds_of(whole).and(self.kinds_of(value));
+        Ok(Value { flows, parts: whole.parts.saturating_add(value.parts), kinds, ..Value::computed() })
     }
 
     /// A value made over by what cannot fail.
     pub(crate) fn changed(&self, value: &Value) -> Value {
         let flows = value.flows.total();
-        Value { flows, parts: value.parts, holds: self.holds(value), ..Value::computed() }
+        Value { flows, parts: value.parts, kinds: self.kinds_of(value), ..Value::computed() }
     }
 
-    pub(crate) fn holds(&self, value: &Value) -> Holds {
-        value.of.map_or(value.holds, |oid| self.snapshot.type_holds(oid))
+    pub(crate) fn kinds_of(&self, value: &Value) -> Kinds {
+        value.of.map_or(value.kinds, |oid| self.snapshot.type_kinds(oid))
     }
 
     /// An output that reaches the client.
@@ -77,7 +77,7 @@ impl Walker<'_> {
         }
         self.noticeable += 1;
         self.consume(&arguments, self.place, at)?;
-        Ok(Value { holds: self.holds(&arguments), ..Value::computed() })
+        Ok(Value { kinds: self.kinds_of(&arguments), ..Value::computed() })
     }
 
     /// A value of a type with code of its own may be given to nothing: that code would run.
@@ -100,9 +100,9 @@ impl Walker<'_> {
     /// or the masks of chosen values tell which one the neighbour has.
     pub(crate) fn alternatives<'v>(&mut self, values: impl IntoIterator<Item = &'v Value>) -> Walk<Value> {
         let mut found: Option<Value> = None;
-        let (mut holds, mut nulls) = (Holds::default(), None);
+        let (mut kinds, mut nulls) = (Kinds::default(), None);
         for value in values {
-            holds = holds.and(self.holds(value));
+            kinds = kinds.and(self.kinds_of(value));
             found = match found {
                 // Nothing to choose, but it may say what type the others are of.
                 found if value.null => {
@@ -115,7 +115,7 @@ impl Walker<'_> {
         }
         let found = found.unwrap_or_else(|| Value { null: true, ..Value::computed() });
         let of = found.of.filter(|of| nulls.is_none_or(|nulls| nulls == *of));
-        Ok(Value { of, holds, ..found })
+        Ok(Value { of, kinds, ..found })
     }
 
     fn either(&mut self, left: &Value, right: &Value) -> Walk<Value> {
@@ -130,11 +130,11 @@ impl Walker<'_> {
             self.consume(right, self.place, super::NOWHERE)?;
             return Ok(Value::computed());
         }
-        let holds = self.holds(left).and(self.holds(right));
+        let kinds = self.kinds_of(left).and(self.kinds_of(right));
         let flows = self.united(&left.flows, &right.flows)?;
         let flows = if left.flows.is_bare() && right.flows.is_bare() { flows } else { flows.total() };
         let of = if left.of == right.of { left.of } else { None };
-        Ok(Value { flows, of, parts: left.parts.max(right.parts), holds, ..Value::computed() })
+        Ok(Value { flows, of, parts: left.parts.max(right.parts), kinds, ..Value::computed() })
     }
 
     /// Implicit casts that fail for values out of the other type's range.

@@ -252,7 +252,7 @@ impl Walker<'_> {
 
     /// Whether two values of this type can be compared without an error; of an unknown type, a built-in one.
     fn compares_totally(&self, value: &Value) -> bool {
-        !self.holds(value).rows && value.of.is_none_or(|oid| self.snapshot.comparison_is_total(&self.path, oid))
+        !self.kinds_of(value).rows && value.of.is_none_or(|oid| self.snapshot.comparison_is_total(&self.path, oid))
     }
 
     /// May this operator name stand for code we have not read?

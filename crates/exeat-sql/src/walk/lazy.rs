@@ -39,7 +39,7 @@ impl Walker<'_> {
         values.iter().try_for_each(|value| self.consume(value, Use::Predicate, NOWHERE))?;
         Ok(values
             .into_iter()
-            .map(|value| Value { of: value.of, null: value.null, holds: value.holds, ..Value::computed() })
+            .map(|value| Value { of: value.of, null: value.null, kinds: value.kinds, ..Value::computed() })
             .collect())
     }
 

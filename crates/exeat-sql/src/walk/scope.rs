@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::content::Held;
 use super::flows::{Flows, Stream};
 use crate::Origin;
-use crate::catalog::{ColumnId, Holds, Oid};
+use crate::catalog::{ColumnId, Kinds, Oid};
 
 /// What is known of a value on its way through a statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ pub(crate) struct Value {
     /// How many values its size may be the sum of: builders of builders could outgrow the server's limit.
     pub(crate) parts: u32,
     /// What it may be made of where its type is not known.
-    pub(crate) holds: Holds,
+    pub(crate) kinds: Kinds,
 }
 
 /// Parts a built value may have before its size could make a statement fail.
@@ -38,13 +38,13 @@ impl Value {
             of,
             null: false,
             parts: 1,
-            holds: Holds::default(),
+            kinds: Kinds::default(),
         }
     }
 
     /// A constant, or what holds nothing of a stored column.
     pub(crate) fn computed() -> Self {
-        Self { origin: Origin::None, flows: Flows::default(), of: None, null: false, parts: 1, holds: Holds::default() }
+        Self { origin: Origin::None, flows: Flows::default(), of: None, null: false, parts: 1, kinds: Kinds::default() }
     }
 
     /// The same value under a name of its own: `at` is the place of that name.
@@ -54,12 +54,12 @@ impl Value {
 
     /// All of it as one row.
     pub(crate) fn into_row(self) -> Self {
-        Self { holds: Holds { rows: true, ..self.holds }, ..self }
+        Self { kinds: Kinds { rows: true, ..self.kinds }, ..self }
     }
 
     /// A parameter, or what a function in FROM gives back: the text does not say of which type.
     pub(crate) fn of_some_type() -> Self {
-        Self { holds: Holds { json: true, ..Holds::default() }, ..Self::computed() }
+        Self { kinds: Kinds { json: true, ..Kinds::default() }, ..Self::computed() }
     }
 }
 
@@ -102,7 +102,7 @@ impl Columns {
     /// The same columns, with nothing stored in those that `empty` says so of.
     pub(crate) fn without_flows(&self, empty: impl Fn(ColumnId) -> bool) -> Rc<Self> {
         let emptied = |value: &Value| match value.origin {
-            Origin::Column(id) if empty(id) => Value { of: value.of, holds: value.holds, ..Value::computed() },
+            Origin::Column(id) if empty(id) => Value { of: value.of, kinds: value.kinds, ..Value::computed() },
             Origin::Column(_) | Origin::None | Origin::Unknown => value.clone(),
         };
         Rc::new(Self::new(self.list.iter().map(|(name, value)| (name.clone(), emptied(value))).collect()))

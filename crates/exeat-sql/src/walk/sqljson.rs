@@ -141,8 +141,8 @@ impl Walker<'_> {
     }
 
     fn json_value_in(&mut self, json: &mut Json, value: &Value) -> Walk<()> {
-        let holds = self.holds(value);
-        json.form = json.form.filter(|form| !(holds.odd || holds.json && *form == Printing::Jsonb));
+        let kinds = self.kinds_of(value);
+        json.form = json.form.filter(|form| !(kinds.odd || kinds.json && *form == Printing::Jsonb));
         json.whole = self.with(&json.whole, value)?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What cannot fail whatever its arguments are, says nothing but its result, and grows by nothing but the sum of
 //! its arguments. Everything else counts as used where it stands.
 
-use crate::catalog::Holds;
+use crate::catalog::Kinds;
 
 /// Comparisons, and `||`.
 const OPERATORS: &[&str] = &["<", "<=", "<>", "=", ">", ">=", "||"];
@@ -52,11 +52,11 @@ pub(crate) fn operator(name: &str) -> bool {
 }
 
 /// What may fail over values of which only this is known, whatever the name alone promises.
-pub(crate) fn fails_over(name: &str, holds: Holds) -> bool {
+pub(crate) fn fails_over(name: &str, kinds: Kinds) -> bool {
     let compares = matches!(name, "max" | "min");
     let prints = name == "concat" || makes_json(name);
     let takes_apart = name == "jsonb_agg" || name.starts_with("jsonb_build") || name == "to_jsonb";
-    (compares && holds.rows) || (prints && holds.odd) || (takes_apart && holds.json)
+    (compares && kinds.rows) || (prints && kinds.odd) || (takes_apart && kinds.json)
 }
 
 /// Whether every other argument is a key, of which a null one raises.
