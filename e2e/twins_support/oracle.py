@@ -2,11 +2,14 @@
 
 Three readings of the server's own: the origins in RowDescription, the column dependencies (pg_depend) of a temporary
 view made from the statement, and the rewritten query tree. What one of them names and the analysis does not is an
-error: a column that reaches the client, or chooses what does, and nobody knew.
+error: a column that reaches the client, or chooses what does, and nobody knew. Of a statement about another (COPY,
+DECLARE, PREPARE, EXPLAIN, CREATE TABLE AS) the server is asked about that other one.
 """
 
+import re
 import struct
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, field
 
 from lib import wire
@@ -25,6 +28,27 @@ SEALED = """
 SELECT a.attrelid, a.attnum FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (n.nspname, c.relname, a.attname) IN ({})
 """
+
+
+RELATIONS = f"SELECT oid FROM pg_class WHERE oid >= {FIRST_USER_OBJECT}"
+# The other statement, in the words of each kind.
+OTHER = re.compile(
+    r"\s*(?:copy\s*\((?P<copied>.*)\)\s*to\s+stdout.*"
+    r"|(?:declare\s+\w+\s+(?:\w+\s+)*?cursor\s+(?:\w+\s+)*?for"
+    r"|prepare\s+\w+\s*(?:\([^)]*\)\s*)?as"
+    r"|explain\s*(?:\([^)]*\)|analyze|verbose|\s)*"
+    r"|create\s+(?:\w+\s+)*?(?:table|view)\s+\w+\s+as)(?=[\s(])(?P<rest>.*))", re.I | re.S,
+)
+FROM_OTHER = re.compile(r"\s*(fetch|execute)\b", re.I)
+
+
+@dataclass
+class Taken:
+    """An admitted statement: the one the server is asked about, and the columns that the client was told of."""
+
+    source: str
+    asked: str
+    outputs: list
 
 
 @dataclass
@@ -100,81 +124,110 @@ class Oracle:
         self._dsn = twin.admin(world.name)
         self._lineage = Lineage(run, self._dsn)
         self._statements = {}
-        self._sealed = set()
-        self.errors, self.counts = [], dict.fromkeys(("origins", "views", "trees", "unread", "masked", "over-masked"), 0)
+        self._sealed, self._relations = set(), set()
+        self.errors, self.counts = [], {}
 
     def take(self, unit, seen):
-        if len(unit.statements) == 1 and not unit.batch:
-            self._statements[unit.text()] = seen.outputs[0] if seen.outputs else []
+        if unit.batch:
+            return
+        other = None
+        for sql, outputs in zip(unit.statements, seen.outputs):
+            if FROM_OTHER.match(sql) and other is not None:
+                # What the other statement made flows out here.
+                other.outputs = other.outputs or outputs
+                continue
+            about = OTHER.fullmatch(sql)
+            asked = (about["copied"] or about["rest"]) if about else sql
+            is_own = about is None
+            taken = self._statements.setdefault(sql, Taken(unit.source, asked, outputs if is_own else []))
+            other = taken if about and not FROM_OTHER.match(asked) else other
 
     def judge(self):
         names = ", ".join(map(str, sorted(self._world.sealed)))
         self._sealed = {_column(line.replace("|", ".")) for line in psql(self._dsn, SEALED.format(names)).stdout.splitlines()}
+        self._relations = set(map(int, psql(self._dsn, RELATIONS).stdout.split()))
         connection = wire.Connection(self._dsn.host, self._dsn.port).login(self._dsn)
         connection.cycle(wire.query("SET debug_print_rewritten = on; SET debug_pretty_print = off"))
-        statements = list(self._statements)
-        for sql, predicted in zip(statements, self._lineage.of(statements), strict=True):
+        for (sql, taken), predicted in zip(self._statements.items(), self._lineage.of(list(self._statements)), strict=True):
+            counts = self.counts.setdefault(taken.source, Counter())
+            counts["statements"] += 1
             if predicted is not None:
-                self._origins(sql, predicted)
-                in_tree = self._tree(connection, sql, predicted)
-                self._view(connection, sql, predicted, in_tree)
+                counts["predicted"] += 1
+                self._hold(connection, sql, taken, predicted)
+
+    def _hold(self, connection, sql, taken, predicted):
+        self._origins(sql, taken, predicted)
+        in_tree = self._tree(connection, sql, taken, predicted)
+        self._view(connection, sql, taken, predicted, in_tree)
+
+    def _missing(self, sql, words):
+        self.errors.append(f"MISSING {self._world.name} {words}\n  {sql}")
 
     def _covers(self, how, sql, needed, predicted):
-        known = self._lineage.closed(predicted.columns)
+        # Who reads a view has its rows, whatever it asks of them: what chooses them counts.
+        known = self._lineage.closed(predicted.columns | {(relation, trees.WHOLE_ROW) for relation in predicted.relations})
         relations = predicted.relations | {relation for relation, _ in known}
         stored = [one for one in needed if one[0] >= FIRST_USER_OBJECT and one[1] >= 0]
         missing = [one for one in stored if (one[0] not in relations if one[1] == trees.WHOLE_ROW else one not in known)]
         if missing:
-            self.errors.append(f"MISSING {self._world.name} {how} {sorted(missing)}\n  {sql}")
+            self._missing(sql, f"{how} {sorted(missing)}")
 
-    def _origins(self, sql, predicted):
-        for number, (_, relation, attribute, _) in enumerate(self._statements[sql]):
-            if relation >= FIRST_USER_OBJECT and attribute > 0 and predicted.outputs:
-                self.counts["origins"] += 1
-                if (relation, attribute) not in predicted.outputs[number]:
-                    self.errors.append(f"MISSING {self._world.name} origin {number + 1}: {relation}.{attribute}\n  {sql}")
+    def _origins(self, sql, taken, predicted):
+        counts = self.counts[taken.source]
+        for number, (_, relation, attribute, _) in enumerate(taken.outputs):
+            # What the transaction made itself is gone.
+            if attribute <= 0 or relation not in self._relations:
+                continue
+            counts["origins"] += 1
+            if number >= len(predicted.outputs) or (relation, attribute) not in predicted.outputs[number]:
+                self._missing(sql, f"origin {number + 1}: {relation}.{attribute}")
 
-    def _view(self, connection, sql, predicted, in_tree):
+    def _view(self, connection, sql, taken, predicted, in_tree):
         """A view depends on columns of sub-selects that nobody reads, too: those are counted, and of a relation known."""
+        counts = self.counts[taken.source]
         connection.cycle(wire.query("BEGIN"))
-        made = connection.cycle(wire.query(f"CREATE TEMP VIEW oracle AS {sql}"))
+        made = connection.cycle(wire.query(f"CREATE TEMP VIEW oracle AS {taken.asked}"))
         if made[-1][1] == b"T":
-            self.counts["views"] += 1
+            counts["views"] += 1
             rows = [body for tag, body in connection.cycle(wire.query(DEPENDENCIES)) if tag == "D"]
             named = {tuple(map(int, cells(body))) for body in rows}
             if in_tree is not None:
                 unread = {one for one in named - in_tree - self._lineage.closed(predicted.columns) if one[1] > 0}
-                self.counts["unread"] += len(unread)
+                counts["unread"] += len(unread)
                 named = (named & in_tree) | {(relation, trees.WHOLE_ROW) for relation, _ in unread}
             self._covers("view", sql, named, predicted)
         connection.cycle(wire.query("ROLLBACK"))
 
-    def _tree(self, connection, sql, predicted):
+    def _tree(self, connection, sql, taken, predicted):
         """Every column in the rewritten tree; None where the server printed none."""
+        counts = self.counts[taken.source]
         connection.cycle(wire.query("SET client_min_messages = log"))
-        messages = connection.cycle(wire.parse(sql), wire.SYNC)
+        messages = connection.cycle(wire.parse(taken.asked), wire.SYNC)
         connection.cycle(wire.query("SET client_min_messages = warning"))
         said = [wire.error_fields(body) for tag, body in messages if tag == "N"]
         printed = [one["D"] for one in said if one.get("M") == "rewritten parse tree:"]
-        outputs, everything = trees.read(printed[0]) if printed else ([], set())
         if not printed:
             return None
-        self.counts["trees"] += 1
+        outputs, everything = trees.read(printed[0])
+        counts["trees"] += 1
         self._covers("tree", sql, everything, predicted)
         for flows, truth in zip(predicted.outputs, outputs):
+            counts["outputs"] += 1
             if self._lineage.closed(flows) & self._sealed:
-                self.counts["masked"] += 1
-                self.counts["over-masked"] += not truth & self._sealed
+                counts["masked"] += 1
+                counts["over-masked"] += not truth & self._sealed
         return everything
 
-    def line(self):
-        counts = self.counts
-        share = 100 * counts["over-masked"] / counts["masked"] if counts["masked"] else 0.0
-        return (
-            f"oracle {self._world.name}: {len(self._statements)} statements, {counts['origins']} origins, {counts['views']} views, "
-            f"{counts['trees']} trees, {counts['unread']} columns that nobody reads, {len(self.errors)} missing; {counts['masked']} masked outputs, {share:.1f} % of them clean "
-            "by the server's own tree"
-        )
+    def lines(self):
+        for source, counts in sorted(self.counts.items()):
+            share = 100 * counts["over-masked"] / counts["masked"] if counts["masked"] else 0.0
+            yield (
+                f"oracle {self._world.name} {source}: {counts['statements']} admitted statements, {counts['predicted']} of them analysed, "
+                f"{counts['origins']} origins, {counts['views']} views, {counts['trees']} trees, "
+                f"{counts['unread']} columns that nobody reads; {counts['masked']} of {counts['outputs']} outputs masked, "
+                f"{share:.1f} % of them clean by the server's own tree"
+            )
+        yield f"oracle {self._world.name}: {len(self.errors)} missing"
 
 
 def cells(body):

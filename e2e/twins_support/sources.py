@@ -18,10 +18,17 @@ LEFT_OUT = re.compile(
 PIECE = re.compile(
     r"--[^\n]*|/\*.*?\*/|(?:\b[eE])?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|(\$(?:[A-Za-z_]\w*)?\$).*?\1|;|[^'\"$;/-]+|.", re.S,
 )
-# When a server began, which two of them never do at once.
-OF_A_SERVER = re.compile(r"pg_postmaster_start_time|pg_conf_load_time|pg_stat_recovery_prefetch|stats_reset", re.I)
+# When a server began and how far its log is, which two of them never agree on.
+OF_A_SERVER = re.compile(r"pg_postmaster_start_time|pg_conf_load_time|pg_stat_recovery_prefetch|stats_reset|_lsn|wal_|_wal", re.I)
 SAMPLED = re.compile(r"tablesample\s+\w+\s*\([^)]*\)", re.I)
 COPY_FROM = re.compile(r"\s*copy\b.*\bfrom\s+stdin.*;\s*$", re.I)
+WORD = re.compile(r"[A-Za-z_]\w*")
+MADE = re.compile(
+    r"\s*create\s+(?:(?:or\s+replace|temp|temporary|unlogged|global|local|recursive|materialized)\s+)*"
+    r"(?:table|view|type|domain|sequence)\s+(?:if\s+not\s+exists\s+)?([A-Za-z_]\w*)", re.I,
+)
+FILLED = re.compile(r"\s*insert\s+into\s+([A-Za-z_]\w*)", re.I)
+STORY_OBJECTS_MAX, STORY_STEPS_MAX, STORY_INSERTS_MAX = 3, 8, 3
 CLIENT_COMMAND = re.compile(r"\\[a-zA-Z;].*$")
 
 
@@ -46,13 +53,34 @@ def sqlsmith(random, world, dsn, count):
 
 
 def regression(random, folder, count):
-    """Statements of the server's regression tests, in a random order."""
+    """Statements of the server's regression tests, in a random order: each by itself, and where it speaks of what its file
+    made before, behind that."""
     found = []
     for file in sorted(folder.glob("*.sql")):
         text = file.read_text(encoding="utf-8", errors="replace")
-        found += [(file.stem, sql) for sql in split(without_client_parts(text)) if not LEFT_OUT.match(sql)]
+        statements = [sql for sql in split(without_client_parts(text)) if not LEFT_OUT.match(sql)]
+        found += [(file.stem, [sql]) for sql in statements]
+        found += [(file.stem, story) for story in stories(statements)]
     random.shuffle(found)
-    return [Unit("regress", [sql], mode=random.choice(MODES), form=name) for name, sql in found[:count]]
+    found = found[:count] if count <= len(found) else [*found, *random.choices(found, k=count - len(found))]
+    return [Unit("regress", story, mode=random.choice(MODES), form=name) for name, story in found]
+
+
+def stories(statements):
+    """Of each statement that speaks of objects the file has made: what made them, what filled them, and itself."""
+    made, filled = {}, {}
+    for sql in statements:
+        creates, inserts = MADE.match(sql), FILLED.match(sql)
+        words = {word.lower() for word in WORD.findall(sql)}
+        before = [name for name in made if name in words and not (creates and creates[1].lower() == name)]
+        needed = [step for name in before[:STORY_OBJECTS_MAX] for step in [*made[name], *filled.get(name, ())]]
+        if needed:
+            yield [*dict.fromkeys(needed), sql]
+        if creates:
+            made[creates[1].lower()] = [*dict.fromkeys([*needed, sql])][-STORY_STEPS_MAX:]
+            filled.pop(creates[1].lower(), None)
+        elif inserts and len(filled.setdefault(inserts[1].lower(), [])) < STORY_INSERTS_MAX:
+            filled[inserts[1].lower()].append(sql)
 
 
 def without_client_parts(text):

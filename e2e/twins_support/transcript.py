@@ -35,6 +35,7 @@ class Transcript:
     messages: list = field(default_factory=list)
     verdict: str = "admitted"
     code: str = ""
+    # Of each statement, the columns that the server announced first; none where it announced none.
     outputs: list = field(default_factory=list)
 
 
@@ -89,13 +90,12 @@ class Session:
                 wire.parse(sql), wire.bind(result_formats=formats), wire.describe(), wire.execute(), wire.SYNC,
                 data=unit.copy_data, answered_copy=wire.SYNC,
             )
+        seen.outputs.append(next((row_description(body) for tag, body in messages if tag == "T"), []))
         self._note(messages, seen)
 
     def _note(self, messages, seen):
         for tag, body in messages:
             seen.messages.append((tag, IDENTIFIERS.sub(rb"\1", self._normal(body))))
-            if tag == "T":
-                seen.outputs.append(row_description(body))
             if tag == "E" and seen.verdict == "admitted":
                 seen.verdict, seen.code = judge(wire.error_fields(body))
 

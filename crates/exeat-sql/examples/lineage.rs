@@ -1,8 +1,9 @@
 //! Prints what analysis predicts, by object numbers, for a test to hold against what a server says itself:
 //! `lineage CATALOG < STATEMENTS`, the statements ended by NUL bytes. A catalog is what `catalog_script` makes psql write.
 //!
-//! First `behind COLUMN COLUMN…`: what a view's column is made from, and what chooses the view's rows. Then per statement: `known`, `opaque` or `failed`; for each output `output ORIGIN COLUMN…` (`-` where it is computed,
-//! `?` where it cannot be told); `use COLUMN` and `reads RELATION`; `end`. A column is `relation.attribute`.
+//! First `behind COLUMN COLUMN…`: what a view's column is made from, and what chooses the view's rows; of attribute 0 only
+//! what chooses them. Then per statement: `known`, `opaque` or `failed`; for each output `output ORIGIN COLUMN…` (`-` where
+//! it is computed, `?` where it cannot be told); `use COLUMN` and `reads RELATION`; `end`. A column is `relation.attribute`.
 
 // It shares the helpers of the case tests, and like them may stop at a fixture it cannot read.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::string_slice)]
@@ -34,6 +35,8 @@ fn views(snapshot: &CatalogSnapshot) -> Vec<String> {
     let mut found = Vec::new();
     for view in snapshot.relations() {
         let Some(Ok(lineage)) = snapshot.view_lineage(view.oid) else { continue };
+        let choosing: Vec<String> = lineage.influences.iter().map(|id| column(*id)).collect();
+        found.push(format!("behind {}.0 {}\n", view.oid.0, choosing.join(" ")));
         for (attribute, flows) in &lineage.columns {
             let behind: Vec<String> = flows.keys().chain(&lineage.influences).map(|id| column(*id)).collect();
             found.push(format!("behind {}.{attribute} {}\n", view.oid.0, behind.join(" ")));
