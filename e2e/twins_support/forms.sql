@@ -338,3 +338,80 @@ SELECT ({s}::text > 'm') IS TRUE OR NOT ({s} IS NULL AND 1 / ({k} - {k}) = 1) FR
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT a.{k}, l.x, l.n FROM {t} a, LATERAL (SELECT a.{s} AS x, count(*) AS n FROM pg_am OFFSET 0) l
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT x.{k}, l.v, l.n FROM (SELECT {k}, {s}::text > 'm' AS f FROM {t} OFFSET 0) x, LATERAL (SELECT x.f AS v, count(*) AS n FROM pg_am OFFSET 0) l
 EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) SELECT {s} FROM {t} a ORDER BY {k}
+CREATE TEMP TABLE mine AS SELECT {k}, {u} FROM {t} ;; ALTER TABLE mine INHERIT {t} ;; SELECT * FROM mine LIMIT 3
+CREATE TEMP TABLE mine (LIKE {t}) ;; ALTER TABLE mine INHERIT {t} ;; SELECT {s} FROM mine ;; SELECT {s} FROM {t} ORDER BY {k} LIMIT 3
+CREATE TABLE public.mine AS SELECT {k}, {u} FROM {t} WHERE {k} < 4 ;; ALTER TABLE public.mine RENAME TO other ;; SELECT * FROM public.other
+CREATE TEMP TABLE mine AS SELECT {k} AS {su}, {u} FROM {t} ;; SELECT {su} FROM mine ORDER BY {su} LIMIT 3
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} WHERE {e} ;; SELECT count(*) FROM mine
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ORDER BY {s} LIMIT 1 ;; SELECT * FROM mine
+CREATE TEMP TABLE mine AS SELECT count(*) AS n FROM {t} GROUP BY {s} ;; SELECT max(n) FROM mine
+CREATE TEMP TABLE mine AS SELECT ({s}::text > 'm') AS b FROM {t} ;; SELECT count(*) FROM mine WHERE b
+CREATE TEMP TABLE mine AS WITH w AS (UPDATE {t} SET {u} = {u} WHERE {k} = 1 RETURNING {s}) SELECT * FROM w ;; SELECT * FROM mine
+CREATE TEMP TABLE mine AS TABLE {t} WITH NO DATA ;; SELECT count(*) FROM mine
+CREATE TEMP TABLE mine (x text) ;; COPY mine FROM STDIN ;; SELECT x FROM mine WHERE x > 'm'
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; SELECT a.{s} FROM {t} a JOIN mine ON x = a.{k} WHERE x < 4
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; SELECT x FROM mine JOIN {t} a ON x::text = a.{s}::text
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; DELETE FROM mine USING {t} a WHERE a.{s}::text > 'm' AND a.{k} = x ;; SELECT count(*) FROM mine
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; UPDATE mine SET x = 0 FROM {t} a WHERE a.{k} = x AND a.{s} IS NOT NULL ;; SELECT count(*) FROM mine WHERE x = 0
+CREATE TEMP TABLE mine AS SELECT {k} AS x, ''::text AS y FROM {t} ;; UPDATE mine SET y = a.{s}::text FROM {t} a WHERE a.{k} = x ;; SELECT * FROM mine LIMIT 3
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; MERGE INTO mine USING {t} a ON a.{k} = x WHEN MATCHED AND a.{s}::text > 'm' THEN DELETE ;; SELECT count(*) FROM mine
+CREATE TEMP TABLE mine (x int, y text GENERATED ALWAYS AS (lower(x::text)) STORED) ;; INSERT INTO mine SELECT {k} FROM {t} ;; SELECT * FROM mine LIMIT 3
+CREATE TEMP TABLE mine (x text, y int GENERATED ALWAYS AS (length(x)) STORED) ;; INSERT INTO mine SELECT {s}::text FROM {t} ;; SELECT y FROM mine LIMIT 3
+CREATE TEMP TABLE mine (x int) ;; ALTER TABLE mine ADD COLUMN y text DEFAULT 'a' ;; ALTER TABLE mine ADD CHECK (x > 0) ;; INSERT INTO mine SELECT {k} FROM {t} ;; SELECT count(*) FROM mine
+CREATE TEMP TABLE mine (x int DEFAULT 1 / 0) ;; INSERT INTO mine DEFAULT VALUES
+CREATE TEMP TABLE mine (x int) ON COMMIT DROP ;; INSERT INTO mine VALUES (1) ;; SELECT x, {s} FROM mine, {t} a LIMIT 2
+CREATE TEMP TABLE {tn} (x int, {su} int) ON COMMIT DROP ;; SELECT {s} FROM {tn} ;; COMMIT ;; SELECT {s} FROM {tn} LIMIT 3
+CREATE TEMP TABLE {tn} (x int, {su} int) ;; SELECT {s} FROM {tn} ;; DROP TABLE {tn} ;; SELECT {s} FROM {tn} LIMIT 3
+CREATE TEMP TABLE {tn} (x int, {su} int) ;; SELECT {s}, x FROM {tn} ;; ALTER TABLE {tn} RENAME TO other ;; SELECT {s} FROM {tn} LIMIT 3
+SAVEPOINT s ;; CREATE TEMP TABLE {tn} (x int, {su} text) ;; SELECT {s} FROM {tn} ;; ROLLBACK TO s ;; SELECT {s} FROM {tn} LIMIT 3
+SAVEPOINT s ; CREATE TEMP TABLE {tn} (x int, {su} text) ; SELECT {s} FROM {tn} ; ROLLBACK TO s ; SELECT {s} FROM {tn} LIMIT 3
+PREPARE p AS SELECT {s} FROM {tn} LIMIT 3 ;; CREATE TEMP TABLE {tn} (x int, {su} text) ;; EXECUTE p ;; DROP TABLE {tn} ;; EXECUTE p
+CREATE TEMP TABLE {tn} (x int, {su} text) ;; PREPARE p AS SELECT {s} FROM {tn} LIMIT 3 ;; EXECUTE p ;; DROP TABLE {tn} ;; EXECUTE p
+CREATE TEMP TABLE {tn} (x int, {su} text) ;; DECLARE c CURSOR FOR SELECT {s} FROM {tn} ;; FETCH 1 FROM c ;; CLOSE c ;; DROP TABLE {tn} ;; DECLARE c CURSOR FOR SELECT {s} FROM {tn} ;; FETCH 2 FROM c
+CREATE TEMP VIEW v AS SELECT {k} AS x, {u} AS y FROM {t} ;; SELECT * FROM v LIMIT 2 ;; CREATE OR REPLACE TEMP VIEW v AS SELECT {k} AS x, {u} AS y, {s} AS z FROM {t} ;; SELECT * FROM v LIMIT 2
+CREATE TEMP VIEW v AS SELECT {k} AS x, {u} AS y FROM {t} ;; CREATE TEMP VIEW w AS SELECT x FROM v ;; SELECT x FROM w LIMIT 2 ;; CREATE OR REPLACE TEMP VIEW v AS SELECT {k} AS x, {u} AS y FROM {t} WHERE {e} ;; SELECT count(*) FROM w
+CREATE TEMP VIEW v AS SELECT {k} AS x FROM {t} ;; PREPARE p AS SELECT count(x) FROM v ;; CREATE OR REPLACE TEMP VIEW v AS SELECT {k} AS x FROM {t} WHERE {s} IS NOT NULL ;; EXECUTE p
+CREATE TEMP VIEW v AS SELECT {s} AS {k}, {k} AS {su} FROM {t} ;; SELECT {su} FROM v ORDER BY {su} LIMIT 3
+CREATE TEMP VIEW v AS SELECT {k} AS x FROM {t} WHERE {k} < 4 WITH CHECK OPTION ;; SELECT * FROM v ;; UPDATE v SET x = x ;; DELETE FROM v
+CREATE TEMP RECURSIVE VIEW v (x) AS SELECT 1 UNION ALL SELECT x + 1 FROM v WHERE x < (SELECT length(max({s}::text)) FROM {t}) ;; SELECT count(*) FROM v
+CREATE MATERIALIZED VIEW public.mine AS SELECT {k}, {u} FROM {t} WHERE {k} < 4 ;; SELECT * FROM public.mine ;; REFRESH MATERIALIZED VIEW public.mine ;; SELECT count(*) FROM public.mine
+CREATE MATERIALIZED VIEW public.mine AS SELECT count(*) AS n FROM {t} WHERE {e} ;; SELECT n FROM public.mine
+CREATE TABLE public.mine (x text REFERENCES {t} ({s})) ;; INSERT INTO public.mine VALUES ('a')
+CREATE TABLE public.mine (x int REFERENCES {t} ({k})) ;; INSERT INTO public.mine VALUES (1) ;; SELECT * FROM public.mine
+CREATE TABLE public.mine () INHERITS ({t}) ;; SELECT {s} FROM public.mine ;; INSERT INTO public.mine ({k}) VALUES (1) ;; SELECT count(*) FROM {t}
+CREATE TABLE public.mine PARTITION OF {t} DEFAULT ;; SELECT {s} FROM public.mine
+CREATE SCHEMA mine ;; CREATE TABLE mine.{tn} (x int, {su} text) ;; SET LOCAL search_path = mine, public ;; SELECT {s} FROM {tn} ;; SET LOCAL search_path = public ;; SELECT {s} FROM {tn} LIMIT 3
+CREATE SCHEMA mine ;; CREATE VIEW mine.{tn} AS SELECT {k} AS x, {s} AS {su} FROM {t} ;; SELECT {s} FROM mine.{tn} LIMIT 3
+CREATE SCHEMA mine CREATE TABLE x (i int) CREATE VIEW y AS SELECT i FROM x ;; SELECT * FROM mine.y
+CREATE SCHEMA mine ;; CREATE TABLE mine.pg_class (relname text, reltuples int) ;; SET LOCAL search_path = mine, pg_catalog ;; SELECT relname, reltuples FROM pg_class LIMIT 3
+CREATE TEMP TABLE pg_stats (attname text, n_distinct text) ;; SELECT n_distinct FROM pg_stats ;; DROP TABLE pg_stats ;; SELECT n_distinct FROM pg_stats WHERE attname = '{su}'
+CREATE TEMP TABLE pg_stats (attname text, n_distinct text) ;; SELECT n_distinct FROM pg_catalog.pg_stats WHERE attname = '{su}' LIMIT 1
+CREATE TYPE public.mine AS ENUM ('a', 'b') ;; CREATE TEMP TABLE x (m public.mine) ;; INSERT INTO x VALUES ('a') ;; SELECT m FROM x ;; SELECT {s}::text::public.mine FROM {t} LIMIT 1
+CREATE SEQUENCE public.mine ;; SELECT ({s}::text > 'm') AND nextval('public.mine') > 0 FROM {t} ;; SELECT last_value FROM public.mine
+CREATE SEQUENCE public.mine ;; CREATE TEMP TABLE x (i int DEFAULT nextval('public.mine'), v int) ;; INSERT INTO x (v) SELECT {k} FROM {t} ;; SELECT last_value FROM public.mine
+CREATE TEMP TABLE mine (x text) ;; CREATE UNIQUE INDEX ON mine (x) ;; INSERT INTO mine SELECT {s}::text FROM {t} ON CONFLICT DO NOTHING
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; CREATE INDEX ON mine ((x + 1)) WHERE x > 2 ;; ANALYZE mine ;; SELECT count(*) FROM mine WHERE x + 1 > 3
+CREATE TEMP TABLE mine (x int) ;; COMMENT ON TABLE mine IS 'mine' ;; SELECT obj_description('mine'::regclass)
+COMMENT ON COLUMN {t}.{s} IS 'x' ;; SELECT col_description('{t}'::regclass, 1)
+ALTER TABLE {t} ADD UNIQUE ({s})
+ALTER TABLE {t} ADD COLUMN z int NOT NULL DEFAULT 1 ;; SELECT {k}, z FROM {t} ORDER BY {k} LIMIT 2 ;; SELECT {s} FROM {t} LIMIT 2
+ALTER TABLE {t} ALTER COLUMN {s} SET NOT NULL
+ALTER TABLE {t} ALTER COLUMN {s} SET DEFAULT NULL ;; INSERT INTO {t} ({k}) VALUES (100001) RETURNING {s}
+ALTER TABLE {t} DROP COLUMN {s} ;; SELECT * FROM {t} LIMIT 2
+ALTER TABLE {t} DROP COLUMN {u} ;; SELECT * FROM {t} LIMIT 2
+ALTER TABLE {t} RENAME COLUMN {u} TO plain ;; SELECT plain, {s} FROM {t} LIMIT 2
+ALTER TABLE {t} RENAME COLUMN {s} TO plain ;; ALTER TABLE {t} RENAME COLUMN {u} TO {s} ;; SELECT plain, {s} FROM {t} LIMIT 2
+ALTER TABLE {t} SET SCHEMA pg_temp
+ALTER TABLE {t} RENAME TO other ;; CREATE TEMP VIEW {tn} AS SELECT 1 AS {su} ;; SELECT {s} FROM {tn}
+CREATE TEMP VIEW v AS SELECT * FROM {t} ;; ALTER VIEW v RENAME COLUMN {s} TO plain ;; SELECT plain FROM v LIMIT 2
+SELECT {k}, {u} INTO TEMP mine FROM {t} ;; SELECT count(*), max({k}) FROM mine
+CREATE TEMP TABLE mine AS SELECT {u} AS x FROM {t} WHERE {k} < 9 ;; SELECT x FROM mine UNION SELECT {s}::text FROM {t}
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; TRUNCATE mine ;; SELECT count(*) FROM mine
+CREATE TEMP TABLE mine AS EXECUTE p
+PREPARE p AS SELECT {k} FROM {t} ;; CREATE TEMP TABLE mine AS EXECUTE p ;; SELECT count(*) FROM mine
+PREPARE p AS SELECT {s} FROM {t} ;; CREATE TEMP TABLE mine AS EXECUTE p ;; SELECT * FROM mine LIMIT 2
+EXPLAIN (COSTS OFF) CREATE TEMP TABLE mine AS SELECT {s} FROM {t}
+EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) CREATE TEMP TABLE mine AS SELECT {k} FROM {t} WHERE {k} < 4 ;; SELECT * FROM mine
+CREATE TEMP TABLE mine AS SELECT {k} AS x FROM {t} ;; SELECT relname, reltuples, relpages FROM pg_class WHERE relname = 'mine' ;; ANALYZE mine ;; SELECT n_distinct FROM pg_stats WHERE tablename = 'mine'
+CREATE TEMP TABLE mine (a {tn}) ;; INSERT INTO mine SELECT a FROM {t} a LIMIT 1 ;; SELECT (a).{s} FROM mine
+CREATE TEMP TABLE mine OF {t} ;; SELECT * FROM mine

@@ -64,7 +64,7 @@ class Generator:
         alias = "a" if " a" in form else table.name
         predicate = Expressions(self.random, [(alias, column) for column in table.columns], safe=False).make("bool")
         values = {
-            "t": table.name, "s": one.quoted, "su": one.name, "s2": self.random.choice(sealed).quoted,
+            "t": table.name, "tn": table.bare_quoted, "s": one.quoted, "su": one.name, "s2": self.random.choice(sealed).quoted,
             **{name: self.random.choice(table.of(kind, sealed=True) or sealed).quoted for kind, name in KINDS},
             "u": self.random.choice(plain).quoted, "k": table.of("int", sealed=False)[0].quoted, "e": predicate,
         }

@@ -46,6 +46,10 @@ class Table:
     name: str
     columns: tuple
 
+    @property
+    def bare_quoted(self):
+        return self.name.rsplit(".", 1)[1]
+
     def of(self, kind=None, sealed=None):
         return [
             one for one in self.columns

@@ -193,7 +193,7 @@ DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{ROLE}') THEN C
 DO $$ DECLARE s text; BEGIN
   FOR s IN SELECT quote_ident(nspname) FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %s TO {ROLE}', s);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %s TO {ROLE}', s);
+    EXECUTE format('GRANT ALL ON ALL TABLES IN SCHEMA %s TO {ROLE}', s);
     EXECUTE format('GRANT ALL ON ALL SEQUENCES IN SCHEMA %s TO {ROLE}', s);
   END LOOP;
 END $$;
