@@ -96,7 +96,7 @@ endif
 
 twins: ## two databases that differ in sealed values only must look the same (N=100000 for a long run, REGRESS=folder)
 	@cargo build --quiet --locked -p exeat
-	@$(STAGE) twins $(PYTHON) e2e/twins $(if $(N),--statements $(N)) $(if $(REGRESS),--regress $(REGRESS)) $(TWINS)
+	@$(STAGE) twins $(PYTHON) e2e/twins --oracle $(if $(N),--statements $(N)) $(if $(REGRESS),--regress $(REGRESS)) $(TWINS)
 
 bench: ## what it costs: queries, bulk, connections, memory; direct, pgbouncer and Exeat in one run (BENCH="--only points" to choose)
 	@.ci/deps bench

@@ -1,11 +1,12 @@
 """Runs every unit on both twins, compares what the client saw, and counts.
 
-The order is A, B, A again, B again, so that what does not roll back (sequences, object numbers) moves on equally on
+The order is A and B, A and B again, so that what does not roll back (sequences, object numbers) moves on equally on
 both. A and A again differ: noise. A and B differ where neither does from itself: confirmed by more runs, and then
 it is interference, a value that reached the client in some form.
 """
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from .transcript import Session, difference
@@ -45,6 +46,7 @@ class Runner:
         """`tell` is given every finding as it is made; `admitted` every unit that was let through, with what it gave."""
         self._tell, self._admitted = tell, admitted
         self.figures, self._more = {}, []
+        self._both = ThreadPoolExecutor(max_workers=2)
         self._sessions = {
             world.name: [Session(lambda w=world, t=twin: stack.connect(w, t), stack.normal) for twin in (0, 1)]
             for world in stack.worlds
@@ -52,7 +54,8 @@ class Runner:
 
     def run(self, world, unit):
         first, second = self._sessions[world.name]
-        one, other, again, other_again = (session.run(unit) for session in (first, second, first, second))
+        one, other = self._both.map(lambda session: session.run(unit), (first, second))
+        again, other_again = self._both.map(lambda session: session.run(unit), (first, second))
         figures = self.figures.setdefault(unit.source, Figures())
         figures.verdicts[one.verdict] += 1
         if one.verdict != "admitted":

@@ -40,7 +40,8 @@ SHOP_SEALED = [
 
 @dataclass
 class World:
-    """One database that exists twice. `labels`: what policy says; `sealed`: also what is computed from it."""
+    """One database that exists twice. `labels`: what policy says; `sealed`: also what is computed from it; `owned`: its
+    relations belong to the login, so that the server refuses no definition."""
 
     name: str
     load: str
@@ -48,6 +49,7 @@ class World:
     sealed: set
     folder: Path = None
     tables: list = None
+    owned: bool = False
 
     def target(self, twin):
         return f"{self.name}_{'ab'[twin]}"
@@ -55,7 +57,7 @@ class World:
 
 def shop():
     labels = {column: [f"{table}.{column}"] for table, column in ((f"{s}.{t}", c) for s, t, c in SHOP_SEALED)}
-    return World("shop", SHOP_SQL.read_text(encoding="utf-8"), labels, set(SHOP_SEALED))
+    return World("shop", SHOP_SQL.read_text(encoding="utf-8"), labels, set(SHOP_SEALED), owned=True)
 
 
 def corpus(folder):
@@ -138,6 +140,8 @@ class Stack:
         else:
             self._load_regression(dsn, script, world.folder.parent)
         psql(dsn, GRANTS)
+        if world.owned:
+            psql(dsn, OWNED)
 
     def _load_regression(self, dsn, script, folder):
         """The server's user reads the rows itself: it gets a copy of them. Functions in C fail, and are not wanted."""
@@ -157,6 +161,7 @@ class Stack:
                 name = world.target(number)
                 login = {"user": ROLE, "auth": "trust"}
                 upstream = {"host": twin.address, "port": twin.port, "database": world.name, "tls": "off"}
+                upstream["allow_privileged_login"] = world.owned
                 gateway.config["targets"][name] = {"postgres": {**upstream, "logins": [login]}}
                 labels[name] = world.labels
                 rules.append({"id": f"work-{name}", "who": {"groups": [GROUP]}, "target": name, "allow": ALLOWED})
@@ -195,6 +200,15 @@ DO $$ DECLARE s text; BEGIN
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %s TO {ROLE}', s);
     EXECUTE format('GRANT ALL ON ALL TABLES IN SCHEMA %s TO {ROLE}', s);
     EXECUTE format('GRANT ALL ON ALL SEQUENCES IN SCHEMA %s TO {ROLE}', s);
+  END LOOP;
+END $$;
+"""
+# Sequences of columns go with their tables.
+OWNED = f"""
+DO $$ DECLARE r regclass; BEGIN
+  FOR r IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE c.relkind IN ('r', 'p', 'v', 'm') AND nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+    EXECUTE format('ALTER TABLE %s OWNER TO {ROLE}', r);
   END LOOP;
 END $$;
 """

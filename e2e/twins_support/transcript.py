@@ -9,6 +9,8 @@ from lib import wire
 
 MODES = ("simple", "text", "binary")
 TIMED_OUT = "57014"
+BEGIN, ROLLBACK, DEALLOCATE = wire.query("BEGIN"), wire.query("ROLLBACK"), wire.query("DEALLOCATE ALL")
+COPY_IN = re.compile(r"\bfrom\s+stdin\b", re.I)
 # Numbers of ours for a person to quote: new at every statement.
 IDENTIFIERS = re.compile(rb"\b(req_|ses_|correlation id )[a-z0-9_]+")
 
@@ -58,21 +60,25 @@ class Session:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            self._cycle(wire.query("BEGIN"))
-            for sql in unit.statements:
-                self._statement(sql, unit, seen)
-            self._note(self._cycle(wire.query("ROLLBACK")), seen)
+            for number, sql in enumerate(unit.statements):
+                ahead = [BEGIN] if number == 0 else []
+                behind = [ROLLBACK] if number == len(unit.statements) - 1 else []
+                self._statement(sql, unit, seen, ahead, behind)
             if any(sql[:7].upper() == "PREPARE" for sql in unit.statements):
-                self._cycle(wire.query("DEALLOCATE ALL"))
+                self._cycle(DEALLOCATE)
         except (wire.Closed, ConnectionError, wire.LoginRefused) as problem:
             seen.messages.append(("closed", type(problem).__name__.encode()))
             seen.verdict = "closed"
             self._connection = None
         return seen
 
-    def _cycle(self, *parts, data=b"", answered_copy=b""):
-        """Sends and reads up to ReadyForQuery; a COPY from the client gets `data` and its end."""
-        self._connection.send(*parts)
+    def _cycle(self, *requests, data=b"", answered_copy=b""):
+        """Sends all of them and gives the answers to each, up to its ReadyForQuery; a COPY from the client gets `data`
+        and its end. One journey for several requests: most of a run is waiting."""
+        self._connection.send(*requests)
+        return [self._answer(data, answered_copy) for _ in requests]
+
+    def _answer(self, data, answered_copy):
         messages = []
         while not messages or messages[-1][0] != "Z":
             messages.append(self._connection.receive())
@@ -80,18 +86,24 @@ class Session:
                 self._connection.send(*([wire.message("d", data)] if data else []), wire.message("c"), answered_copy)
         return messages
 
-    def _statement(self, sql, unit, seen):
-        if unit.mode == "simple":
-            messages = self._cycle(wire.query(sql), data=unit.copy_data)
-        else:
+    def _statement(self, sql, unit, seen, ahead, behind):
+        request, answered_copy = wire.query(sql), b""
+        if unit.mode != "simple":
             formats = (1,) if unit.mode == "binary" else ()
+            parts = [wire.parse(sql), wire.bind(result_formats=formats), wire.describe(), wire.execute(), wire.SYNC]
             # The server drops a Sync that reaches it while it waits for the client's rows.
-            messages = self._cycle(
-                wire.parse(sql), wire.bind(result_formats=formats), wire.describe(), wire.execute(), wire.SYNC,
-                data=unit.copy_data, answered_copy=wire.SYNC,
-            )
-        seen.outputs.append(next((row_description(body) for tag, body in messages if tag == "T"), []))
-        self._note(messages, seen)
+            request, answered_copy = b"".join(parts), wire.SYNC
+        if COPY_IN.search(sql):
+            # What follows would be taken for its rows.
+            answers = [*self._cycle(*ahead, request, data=unit.copy_data, answered_copy=answered_copy)]
+            answers += self._cycle(*behind) if behind else []
+        else:
+            answers = self._cycle(*ahead, request, *behind)
+        own, *rest = answers[len(ahead):]
+        seen.outputs.append(next((row_description(body) for tag, body in own if tag == "T"), []))
+        self._note(own, seen)
+        for answer in rest:
+            self._note(answer, seen)
 
     def _note(self, messages, seen):
         for tag, body in messages:
