@@ -125,7 +125,8 @@ class Oracle:
         self._lineage = Lineage(run, self._dsn)
         self._statements = {}
         self._sealed, self._relations = set(), set()
-        self.errors, self.counts = [], {}
+        self._tell = None
+        self.errors, self.counts = 0, {}
 
     def take(self, unit, seen):
         if unit.batch:
@@ -142,18 +143,21 @@ class Oracle:
             taken = self._statements.setdefault(sql, Taken(unit.source, asked, outputs if is_own else []))
             other = taken if about and not FROM_OTHER.match(asked) else other
 
-    def judge(self):
+    def judge(self, tell):
+        """Every statement taken since the last time; `tell` is given what is missing."""
+        self._tell, taken_since, self._statements = tell, self._statements, {}
         names = ", ".join(map(str, sorted(self._world.sealed)))
         self._sealed = {_column(line.replace("|", ".")) for line in psql(self._dsn, SEALED.format(names)).stdout.splitlines()}
         self._relations = set(map(int, psql(self._dsn, RELATIONS).stdout.split()))
         connection = wire.Connection(self._dsn.host, self._dsn.port).login(self._dsn)
         connection.cycle(wire.query("SET debug_print_rewritten = on; SET debug_pretty_print = off"))
-        for (sql, taken), predicted in zip(self._statements.items(), self._lineage.of(list(self._statements)), strict=True):
+        for (sql, taken), predicted in zip(taken_since.items(), self._lineage.of(list(taken_since)), strict=True):
             counts = self.counts.setdefault(taken.source, Counter())
             counts["statements"] += 1
             if predicted is not None:
                 counts["predicted"] += 1
                 self._hold(connection, sql, taken, predicted)
+        connection.socket.close()
 
     def _hold(self, connection, sql, taken, predicted):
         self._origins(sql, taken, predicted)
@@ -161,7 +165,8 @@ class Oracle:
         self._view(connection, sql, taken, predicted, in_tree)
 
     def _missing(self, sql, words):
-        self.errors.append(f"MISSING {self._world.name} {words}\n  {sql}")
+        self.errors += 1
+        self._tell(f"MISSING {self._world.name} {words}\n  {sql}")
 
     def _covers(self, how, sql, needed, predicted):
         # Who reads a view has its rows, whatever it asks of them: what chooses them counts.
@@ -218,16 +223,20 @@ class Oracle:
                 counts["over-masked"] += not truth & self._sealed
         return everything
 
-    def lines(self):
-        for source, counts in sorted(self.counts.items()):
-            share = 100 * counts["over-masked"] / counts["masked"] if counts["masked"] else 0.0
-            yield (
-                f"oracle {self._world.name} {source}: {counts['statements']} admitted statements, {counts['predicted']} of them analysed, "
-                f"{counts['origins']} origins, {counts['views']} views, {counts['trees']} trees, "
-                f"{counts['unread']} columns that nobody reads; {counts['masked']} of {counts['outputs']} outputs masked, "
-                f"{share:.1f} % of them clean by the server's own tree"
-            )
-        yield f"oracle {self._world.name}: {len(self.errors)} missing"
+
+def figures(counted):
+    """Lines of what the oracles of all worlds counted, by source."""
+    sums = {}
+    for counts in counted:
+        for source, one in counts.items():
+            sums.setdefault(source, Counter()).update(one)
+    for source, one in sorted(sums.items()):
+        share = 100 * one["over-masked"] / one["masked"] if one["masked"] else 0.0
+        yield (
+            f"oracle {source}: {one['statements']} different admitted statements, {one['predicted']} of them analysed, "
+            f"{one['origins']} origins, {one['views']} views, {one['trees']} trees, {one['unread']} columns that nobody reads; "
+            f"{one['masked']} of {one['outputs']} outputs masked, {share:.1f} % of them clean by the server's own tree"
+        )
 
 
 def cells(body):
