@@ -274,3 +274,13 @@ def test_a_definition_of_the_extended_protocol_is_the_sessions_own_too(connectio
         connection.execute("INSERT INTO work VALUES (%s)", ["x"], prepare=False)
         cursor = connection.execute("SELECT note FROM work", prepare=False)
     assert cursor.fetchall() == [("x",)]
+
+
+@pytest.mark.parametrize("discard", ["DISCARD TEMP", "DISCARD ALL"])
+def test_names_of_discarded_tables_mean_what_they_hid(discard, serving):
+    with psycopg.connect(serving[0].text(), autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE customers (id int, ssn text)")
+        assert connection.execute("SELECT count(*) FROM customers WHERE ssn < '5'").fetchall() == [(0,)]
+        connection.execute(discard)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="sealed for you"):
+            connection.execute("SELECT count(*) FROM customers WHERE ssn < '5'")

@@ -196,7 +196,11 @@ impl StateEffect {
             StatementKind::Session(SessionCommand::Reset { setting }) => {
                 effect.rereads_state = setting.as_deref().is_none_or(names_state);
             }
-            StatementKind::Session(SessionCommand::Discard { all }) => effect.rereads_state = *all,
+            // It drops the session's temporary relations: their names go on to the next of the path.
+            StatementKind::Session(SessionCommand::Discard { .. }) => {
+                effect.changes_catalog = true;
+                effect.rereads_state = true;
+            }
             StatementKind::Ddl | StatementKind::Code => {
                 effect.changes_catalog = true;
                 effect.rereads_state = true;
