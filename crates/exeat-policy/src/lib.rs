@@ -4,6 +4,7 @@
 pub mod approval;
 pub mod baseline;
 mod check;
+pub mod counting;
 pub mod decision;
 pub mod detector;
 pub mod document;

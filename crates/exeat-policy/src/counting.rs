@@ -1,0 +1,138 @@
+//! One answer counted against what a ruling left owed: may what was kept leave, does a human have to be asked, or is the
+//! statement at its end. Pure arithmetic. Keeping rows and releasing them is the data plane's; that what leaves within a
+//! window is on the ledger too, the store's.
+
+use std::collections::BTreeSet;
+
+use crate::approval::Ceiling;
+use crate::grant::Covered;
+use crate::ruling::{Duty, Measure};
+
+/// The counters of one answer: a Query's result, or a cursor's or portal's over all its fetches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counting {
+    relations: Vec<Counter>,
+    /// An approval covers the statement.
+    ceiling: Option<Ceiling>,
+    passed: Option<Passed>,
+}
+
+/// What has been passed; it stays so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Passed {
+    rules: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Counter {
+    duty: Duty,
+    /// How many rows of the relation one row of the answer holds.
+    times: u32,
+    rows: u64,
+    bytes: u64,
+}
+
+/// Where an answer stands after one more row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Passage {
+    /// Nothing is passed.
+    Within,
+    /// These rules hold it: what is kept stays, this row with it.
+    Past { rules: BTreeSet<String> },
+    /// What was approved is used up: this row does not leave, and the statement ends.
+    Ended,
+}
+
+/// Proof that an answer, or the part of it that a fetch asked for, has passed nothing: what is kept of it may leave. Made
+/// by [`Counting::within`] only.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WithinThreshold(());
+
+impl Counting {
+    /// Each duty with how many rows of its relation one row of the answer holds.
+    pub fn new(duties: impl IntoIterator<Item = (Duty, u32)>, ceiling: Option<Ceiling>) -> Self {
+        let counter = |(duty, times)| Counter { duty, times, rows: 0, bytes: 0 };
+        Self { relations: duties.into_iter().map(counter).collect(), ceiling, passed: None }
+    }
+
+    /// Do rows have to be kept until more is known? Under a ceiling they leave one by one.
+    pub fn keeps(&self) -> bool {
+        let threshold = |counter: &Counter| {
+            let measures = [Measure::Rows, Measure::Bytes];
+            counter.times > 0 && measures.iter().any(|measure| counter.duty.threshold(*measure).is_some())
+        };
+        self.ceiling.is_none() && self.relations.iter().any(threshold)
+    }
+
+    /// One more row. `scale`: how many rows its values hold for one, where they hold many; `bytes`: its length.
+    pub fn row(&mut self, scale: u64, bytes: u64) -> Passage {
+        for counter in self.relations.iter_mut().filter(|counter| counter.times > 0) {
+            counter.rows = counter.rows.saturating_add(u64::from(counter.times).saturating_mul(scale));
+            counter.bytes = counter.bytes.saturating_add(bytes);
+        }
+        self.passage()
+    }
+
+    /// What the next row takes of each duty's budget of rows, in the order of the duties: to be reserved first.
+    pub fn takes(&self, scale: u64) -> impl Iterator<Item = (&Duty, u64)> {
+        self.relations.iter().map(move |counter| (&counter.duty, u64::from(counter.times).saturating_mul(scale)))
+    }
+
+    /// More cannot be kept: that counts as passing whatever is in force, for nobody can know that it will not.
+    pub fn full(&mut self) -> Passage {
+        let first = |counter: &Counter| {
+            let measures = [Measure::Rows, Measure::Bytes];
+            measures.map(|measure| counter.duty.threshold(measure).map(|threshold| threshold.rule.clone()))
+        };
+        let flowing = self.relations.iter().filter(|counter| counter.times > 0);
+        let rules: BTreeSet<String> = flowing.flat_map(first).flatten().collect();
+        self.passed.get_or_insert_default().rules.extend(rules);
+        self.passage()
+    }
+
+    /// May what was kept so far leave? Asked when the answer ends, or a fetch does.
+    pub fn within(&self) -> Option<WithinThreshold> {
+        self.passed.is_none().then_some(WithinThreshold(()))
+    }
+
+    /// Counting anew under an approval: every row that was kept is counted again as it leaves, for a human may have
+    /// allowed less than is there.
+    #[must_use]
+    pub fn under(self, covered: &Covered) -> Self {
+        let lift = |mut counter: Counter| {
+            counter.duty.thresholds.retain(|threshold| !covered.lifts(&threshold.rule));
+            Counter { rows: 0, bytes: 0, ..counter }
+        };
+        let relations = self.relations.into_iter().map(lift).collect();
+        Self { relations, ceiling: Some(covered.ceiling()), passed: None }
+    }
+
+    /// Rows of each duty's relation so far, for whoever is asked.
+    pub fn rows(&self) -> impl Iterator<Item = (&Duty, u64)> {
+        self.relations.iter().map(|counter| (&counter.duty, counter.rows))
+    }
+
+    fn passage(&mut self) -> Passage {
+        let past = |counter: &Counter| {
+            let rows = counter.duty.passed(Measure::Rows, counter.rows);
+            rows.chain(counter.duty.passed(Measure::Bytes, counter.bytes)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let rules: BTreeSet<String> = self.relations.iter().flat_map(past).collect();
+        let over = self.ceiling.is_some_and(|ceiling| self.relations.iter().any(|counter| counter.is_over(ceiling)));
+        if over || !rules.is_empty() {
+            self.passed.get_or_insert_default().rules.extend(rules);
+        }
+        match (&self.passed, self.ceiling) {
+            (None, _) => Passage::Within,
+            (Some(_), Some(_)) => Passage::Ended,
+            (Some(passed), None) => Passage::Past { rules: passed.rules.clone() },
+        }
+    }
+}
+
+impl Counter {
+    fn is_over(&self, ceiling: Ceiling) -> bool {
+        let Ceiling { rows, bytes, affected: _ } = ceiling;
+        rows.is_some_and(|rows| rows < self.rows) || bytes.is_some_and(|bytes| bytes < self.bytes)
+    }
+}
