@@ -1,6 +1,7 @@
 //! What the gateway put in the place of values, coming back among what a client writes: the value it stood for would be
 //! lost. A guard against accidents, found by its bytes wherever they stand, in literals, parameters and COPY data; whoever
-//! wants to destroy what he may write needs no such text. A hash looks like any other text, and is not found.
+//! wants to destroy what he may write needs no such text. A hash looks like any other text, and is not found. A token is
+//! never turned back into its value: that would change what the client sent, which goes to a database as it came.
 
 use exeat_wire::Bind;
 
@@ -16,12 +17,32 @@ const LETTERS_MAX: usize = if REDACTED.len() > TOKEN_PREFIX.len() + TOKEN_LETTER
     TOKEN_PREFIX.len() + TOKEN_LETTERS_MIN
 };
 
-pub(crate) fn is_in(bytes: &[u8]) -> bool {
-    bytes.iter().enumerate().any(|(at, byte)| match byte {
-        b'[' => bytes.get(at..).is_some_and(|rest| rest.starts_with(REDACTED.as_bytes())),
-        b'e' => bytes.get(at..).is_some_and(begins_token),
-        _ => false,
-    })
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandIn {
+    Redacted,
+    Token,
+}
+
+impl StandIn {
+    /// The first of them among these bytes.
+    pub fn among(bytes: &[u8]) -> Option<Self> {
+        bytes.iter().enumerate().find_map(|(at, byte)| {
+            let rest = || bytes.get(at..).unwrap_or_default();
+            match byte {
+                b'[' => rest().starts_with(REDACTED.as_bytes()).then_some(Self::Redacted),
+                b'e' => begins_token(rest()).then_some(Self::Token),
+                _ => None,
+            }
+        })
+    }
+
+    fn named(self) -> &'static str {
+        match self {
+            Self::Redacted => REDACTED,
+            Self::Token => "a token (ext_…)",
+        }
+    }
 }
 
 /// The prefix, the version in the first eight bits, and as many letters as the shortest has.
@@ -42,11 +63,11 @@ pub struct StandIns {
 }
 
 impl StandIns {
-    pub fn are_in(&mut self, piece: &[u8]) -> bool {
+    pub fn are_in(&mut self, piece: &[u8]) -> Option<StandIn> {
         let (head, _) = piece.split_at_checked(LETTERS_MAX).unwrap_or((piece, &[]));
         self.tail.extend_from_slice(head);
-        if is_in(&self.tail) || is_in(piece) {
-            return true;
+        if let Some(found) = StandIn::among(&self.tail).or_else(|| StandIn::among(piece)) {
+            return Some(found);
         }
         let last = piece.len().checked_sub(LETTERS_MAX).and_then(|at| piece.get(at..));
         if let Some(last) = last {
@@ -55,7 +76,7 @@ impl StandIns {
         }
         let surplus = self.tail.len().saturating_sub(LETTERS_MAX);
         self.tail.drain(..surplus);
-        false
+        None
     }
 }
 
@@ -64,27 +85,30 @@ pub fn in_parameters(target: &str, permit: &Permit, bind: &Bind) -> Option<Refus
     if !permit.plans.iter().any(|plan| plan.writes_values) {
         return None;
     }
-    let brings = |value: &Option<bytes::Bytes>| value.as_deref().is_some_and(is_in);
-    let at = bind.parameters.iter().position(brings)?;
-    Some(refusal(target, &format!("${}", at.saturating_add(1))))
+    let brought = bind.parameters.iter().zip(1_usize..);
+    let mut brought = brought.filter_map(|(value, number)| Some((StandIn::among(value.as_deref()?)?, number)));
+    brought.next().map(|(found, number)| refusal(target, &format!("${number}"), found))
 }
 
 /// COPY data that holds one.
-pub fn in_copy_data(target: &str) -> Refusal {
-    refusal(target, "the data of this COPY")
+pub fn in_copy_data(target: &str, found: StandIn) -> Refusal {
+    refusal(target, "the data of this COPY", found)
 }
 
 pub(crate) fn in_text(facts: &SessionFacts, text: &str) -> Option<Refusal> {
-    is_in(text.as_bytes()).then(|| refusal(&facts.target, "this statement"))
+    StandIn::among(text.as_bytes()).map(|found| refusal(&facts.target, "this statement", found))
 }
 
-fn refusal(target: &str, place: &str) -> Refusal {
+fn refusal(target: &str, place: &str, found: StandIn) -> Refusal {
+    let found = found.named();
     Refusal::new(
         RefusalCode::MaskedColumnInWrite,
-        format!("{place} holds what stands for a value you were not shown; writing it would destroy that value"),
+        format!(
+            "{place} holds {found}, which stands for a value you were not shown; writing it would destroy that value"
+        ),
     )
     .object(Object::at(target, None))
-    .suggestion("leave the column out of what you write")
+    .suggestion("leave the column out of what you write, or write a value of your own; the gateway turns nothing back")
 }
 
 #[cfg(test)]
@@ -101,13 +125,13 @@ mod tests {
             for around in
                 [text.to_owned(), format!("1\t{text}\n"), format!("{{\"a\": [\"{text}\"]}}"), format!("x{text}x")]
             {
-                assert!(is_in(around.as_bytes()), "{around}");
+                assert!(StandIn::among(around.as_bytes()).is_some(), "{around}");
             }
-            assert!(!is_in(&text.as_bytes()[..text.len().min(LETTERS_MAX) - 1]));
+            assert_eq!(StandIn::among(&text.as_bytes()[..text.len().min(LETTERS_MAX) - 1]), None);
         }
         for other in ["", "[redacted]", "ext_", "next_AQAA", "ext_BQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "external"]
         {
-            assert!(!is_in(other.as_bytes()), "{other}");
+            assert_eq!(StandIn::among(other.as_bytes()), None, "{other}");
         }
     }
 
@@ -119,13 +143,13 @@ mod tests {
                 for second in first..data.len() {
                     let mut looking = StandIns::default();
                     let pieces = [&data[..first], &data[first..second], &data[second..]];
-                    assert!(pieces.into_iter().any(|piece| looking.are_in(piece)), "{first} {second}");
+                    assert!(pieces.into_iter().any(|piece| looking.are_in(piece).is_some()), "{first} {second}");
                 }
             }
             let mut looking = StandIns::default();
-            assert!(data.chunks(1).any(|piece| looking.are_in(piece)));
+            assert!(data.chunks(1).any(|piece| looking.are_in(piece).is_some()));
             let mut looking = StandIns::default();
-            assert!(!data[..7].chunks(1).chain([&data[8..]]).any(|piece| looking.are_in(piece)));
+            assert!(!data[..7].chunks(1).chain([&data[8..]]).any(|piece| looking.are_in(piece).is_some()));
         }
     }
 }

@@ -11,8 +11,6 @@ const PARTIAL_CHARS_MAX: i64 = 64;
 /// Widest bucket of numbers: what a float can still count in whole numbers.
 const BUCKET_MAX: i64 = 1_000_000_000_000;
 
-const KEYS_UNSUPPORTED: &[&str] = &["restore"];
-
 /// A strategy by its name, before its parameters are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Strategy {
@@ -57,7 +55,9 @@ fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<(Mask, Nulls, Looku
     let coarse = GENERALIZE_KEYS.map(|key| reader.optional_entry(key));
     let nulls = reader.optional_entry("nulls");
     let lookup = reader.optional_entry("lookup");
-    reader.unsupported(KEYS_UNSUPPORTED, diags);
+    if let Some(restore) = reader.optional_entry("restore") {
+        refuse_restore(restore, diags);
+    }
     reader.finish(diags);
     let strategy = with?.one_of(STRATEGIES, diags)?;
     let mask = match strategy {
@@ -75,6 +75,13 @@ fn read_mask(node: &Node, diags: &mut Diagnostics) -> Option<(Mask, Nulls, Looku
     let nulls = nulls.map_or(Some(Nulls::Keep), |entry| read_nulls(entry, mask, diags));
     let lookup = lookup.map_or(Some(Lookup::Refused), |entry| read_lookup(entry, mask, diags));
     Some((mask, nulls?, lookup?))
+}
+
+/// A token that comes back could only be turned into its value by changing the client's own message.
+fn refuse_restore(entry: &Entry, diags: &mut Diagnostics) {
+    diags
+        .error(&entry.key_span, "`restore` is not supported: what a client sends reaches a database unchanged")
+        .help("remove it; a token that comes back as a value to write is refused, so that it destroys nothing");
 }
 
 fn read_lookup(entry: &Entry, mask: Mask, diags: &mut Diagnostics) -> Option<Lookup> {

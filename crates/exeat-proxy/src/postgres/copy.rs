@@ -10,7 +10,7 @@ use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::{CopyStream, Outputs, StatementPlan};
 use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::release::{Counts, release_copy};
-use exeat_enforce::stand_in::{StandIns, in_copy_data};
+use exeat_enforce::stand_in::{StandIn, StandIns, in_copy_data};
 use exeat_wire::{BackendMessage, Fields, FrontendMessage, Request, encode, split_copy_data};
 
 use super::due::{Due, ExecuteDue, QueryDue};
@@ -27,8 +27,8 @@ pub(crate) struct CopyIn {
     frame_pass: Option<CopyPass>,
     /// Looks through the data where what stands for a sealed value must not come back.
     looking: Option<StandIns>,
-    /// It did. Known to the server once the frame it came in is whole.
-    found: bool,
+    /// What did. Known to the server once the frame it came in is whole.
+    found: Option<StandIn>,
     /// What the client hears in place of the server's word on the end we put to it.
     refused: Option<Fields>,
 }
@@ -97,14 +97,16 @@ impl Session {
                 let data = buffer.split_to(piece).freeze();
                 self.copy_in.frame_left -= piece;
                 let CopyIn { looking, frame_pass, found, .. } = &mut self.copy_in;
-                *found |= frame_pass.is_some() && looking.as_mut().is_some_and(|looking| looking.are_in(&data));
+                if frame_pass.is_some() && found.is_none() {
+                    *found = looking.as_mut().and_then(|looking| looking.are_in(&data));
+                }
                 self.copy_data(data);
             }
             if self.copy_in.frame_left > 0 {
                 return Ok(false);
             }
-            if std::mem::take(&mut self.copy_in.found) {
-                self.refuse_copy()?;
+            if let Some(found) = self.copy_in.found.take() {
+                self.refuse_copy(found)?;
             }
             let head = split_copy_data(&mut self.io.client.buffer).map_err(SessionEnd::Client)?;
             let Some((header, length)) = head else { return Ok(true) };
@@ -118,14 +120,14 @@ impl Session {
     }
 
     /// Nothing of it is kept: the server takes the COPY back. What the client still sends is dropped.
-    fn refuse_copy(&mut self) -> Done {
+    fn refuse_copy(&mut self, found: StandIn) -> Done {
         let Phase::Running(pass) = std::mem::take(&mut self.copy_in.phase) else { return Ok(()) };
         let mut end = BytesMut::new();
         encode::copy_fail(&mut end, "refused by exeat").map_err(|problem| SessionEnd::State(problem.to_string()))?;
         self.io.outgoing.copy(&pass, end.freeze());
         let _ = self.pipeline.sent(Request::CopyEnd, Due::Own);
         let request_id = self.new_request();
-        self.copy_in.refused = Some(in_copy_data(&self.picture.facts.target).to_fields(&request_id));
+        self.copy_in.refused = Some(in_copy_data(&self.picture.facts.target, found).to_fields(&request_id));
         self.copy_in.looking = None;
         Ok(())
     }
