@@ -1,9 +1,15 @@
 """`trust` and `declassify`: code of the database that the operator vouches for by name runs, for as long as the name
 stands for the same definition; row-security policies that look at nothing sealed need no word of his."""
 
+import json
+import os
+import subprocess
+
 import psycopg
 import pytest
 
+from lib.gateway import SHOP_SQL, binary
+from lib.postgres import psql
 from lib.run import wait_until
 from streams import TABLES, admin, writers_policy
 
@@ -120,3 +126,42 @@ def test_another_definition_is_not_trusted(vouching, shop):
     wait_until("the function is not trusted any more", is_refused)
     admin(shop, before)
     wait_until("it is what it was", lambda: not is_refused())
+
+
+def test_a_definition_exchanged_while_the_gateway_was_down_is_noticed(fresh_gateway, server, trust):
+    name = "pins_across_restarts"
+    database = server.create_database(name)
+    psql(database, file=SHOP_SQL)
+    psql(database, "CREATE FUNCTION public.calm(t text) RETURNS text LANGUAGE plpgsql AS 'BEGIN RETURN t; END'")
+    gateway = fresh_gateway(name, database=name).trust(trust.entry())
+    gateway.config["console"] = {"roles": {"admin": ["dpo"]}}
+    gateway.config["targets"]["shop"]["postgres"]["trust"] = {"functions": ["public.calm(text)"]}
+    dsn = gateway.start().dsn(trust.token("agent-7", ["agents"]))
+    sql = "SELECT calm('x')"
+    assert shown(dsn, sql) == [("x",)]
+    gateway.stop()
+    psql(database, "CREATE OR REPLACE FUNCTION public.calm(t text) RETURNS text LANGUAGE plpgsql AS "
+         "'BEGIN RETURN (SELECT ssn FROM customers LIMIT 1); END'")
+    gateway.start()
+    refused(dsn, sql)
+    wait_until("readiness tells", lambda: "public.calm(text) has another definition" in str(gateway.readiness()))
+
+    def discover(*arguments):
+        environment = {**os.environ, "EXEAT_URL": gateway.console_url(), "EXEAT_TOKEN": trust.token("dana", ["dpo"])}
+        done = subprocess.run([binary(), "discover", *arguments, "--json"], env=environment, capture_output=True, text=True,
+                              timeout=60, check=True)
+        return json.loads(done.stdout)
+
+    found = discover()
+    assert any("public.calm(text) has another definition" in text for text in found["findings"]) and found["definitions"] == 0
+    refused(dsn, sql)
+    with psycopg.connect(dsn.text(), autocommit=True) as open_session:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            open_session.execute(sql)
+        assert discover("--accept")["definitions"] == 1
+        assert len(open_session.execute(sql).fetchall()) == 1, "an open session knows at once"
+    assert not any("another definition" in text for text in discover()["findings"])
+    gateway.stop()
+    gateway.start()
+    assert len(shown(dsn, sql)) == 1
+    gateway.stop()

@@ -45,6 +45,8 @@ pub struct Discovered {
     /// There now.
     pub relations: usize,
     pub bindings: usize,
+    /// Trusted names that stand for what they did when they were accepted.
+    pub definitions: usize,
 }
 
 pub(crate) fn router(desk: Arc<dyn AdminDesk>) -> Router {
@@ -104,7 +106,7 @@ async fn discover(
             &json!({
                 "target": found.target, "database": found.database, "known": found.known,
                 "findings": found.findings, "accepted": found.accepted,
-                "relations": found.relations, "bindings": found.bindings,
+                "relations": found.relations, "bindings": found.bindings, "definitions": found.definitions,
             }),
         ),
         Err(error) => refuse(&error),

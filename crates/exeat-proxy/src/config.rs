@@ -14,6 +14,7 @@ use exeat_enforce::mask::MaskKeys;
 use exeat_policy::Policy;
 use exeat_sql::catalog::Trust;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
+use exeat_store::auditors::Auditors;
 use exeat_store::record::Recorder;
 use exeat_store::state::State;
 /// The least that `large_messages_bytes` may be: room for one message.
@@ -131,6 +132,13 @@ pub struct Target {
     pub channels: Vec<String>,
 }
 
+impl Target {
+    /// Does the operator vouch for anything?
+    pub(crate) fn trusts(&self) -> bool {
+        self.trust != Trust::default()
+    }
+}
+
 /// A policy that loaded whole, with the version every record names.
 #[derive(Debug)]
 pub struct LoadedPolicy {
@@ -167,6 +175,8 @@ pub struct Dependencies {
     pub handles: Arc<Handles>,
     /// What digests and tokens are made with.
     pub mask_keys: Arc<MaskKeys>,
+    /// Whom the server's own words are kept for, where the client gets others.
+    pub auditors: Option<Arc<Auditors>>,
     /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
     pub shutdown: watch::Receiver<bool>,
 }

@@ -3,6 +3,7 @@
 //! Everything a caller gets back from here is proof of a finished write. Never sees a protocol, and never an
 //! unmasked row; SQL and parameters reach a file only sealed.
 
+pub mod auditors;
 mod error;
 mod hex;
 pub mod keys;

@@ -10,6 +10,7 @@ use exeat_enforce::drift;
 use exeat_policy::baseline::Known;
 use exeat_proxy::config::{Databases, LoadedPolicy, Target};
 use exeat_proxy::identity::Verified;
+use exeat_sql::catalog::Pins;
 use exeat_store::record::{BaselineChange, BaselineEvent, LimitReset, Requester, TokenRef};
 use exeat_store::state::{DatabaseRef, LimitFilter, LimitUse, State};
 use jiff::Timestamp;
@@ -52,6 +53,14 @@ pub(crate) struct Admin {
     pub(crate) roles: ConsoleRoles,
     /// Whose groups count; another issuer could name any.
     pub(crate) issuer: Option<String>,
+}
+
+/// What there is to accept of a database.
+struct Accepted<'a> {
+    known: &'a Known,
+    definitions: &'a Pins,
+    /// The target has labels, and so something to bind them to.
+    labelled: bool,
 }
 
 /// The desk as the console sees it.
@@ -112,7 +121,10 @@ impl Admin {
 
     async fn discover(&self, identity: &Verified, source: &str, wish: DiscoverWish) -> Result<Discovered, DeskError> {
         let target = self.target(wish.target, wish.database)?;
-        let read = catalog::read(&target).await;
+        let stored = DatabaseRef { target: &target.name, name: target.upstream.database() };
+        let pins = self.state.pins(stored).await;
+        let pins = Pins(pins.map_err(|problem| unavailable(&problem, "the state store cannot be read"))?);
+        let read = catalog::read(&target, &pins).await;
         let snapshot = read.map_err(|problem| unavailable(&problem, "the target's catalog cannot be read"))?.snapshot;
         let policy = self.policy.load_full();
         let labels = policy.policy.labels(&target.name);
@@ -129,19 +141,29 @@ impl Admin {
             accepted: wish.accept,
             relations: before.baseline.len(),
             bindings: before.bindings.len(),
+            definitions: snapshot.pins().0.iter().filter(|pin| snapshot.definitions().holds(*pin)).count(),
         };
         if wish.accept {
             let accepted = drift::accepted(labels, &snapshot, &before);
-            self.accept(requester(identity, source), database, &accepted).await?;
+            let found =
+                Accepted { known: &accepted, definitions: snapshot.definitions(), labelled: !labels.is_empty() };
+            self.accept(requester(identity, source), database, &found).await?;
             discovered.relations = accepted.baseline.len();
             discovered.bindings = accepted.bindings.len();
+            discovered.definitions = snapshot.definitions().0.len();
         }
         Ok(discovered)
     }
 
-    async fn accept(&self, by: Requester<'_>, database: DatabaseRef<'_>, found: &Known) -> Result<(), DeskError> {
+    async fn accept(
+        &self,
+        by: Requester<'_>,
+        database: DatabaseRef<'_>,
+        accepted: &Accepted<'_>,
+    ) -> Result<(), DeskError> {
+        let Accepted { known: found, definitions, labelled } = *accepted;
         // A database that is empty, or not the one that was meant, would take every binding away.
-        if found.bindings.is_empty() {
+        if found.bindings.is_empty() && (labelled || definitions.0.is_empty()) {
             return Err(DeskError::Wish(format!(
                 "no label of target \"{}\" matches a column in database \"{}\"; there is nothing to accept",
                 database.target, database.name
@@ -155,12 +177,18 @@ impl Admin {
             database: database.name,
             relations,
             bindings,
+            definitions: definitions.0.len(),
             by: Some(by),
         };
         let recorded = self.desk.recorder.baseline_changed(&change);
         recorded.map_err(|problem| unavailable(&problem, "the gateway cannot record this"))?;
-        let accepted = self.state.accept(database, found, Timestamp::now()).await;
-        accepted.map_err(|problem| unavailable(&problem, "the state store cannot be written"))
+        let pinned = self.state.accept_pins(database, &definitions.0, Timestamp::now()).await;
+        pinned.map_err(|problem| unavailable(&problem, "the state store cannot be written"))?;
+        if labelled {
+            let accepted = self.state.accept(database, found, Timestamp::now()).await;
+            accepted.map_err(|problem| unavailable(&problem, "the state store cannot be written"))?;
+        }
+        Ok(())
     }
 
     fn target(&self, wanted: Option<String>, database: Option<String>) -> Result<Target, DeskError> {

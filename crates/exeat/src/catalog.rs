@@ -59,8 +59,8 @@ pub(crate) enum CatalogReadError {
     Shape { target: String, source: CatalogError },
 }
 
-/// By the last login, the one for everyone who has none of their own.
-pub(crate) async fn read(target: &Target) -> Result<TargetCatalog, CatalogReadError> {
+/// `pins`: what trusted names stood for before. By the last login, the one for everyone who has none of their own.
+pub(crate) async fn read(target: &Target, pins: &Pins) -> Result<TargetCatalog, CatalogReadError> {
     let name = || target.name.clone();
     let login = target.logins.last().ok_or_else(|| CatalogReadError::NoLogin { target: name() })?;
     let upstream = |source| CatalogReadError::Upstream { target: name(), source };
@@ -76,7 +76,7 @@ pub(crate) async fn read(target: &Target) -> Result<TargetCatalog, CatalogReadEr
     connection.query(SESSION_PATH_QUERY).await.map_err(upstream)?;
     let state = connection.query(SESSION_STATE_QUERY).await.map_err(upstream)?;
 
-    let snapshot = CatalogSnapshot::build_trusting(1, &results, &target.trust, &Pins::default()).map_err(shape)?;
+    let snapshot = CatalogSnapshot::build_trusting(1, &results, &target.trust, pins).map_err(shape)?;
     let row = state.first().map_or(&[][..], Vec::as_slice);
     let state = SessionState::from_row(row).map_err(shape)?;
     Ok(TargetCatalog {

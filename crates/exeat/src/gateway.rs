@@ -110,6 +110,7 @@ impl Gateway {
             threads: pool::session_threads(config.proxy.listen.threads),
             handles: Arc::clone(&handles),
             mask_keys,
+            auditors: config.auditors.clone().map(Arc::new),
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);

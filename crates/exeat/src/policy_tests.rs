@@ -13,6 +13,7 @@ use exeat_enforce::refusal::Refusal;
 use exeat_enforce::seal::SealPlan;
 use exeat_policy::{Expectation, Policy, PolicyTest, Principal};
 use exeat_proxy::config::{AnalyseRequest, Analyser, Target};
+use exeat_sql::catalog::Pins;
 use exeat_sql::{MessageAnalysis, ParseFailure};
 
 use crate::catalog::{self, TargetCatalog};
@@ -46,7 +47,7 @@ impl Catalogs {
                 continue;
             }
             let read = match targets.get(&test.target) {
-                Some(target) => catalog::read(target).await.map_err(|error| error.to_string()),
+                Some(target) => catalog::read(target, &Pins::default()).await.map_err(|error| error.to_string()),
                 None => Err(format!("target \"{}\" is not configured", test.target)),
             };
             catalogs.insert(test.target.clone(), read);

@@ -14,6 +14,7 @@ use exeat_wire::{
 
 use super::due::Due;
 use super::large::front_bound;
+use super::originals::request_of;
 use super::outcome::Ended;
 use super::session::{Done, Session, SessionEnd};
 use super::statements::Portal;
@@ -45,7 +46,8 @@ impl Session {
                     Some((_, due)) => self.taint_of(due),
                     None => self.outside_taint(),
                 };
-                self.release(message, taint)
+                let request = self.pipeline.front().and_then(|(_, due)| request_of(due));
+                self.release_of(message, taint, request.as_deref())
             }
             Step::Partial => self.partial(message),
             Step::Completed { context, .. } => {
@@ -75,6 +77,12 @@ impl Session {
     }
 
     fn release(&mut self, message: &BackendMessage, taint: Taint) -> Done {
+        self.release_of(message, taint, None)
+    }
+
+    /// `request`: whose answer it is in, where that is worth telling.
+    fn release_of(&mut self, message: &BackendMessage, taint: Taint, request: Option<&str>) -> Done {
+        self.keep_original(message, taint, request)?;
         let listened = &self.target.channels;
         // Where user code runs, what this session seems to have sent may be what that code sent.
         let hears_itself = self.taint < Taint::UserCode;
@@ -213,6 +221,8 @@ impl Session {
         }
         self.picture.own.rolled_back();
         let taint = self.taint_of(&due);
+        let request = request_of(&due);
+        let request = request.as_deref();
         match due {
             Due::Poison(refusal) => {
                 self.io.outbox.error(&refusal);
@@ -226,30 +236,35 @@ impl Session {
                 let refusal = self.copy_in.take_refusal();
                 self.execute_ended(&execute, Ended::error(refusal.as_ref().unwrap_or(fields)))?;
                 execute.change.into_iter().for_each(|change| self.names.discard(change));
-                self.release_refused(refusal, message, taint)
+                self.release_refused(refusal, message, (taint, request))
             }
             Due::Bind { change, portal } => {
                 self.names.discard(change);
                 self.bind_ended(&portal, Ended::error(fields))?;
-                self.release(message, taint)
+                self.release_of(message, taint, request)
             }
             Due::Parse { change, .. } | Due::Close { change } => {
                 self.names.discard(change);
                 self.release(message, taint)
             }
-            Due::DescribeStatement { .. } | Due::DescribePortal { .. } => self.release(message, taint),
+            Due::DescribeStatement { .. } | Due::DescribePortal { .. } => self.release_of(message, taint, request),
             Due::Query(_) | Due::Sync => Err(SessionEnd::UnexpectedAnswer(message.name())),
         }
     }
 
     /// The gateway's own reason in place of the server's error, where the gateway made it fail.
-    fn release_refused(&mut self, refusal: Option<Fields>, message: &BackendMessage, taint: Taint) -> Done {
+    fn release_refused(
+        &mut self,
+        refusal: Option<Fields>,
+        message: &BackendMessage,
+        (taint, request): (Taint, Option<&str>),
+    ) -> Done {
         match refusal {
             Some(fields) => {
                 self.io.outbox.error(&fields);
                 Ok(())
             }
-            None => self.release(message, taint),
+            None => self.release_of(message, taint, request),
         }
     }
 
@@ -283,6 +298,8 @@ impl Session {
         };
         self.picture.own.rolled_back();
         let taint = self.pipeline.front().map_or(Taint::Clean, |(_, due)| self.taint_of(due));
+        let request = self.pipeline.front().and_then(|(_, due)| request_of(due));
+        let request = request.as_deref();
         match self.pipeline.front_mut() {
             Some((_, Due::Poison(refusal))) => {
                 self.io.outbox.error(refusal);
@@ -298,7 +315,7 @@ impl Session {
                 let shown = refusal.as_ref().unwrap_or(fields);
                 let ended = if may_fail { Ended::rolled_back(shown) } else { Ended::error(shown) };
                 self.query_ended(ended)?;
-                self.release_refused(refusal, message, taint)
+                self.release_refused(refusal, message, (taint, request))
             }
             Some((_, Due::Sync)) => {
                 if let Some(ran) = self.batch.taken_back().cloned() {

@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use exeat_enforce::drift::Drift;
 use exeat_sql::catalog::{FINGERPRINT_QUERY, Pins, QUERIES, VIEW_LIST, VIEWS, one_view};
 use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
+use exeat_store::state::DatabaseRef;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::drift::{DriftError, Judged, Keeper, Seen};
@@ -45,13 +46,8 @@ pub(crate) struct Catalogs {
     databases: Mutex<HashMap<DatabaseKey, Weak<DatabaseCatalog>>>,
     keeper: Keeper,
     seen: Arc<Seen>,
-    pins: Mutex<HashMap<DatabaseKey, SharedPins>>,
     remembered: Arc<Remembered>,
 }
-
-/// What the names that the target's configuration trusts stood for when they were first seen: for as long as the
-/// process lives, whoever comes and goes.
-type SharedPins = Arc<AsyncMutex<Pins>>;
 
 /// The OID is what sessions are in; the name is what a catalog connection asks for, and a database may get another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,7 +60,7 @@ struct DatabaseKey {
 impl Catalogs {
     pub(crate) fn new(keeper: Keeper) -> Self {
         let databases = Mutex::default();
-        Self { databases, keeper, seen: Arc::default(), pins: Mutex::default(), remembered: Arc::default() }
+        Self { databases, keeper, seen: Arc::default(), remembered: Arc::default() }
     }
 
     /// What was last seen of every database, by target and name.
@@ -87,9 +83,7 @@ impl Catalogs {
         if let Some(known) = databases.get(&key).and_then(Weak::upgrade) {
             return known;
         }
-        let pins = Arc::clone(self.pins.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
         let catalog = Arc::new(DatabaseCatalog {
-            pins,
             target: Arc::clone(target),
             database,
             login: Arc::clone(login),
@@ -151,7 +145,6 @@ pub(crate) struct DatabaseCatalog {
     overlays: AtomicU64,
     keeper: Keeper,
     seen: Arc<Seen>,
-    pins: SharedPins,
     judged: ArcSwapOption<Judged>,
 }
 
@@ -183,6 +176,8 @@ struct Verified {
     snapshot: Arc<CatalogSnapshot>,
     fingerprint: Arc<str>,
     at: Instant,
+    /// Of what was accepted as trusted.
+    trusted: u64,
 }
 
 impl DatabaseCatalog {
@@ -198,7 +193,8 @@ impl DatabaseCatalog {
     fn fresh(&self) -> Option<Arc<CatalogSnapshot>> {
         let current = self.current.load();
         let verified = current.as_ref()?;
-        (verified.at.elapsed() <= self.target.catalog_bound).then(|| Arc::clone(&verified.snapshot))
+        let is_fresh = verified.at.elapsed() <= self.target.catalog_bound && verified.trusted == self.trusted();
+        is_fresh.then(|| Arc::clone(&verified.snapshot))
     }
 
     /// What everybody saw when it had this fingerprint, if that is what was read last.
@@ -289,10 +285,12 @@ impl DatabaseCatalog {
         // Put back when all is read: whoever stops waiting leaves no connection in the middle of an answer.
         let (mut connection, fingerprint) = self.fingerprint_of(reader.connection.take()).await?;
         reader.seen = Some((at, Arc::clone(&fingerprint)));
-        let unchanged = self.current.load_full().filter(|verified| !changed && verified.fingerprint == fingerprint);
-        if let Some(verified) = unchanged {
+        // Before it is read: what is accepted meanwhile is seen next time.
+        let trusted = self.trusted();
+        let is_same = |verified: &Arc<Verified>| verified.fingerprint == fingerprint && verified.trusted == trusted;
+        if let Some(verified) = self.current.load_full().filter(|verified| !changed && is_same(verified)) {
             let snapshot = Arc::clone(&verified.snapshot);
-            self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
+            self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at, trusted })));
             reader.connection = Some(connection);
             return Ok(snapshot);
         }
@@ -302,15 +300,34 @@ impl DatabaseCatalog {
         // What is missing may be there without a trace when whoever holds it gives up: it is asked for each time.
         let fingerprint = if is_whole { fingerprint } else { Arc::from("") };
         reader.version += 1;
-        let mut pins = self.pins.lock().await;
-        let snapshot = Arc::new(CatalogSnapshot::build_trusting(reader.version, &rows, &self.target.trust, &pins)?);
+        let snapshot = Arc::new(self.build(reader.version, &rows).await?);
+        self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at, trusted })));
+        Ok(snapshot)
+    }
+
+    /// Names that the target's configuration trusts are held against what they stood for when they were first seen.
+    async fn build(&self, version: u64, rows: &[Rows]) -> Result<CatalogSnapshot, CatalogUnavailable> {
+        let trust = &self.target.trust;
+        let database = DatabaseRef { target: &self.target.name, name: self.target.upstream.database() };
+        let pinned = if self.target.trusts() { self.keeper.pins(database).await? } else { Pins::default() };
+        let snapshot = CatalogSnapshot::build_trusting(version, rows, trust, &pinned)?;
         if snapshot.database() != self.database {
             return Err(CatalogUnavailable::OtherDatabase { expected: self.database.0, found: snapshot.database().0 });
         }
-        *pins = snapshot.pins().clone();
-        drop(pins);
-        self.current.store(Some(Arc::new(Verified { snapshot: Arc::clone(&snapshot), fingerprint, at })));
-        Ok(snapshot)
+        if snapshot.pins().0.iter().all(|pin| pinned.holds(pin)) {
+            return Ok(snapshot);
+        }
+        let held = self.keeper.pin(database, snapshot.pins()).await?;
+        if snapshot.pins().0.iter().all(|pin| held.holds(pin)) {
+            return Ok(snapshot);
+        }
+        // Another gateway saw another definition first.
+        Ok(CatalogSnapshot::build_trusting(version, rows, trust, &held)?)
+    }
+
+    /// Moves when what is trusted may have.
+    fn trusted(&self) -> u64 {
+        if self.target.trusts() { self.keeper.state.revision() } else { 0 }
     }
 
     /// Moves when what was accepted of any database does.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use exeat_enforce::drift::{self, Drift};
 use exeat_policy::baseline::Known;
 use exeat_sql::CatalogSnapshot;
+use exeat_sql::catalog::Pins;
 use exeat_store::StoreError;
 use exeat_store::record::{BaselineChange, BaselineEvent, Recorder};
 use exeat_store::state::{DatabaseRef, State, StateError, Taken};
@@ -103,6 +104,23 @@ impl Keeper {
             .map_or_else(Arc::default, |known| Arc::new(drift::examine(labels, snapshot, &known, target.unclassified))))
     }
 
+    /// What trusted names stand for, of those that were ever seen.
+    pub(crate) async fn pins(&self, database: DatabaseRef<'_>) -> Result<Pins, DriftError> {
+        Ok(Pins(self.state.pins(database).await?))
+    }
+
+    /// Takes what names seen for the first time stand for. What holds then comes back.
+    pub(crate) async fn pin(&self, database: DatabaseRef<'_>, found: &Pins) -> Result<Pins, DriftError> {
+        let held = self.state.pin(database, &found.0, Timestamp::now()).await?;
+        tracing::info!(
+            target_name = database.target,
+            database = database.name,
+            pinned = held.len(),
+            "trusted definitions taken"
+        );
+        Ok(Pins(held))
+    }
+
     /// `None`: nothing is known, and there is nothing to take.
     async fn known(
         &self,
@@ -141,8 +159,15 @@ impl Keeper {
         database: DatabaseRef<'_>,
         (relations, bindings): (usize, usize),
     ) -> Result<(), StoreError> {
-        let change =
-            BaselineChange { what, target: database.target, database: database.name, relations, bindings, by: None };
+        let change = BaselineChange {
+            what,
+            target: database.target,
+            database: database.name,
+            relations,
+            bindings,
+            definitions: 0,
+            by: None,
+        };
         self.recorder.baseline_changed(&change)
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use sha2::{Digest, Sha256};
+
 use super::{CatalogSnapshot, Oid, RelationKind};
 
 /// What a target's configuration names.
@@ -44,9 +46,15 @@ pub enum TrustError {
     Function { text: String },
 }
 
-/// The definitions that names stood for when they were first seen, by kind and name.
+/// Digests of the definitions that names stood for when they were first seen, by kind and name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pins(pub BTreeMap<String, String>);
+
+impl Pins {
+    pub fn holds(&self, (name, digest): (&String, &String)) -> bool {
+        self.0.get(name) == Some(digest)
+    }
+}
 
 /// A name that trusts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +73,8 @@ pub(super) struct Trusted {
     /// Attribute numbers by view.
     declassified: HashMap<Oid, BTreeSet<i16>>,
     pins: Pins,
+    /// What the names stand for now, whatever they stood for before.
+    found: Pins,
     problems: BTreeSet<Untrusted>,
 }
 
@@ -173,7 +183,7 @@ impl CatalogSnapshot {
     pub(super) fn apply_trust(&mut self, trust: &Trust, pins: &Pins) {
         let mut trusted = Trusted::default();
         for function in &trust.functions {
-            if let Some(oid) = trusted.resolve("function", &function.name, pins, self.function_named(function)) {
+            if let Some(oid) = trusted.resolve("function", &function.name, pins, self.trusted_function(function)) {
                 trusted.functions.insert(oid);
             }
         }
@@ -200,7 +210,7 @@ impl CatalogSnapshot {
         self.trusted = trusted;
     }
 
-    fn function_named(&self, function: &TrustedFunction) -> Option<(Oid, String)> {
+    fn trusted_function(&self, function: &TrustedFunction) -> Option<(Oid, String)> {
         let [schema, name] = function.name.parts.as_slice() else { return None };
         let schema = self.schema_by_name(schema)?;
         let fits = |found: &&super::UserFunction| {
@@ -278,6 +288,11 @@ impl CatalogSnapshot {
         &self.trusted.pins
     }
 
+    /// What they stand for now: what there is to accept.
+    pub fn definitions(&self) -> &Pins {
+        &self.trusted.found
+    }
+
     /// Names that trust nothing here, in order.
     pub fn untrusted(&self) -> impl Iterator<Item = &Untrusted> {
         self.trusted.problems.iter()
@@ -302,6 +317,8 @@ impl Trusted {
             self.problems.insert(Untrusted::Missing { kind, name: name.text.clone() });
             return None;
         };
+        let definition = sha256(&definition);
+        self.found.0.insert(key.clone(), definition.clone());
         if before.is_some_and(|before| *before != definition) {
             self.problems.insert(Untrusted::Changed { kind, name: name.text.clone() });
             return None;
@@ -309,6 +326,10 @@ impl Trusted {
         self.pins.0.insert(key, definition);
         Some(what)
     }
+}
+
+fn sha256(definition: &str) -> String {
+    Sha256::digest(definition).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl std::fmt::Display for Untrusted {

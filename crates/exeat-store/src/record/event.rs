@@ -104,6 +104,8 @@ pub struct BaselineChange<'a> {
     pub relations: usize,
     /// Now; of `Bound` only those that are new.
     pub bindings: usize,
+    /// Definitions of what is trusted, accepted with it.
+    pub definitions: usize,
     /// `None`: the first session there, or a label that is new in the policy.
     pub by: Option<Requester<'a>>,
 }
@@ -137,6 +139,32 @@ pub struct LimitReached<'a> {
     /// In RFC 3339.
     pub resets_at: &'a str,
     pub policy: PolicyRef<'a>,
+}
+
+/// A message of the server that the client got in other words, or not at all.
+#[derive(Clone, Copy)]
+pub struct Withheld<'a> {
+    /// `None` for what belongs to no request.
+    pub request_id: Option<&'a str>,
+    pub kind: WithheldKind,
+    /// Sealed for the auditors: the gateway cannot read it again.
+    pub sealed: &'a [u8],
+    pub policy: PolicyRef<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithheldKind {
+    Error,
+    Notice,
+}
+
+impl fmt::Debug for Withheld<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Withheld")
+            .field("request_id", &self.request_id)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod session;
 mod stamp;
 mod tail;
 mod texts;
+mod withheld;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 pub use event::{
     AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, LimitReached,
     LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef, Protocol, Requester,
-    SessionStart, Statement, TokenRef,
+    SessionStart, Statement, TokenRef, Withheld, WithheldKind,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
@@ -170,6 +171,9 @@ impl Recorder {
         let mut entry = self.shared.entry(kind, None, |body| {
             body.number("bindings", u64::try_from(change.bindings).unwrap_or(u64::MAX));
             body.text("database", change.database);
+            if change.definitions > 0 {
+                body.number("definitions", u64::try_from(change.definitions).unwrap_or(u64::MAX));
+            }
             body.number("relations", u64::try_from(change.relations).unwrap_or(u64::MAX));
             session::token(body, change.by.map(|by| by.token));
         });

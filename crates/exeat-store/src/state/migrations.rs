@@ -4,7 +4,7 @@
 use sqlx::{Connection, Row, SqliteConnection};
 
 /// By version, from 1.
-const MIGRATIONS: &[&[&str]] = &[BINDINGS_BASELINE_AND_PROBES];
+const MIGRATIONS: &[&[&str]] = &[BINDINGS_BASELINE_AND_PROBES, PINS];
 
 const BINDINGS_BASELINE_AND_PROBES: &[&str] = &[
     // That a baseline was taken, even where it has become empty since.
@@ -29,6 +29,12 @@ const BINDINGS_BASELINE_AND_PROBES: &[&str] = &[
         digest TEXT NOT NULL, tried_at BIGINT NOT NULL, window_ms BIGINT NOT NULL,
         PRIMARY KEY (issuer, subject, actor, target, label, relation, digest))",
 ];
+
+/// `object`: kind and name; `sha256`: of its definition, in hex.
+const PINS: &[&str] = &["CREATE TABLE pin (
+        target TEXT NOT NULL, database_name TEXT NOT NULL, object TEXT NOT NULL,
+        sha256 TEXT NOT NULL, pinned_at BIGINT NOT NULL,
+        PRIMARY KEY (target, database_name, object))"];
 
 #[derive(Debug)]
 pub(super) enum Migrated {

@@ -1,5 +1,5 @@
 //! State that outlives the gateway and is not the record: what labels are bound to, what was accepted of each
-//! database, and how often each principal has tried values of sealed columns.
+//! database, which definitions are trusted, and how often each principal has tried values of sealed columns.
 //!
 //! One handle, one connection, short transactions: what a caller gets back is on file (durability `os`) or on the
 //! disk (`fsync`), as with the record. Nothing is cached here, nothing is counted in memory. Never holds a value of a
@@ -8,6 +8,7 @@
 mod error;
 mod known;
 mod migrations;
+mod pins;
 mod probes;
 
 use std::fs::OpenOptions;
@@ -24,6 +25,7 @@ use tokio::sync::Mutex;
 
 pub use error::StateError;
 pub use known::{DatabaseRef, Taken};
+pub use pins::PinnedDefinitions;
 pub use probes::{LimitFilter, LimitUse, Probe, ProbeVerdict, VALUES_MAX};
 
 use crate::keys::{self, KeySet};

@@ -10,7 +10,9 @@ use std::time::Duration;
 use exeat_policy::Principal;
 use exeat_policy::baseline::{AcceptedColumn, AcceptedRelation, Binding, Known};
 use exeat_store::record::Durability;
-use exeat_store::state::{DatabaseRef, LimitFilter, Probe, ProbeVerdict, State, StateError, Taken, VALUES_MAX};
+use exeat_store::state::{
+    DatabaseRef, LimitFilter, PinnedDefinitions, Probe, ProbeVerdict, State, StateError, Taken, VALUES_MAX,
+};
 use jiff::Timestamp;
 
 use super::common::{Place, child_of, keys_at, principal};
@@ -113,6 +115,33 @@ fn the_first_finder_takes_the_baseline_and_a_restart_keeps_it() {
         assert_eq!(state.known(SHOP).await.unwrap(), Some(known("other")));
         state.accept(SHOP, &Known::default(), at(3)).await.unwrap();
         assert_eq!(state.known(SHOP).await.unwrap(), Some(Known::default()), "accepted as empty is not unknown");
+    });
+}
+
+#[test]
+fn what_is_pinned_first_holds_until_somebody_accepts_another() {
+    let place = Place::new();
+    let pins = |of: &[(&str, &str)]| -> PinnedDefinitions {
+        of.iter().map(|(object, sha256)| ((*object).to_owned(), (*sha256).to_owned())).collect()
+    };
+    block(async {
+        let state = open(place.base.path()).await.unwrap();
+        assert_eq!(state.pins(SHOP).await.unwrap(), pins(&[]));
+        let first = pins(&[("view a.v", "11")]);
+        assert_eq!(state.pin(SHOP, &first, at(0)).await.unwrap(), first);
+        // Who comes later, perhaps another gateway, is told what holds.
+        let held = pins(&[("function a.f()", "33"), ("view a.v", "11")]);
+        assert_eq!(state.pin(SHOP, &pins(&[("view a.v", "22"), ("function a.f()", "33")]), at(1)).await.unwrap(), held);
+        let reports = DatabaseRef { name: "reports", ..SHOP };
+        assert_eq!(state.pins(reports).await.unwrap(), pins(&[]), "another database of the same target");
+    });
+    block(async {
+        let state = open(place.base.path()).await.unwrap();
+        assert_eq!(state.pins(SHOP).await.unwrap().len(), 2, "a restart keeps them");
+        let before = state.revision();
+        state.accept_pins(SHOP, &pins(&[("view a.v", "22")]), at(2)).await.unwrap();
+        assert_ne!(state.revision(), before);
+        assert_eq!(state.pins(SHOP).await.unwrap(), pins(&[("view a.v", "22")]));
     });
 }
 

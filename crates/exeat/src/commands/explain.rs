@@ -4,6 +4,7 @@
 use exeat_enforce::refusal::Refusal;
 use exeat_policy::{Policy, Principal, PrincipalKind};
 use exeat_sql::ParseFailure;
+use exeat_sql::catalog::Pins;
 use serde_json::{Value, json};
 
 use crate::catalog::{self, CatalogReadError};
@@ -51,7 +52,7 @@ pub(crate) async fn explain(args: PolicyExplainArgs) -> Result<Exit, ExplainErro
         (None, _) => return Err(ExplainError::WhichTarget { known: known() }),
     };
     let principal = principal(args.principal, context.default_issuer.as_deref().unwrap_or_default());
-    let catalog = catalog::read(target).await?;
+    let catalog = catalog::read(target, &Pins::default()).await?;
     let analyser = pool::start()?;
     let asked = Asked { principal: &principal, target: &target.name, statement: &args.statement };
     let answer = answer(&policy, &asked, policy_tests::judge(&policy, &asked, &catalog, &analyser).await);

@@ -4,6 +4,7 @@
 //! file's folder. Secrets are named here, never read: whoever needs one resolves it at that moment. Keys that
 //! belong to later versions are refused by name, since running without what they ask for would be worse.
 
+mod audit;
 mod identity;
 mod listen;
 mod secret;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use exeat_policy::PolicyContext;
 use exeat_policy::document::{Diagnostics, Document, MappingReader, Node};
 use exeat_proxy::identity::IssuerConfig;
+use exeat_store::auditors::Auditors;
 use exeat_store::keys::KeySource;
 use exeat_store::record::Durability;
 use ring::digest::{SHA256, digest};
@@ -30,7 +32,6 @@ use crate::admin::ConsoleRoles;
 const TOP_KEYS_UNSUPPORTED: &[&str] = &["notify"];
 /// There is nothing to approve yet.
 const ROLES_UNSUPPORTED: &[&str] = &["approver"];
-const AUDIT_KEYS_UNSUPPORTED: &[&str] = &["archive", "results", "require_archive", "sealed_originals"];
 
 /// The configuration, resolved.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) keys: KeySource,
     pub(crate) durability: Durability,
+    /// Who may read the server's own words where the client got others.
+    pub(crate) auditors: Option<Auditors>,
     pub(crate) identity: Vec<IssuerConfig>,
     /// A file or a folder of files.
     pub(crate) policy: PathBuf,
@@ -103,7 +106,7 @@ impl Reading<'_> {
         let data_dir = self.path_or(&mut reader, "data_dir", "data");
         let keys = self.keys(&mut reader);
         self.store(&mut reader);
-        let durability = self.audit(&mut reader);
+        let audit = self.audit(&mut reader);
         let targets = reader.required("targets", &mut self.diags).and_then(|node| self.targets(node));
         let listeners = reader.required("listen", &mut self.diags).and_then(|node| self.listen(node, targets.as_ref()));
         let identity = reader.required("identity", &mut self.diags).and_then(|node| self.issuers(node));
@@ -115,13 +118,15 @@ impl Reading<'_> {
         reader.unsupported(TOP_KEYS_UNSUPPORTED, &mut self.diags);
         reader.finish(&mut self.diags);
         let (listen, console) = listeners?;
+        let (durability, auditors) = audit?;
         Some(Config {
             file,
             sha256,
             name: name?,
             data_dir: data_dir?,
             keys: keys?,
-            durability: durability?,
+            durability,
+            auditors,
             identity: identity?,
             policy: policy?,
             console,
@@ -162,18 +167,6 @@ impl Reading<'_> {
                     .help("remove `store`, or write `store: embedded`");
             }
         }
-    }
-
-    fn audit(&mut self, reader: &mut MappingReader<'_>) -> Option<Durability> {
-        let Some(node) = reader.optional("audit") else { return Some(Durability::Os) };
-        let mut inner = node.mapping(&mut self.diags)?;
-        let durability = match inner.optional("durability") {
-            None => Some(Durability::Os),
-            Some(node) => node.one_of(&[("os", Durability::Os), ("fsync", Durability::Fsync)], &mut self.diags),
-        };
-        inner.unsupported(AUDIT_KEYS_UNSUPPORTED, &mut self.diags);
-        inner.finish(&mut self.diags);
-        durability
     }
 
     /// `console: {roles: {admin: [groups], …}}`.

@@ -7,6 +7,7 @@ use exeat_enforce::drift::Unclassified;
 use exeat_proxy::config::{Databases, Keepalive, Listen, ListenAuth, ListenTls, Target};
 use exeat_proxy::identity::{Algorithm, IssuerConfig, JwksSource};
 use exeat_proxy::upstream::LoginConfig;
+use exeat_store::auditors::Auditors;
 use exeat_store::keys::KeySource;
 use exeat_store::record::Durability;
 use exeat_store::secret::SecretSource;
@@ -38,7 +39,7 @@ pub(crate) fn show(config: &Config) -> Value {
         "audit": {"durability": match config.durability {
             Durability::Os => "os",
             Durability::Fsync => "fsync",
-        }},
+        }, "sealed_originals": config.auditors.is_some(), "auditors": config.auditors.as_ref().map_or(0, Auditors::count)},
     })
 }
 

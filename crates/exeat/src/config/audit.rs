@@ -1,0 +1,75 @@
+//! `audit:` of exeat.yaml: how durable the record is, and who may read what the gateway withheld.
+
+use exeat_policy::document::{MappingReader, Node};
+use exeat_store::auditors::{AUDITORS_MAX, Auditor, Auditors};
+use exeat_store::record::Durability;
+
+use super::Reading;
+
+const KEYS_UNSUPPORTED: &[&str] = &["archive", "results", "require_archive"];
+
+impl Reading<'_> {
+    pub(super) fn audit(&mut self, reader: &mut MappingReader<'_>) -> Option<(Durability, Option<Auditors>)> {
+        let Some(node) = reader.optional("audit") else { return Some((Durability::Os, None)) };
+        let mut inner = node.mapping(&mut self.diags)?;
+        let durability = match inner.optional("durability") {
+            None => Some(Durability::Os),
+            Some(node) => node.one_of(&[("os", Durability::Os), ("fsync", Durability::Fsync)], &mut self.diags),
+        };
+        let kept = inner.optional("sealed_originals");
+        let auditors = inner.optional("auditors");
+        let auditors = self.originals(kept, auditors);
+        inner.unsupported(KEYS_UNSUPPORTED, &mut self.diags);
+        inner.finish(&mut self.diags);
+        Some((durability?, auditors?))
+    }
+
+    /// Whether originals are kept, and for whom: neither means anything without the other.
+    fn originals(&mut self, kept: Option<&Node>, auditors: Option<&Node>) -> Option<Option<Auditors>> {
+        let keeps = match kept {
+            None => false,
+            Some(node) => node.as_bool(&mut self.diags)?,
+        };
+        match (keeps, kept, auditors) {
+            (true, _, Some(node)) => self.auditors(node).map(Some),
+            (true, Some(kept), None) => {
+                self.diags.error(&kept.span, "`sealed_originals` needs `auditors` to seal them for").help(
+                    "make a key with `age-keygen`, keep it elsewhere, and name its public half: auditors: [age1…]",
+                );
+                None
+            }
+            (_, _, Some(node)) => {
+                self.diags
+                    .error(&node.span, "`auditors` has nothing to read without `sealed_originals: true`")
+                    .help("add it, or leave `auditors` out");
+                None
+            }
+            (_, _, None) => Some(None),
+        }
+    }
+
+    fn auditors(&mut self, node: &Node) -> Option<Auditors> {
+        let names = node.as_strings(&mut self.diags)?;
+        let mut found = Vec::with_capacity(names.len());
+        for (item, name) in node.as_list(&mut self.diags)?.iter().zip(&names) {
+            match Auditor::parse(name) {
+                Some(auditor) => found.push(auditor),
+                None => {
+                    // It may be the secret half.
+                    self.diags.error(&item.span, "this is not the public half of an age key").hide_source().help(
+                        "it begins with `age1` and stands in the file that `age-keygen` made, behind `public key:`",
+                    );
+                }
+            }
+        }
+        if found.len() != names.len() {
+            return None;
+        }
+        let read = Auditors::new(found);
+        if read.is_none() {
+            self.diags
+                .error(&node.span, format!("`auditors` takes 1 to {AUDITORS_MAX} keys, here are {}", names.len()));
+        }
+        read
+    }
+}
