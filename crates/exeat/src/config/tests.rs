@@ -1,5 +1,7 @@
 //! The configuration's reader: what a good file becomes, and each way of being wrong.
 
+mod schemas;
+
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -170,6 +172,27 @@ fn what_the_operator_vouches_for_is_named_with_all_its_parts() {
     ] {
         refused("      host: localhost\n", &format!("      host: localhost\n      {wrong}\n"), said);
     }
+}
+
+#[test]
+fn originals_are_kept_for_somebody_or_not_at_all() {
+    let key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    let with = |audit: &str| format!("audit: {audit}\npolicy:");
+    let config = changed("policy:", &with(&format!("{{sealed_originals: true, auditors: [{key}]}}"))).unwrap();
+    assert_eq!(config.auditors.as_ref().map(|auditors| auditors.count()), Some(1));
+    assert_eq!(show(&config)["audit"]["sealed_originals"], true);
+    assert!(changed("policy:", &with("{sealed_originals: false}")).unwrap().auditors.is_none());
+    for (audit, said) in [
+        ("{sealed_originals: true}".to_owned(), "needs `auditors`"),
+        (format!("{{auditors: [{key}]}}"), "without `sealed_originals: true`"),
+        (format!("{{sealed_originals: true, auditors: [{key}x]}}"), "not the public half of an age key"),
+        ("{sealed_originals: true, auditors: []}".to_owned(), "auditors"),
+    ] {
+        refused("policy:", &with(&audit), said);
+    }
+    let secret = "AGE-SECRET-KEY-1QQQSYQCYQ5RQWZQFPG9SCRGWPUGPZYSNZS23V9CCRYDPK8QARC0SSDRZ0H";
+    let problem = changed("policy:", &with(&format!("{{sealed_originals: true, auditors: [{secret}]}}"))).unwrap_err();
+    assert!(!problem.to_string().contains("QQQSY"), "{problem}");
 }
 
 #[test]
