@@ -100,11 +100,9 @@ impl World {
                 administrator: false,
             }
         });
-        Self {
-            policy,
-            scope: Scope { search_path: path.to_vec(), usable: path.to_vec(), role: "hr".to_owned(), settled: true },
-            sessions,
-        }
+        let (search_path, usable) = (path.to_vec(), path.to_vec());
+        let scope = Scope { search_path, usable, role: "hr".to_owned(), settled: true, ..Scope::default() };
+        Self { policy, scope, sessions }
     }
 
     fn check(&self, way: u8, sql: &str) {

@@ -157,7 +157,7 @@ pub fn policy_json(facts: &SessionFacts, policy: &Policy, version: u64) -> Strin
         }
         for column in &relation.columns {
             let id = exeat_sql::ColumnId { relation: relation.oid, attribute: column.attribute };
-            let Some(mask) = facts.seals.column(id) else { continue };
+            let Some(mask) = facts.seals.column(id).filter(|_| !facts.seals.hidden().column(id)) else { continue };
             let name = format!("{}.{}.{}", relation.schema_name, relation.name, column.name);
             sealed.push((name, mask.label.clone(), mask.mask.name()));
         }

@@ -24,6 +24,7 @@ pub(crate) fn denied_behind(facts: &SessionFacts, policy: &Policy, lineage: &Lin
         presets: Vec::new(),
     });
     behind.reasons.iter().find_map(|reason| match reason {
+        Reason::Denied { hidden: true, .. } => Some(hidden(facts)),
         Reason::Denied { rule, text, .. } => Some(
             Refusal::new(
                 RefusalCode::Denied,
@@ -41,7 +42,8 @@ pub(crate) fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refus
     let denied = decision.reasons.iter().find(|reason| matches!(reason, Reason::Denied { .. }));
     let missing = decision.reasons.iter().find(|reason| matches!(reason, Reason::CapabilityMissing { .. }));
     match denied.or(missing) {
-        Some(Reason::Denied { rule, text, access }) => Refusal::new(
+        Some(Reason::Denied { hidden: true, .. }) => hidden(facts),
+        Some(Reason::Denied { rule, text, access, hidden: false }) => Refusal::new(
             RefusalCode::Denied,
             text.clone().unwrap_or_else(|| format!("a rule denies you to {}", describe(access))),
         )
@@ -62,6 +64,13 @@ pub(crate) fn policy_refusal(facts: &SessionFacts, decision: &Decision) -> Refus
                 .suggestion("ask the policy's owner for a rule that names one of your groups")
         }
     }
+}
+
+/// Neither the rule nor its words may tell that there is something behind the statement.
+fn hidden(facts: &SessionFacts) -> Refusal {
+    Refusal::new(RefusalCode::Denied, "what this statement may reach is denied to you")
+        .object(Object::at(&facts.target, None))
+        .suggestion("read another relation, or leave out what may read anything")
 }
 
 fn describe(access: &Access) -> String {

@@ -85,7 +85,9 @@ pub fn evaluate_with(
                 return Evaluation::Refuse { refusal, facts: record };
             }
             Step::Missing(missing) => return Evaluation::Missing { missing, facts: record },
-            Step::Probe(refusal) => return Evaluation::Probe { statement: statement.text.clone(), refusal },
+            Step::Probe { name, refusal } => {
+                return Evaluation::Probe { statement: statement.text.clone(), name, refusal };
+            }
         }
     }
     Evaluation::Permit(Arc::new(Permit::new(sql, plans, record, names.clone())))
@@ -99,7 +101,7 @@ fn settled(at: &At<'_>, step: Step) -> Step {
             Settled::Refuse(refusal) => Step::Refuse { refusal, decision: Some(decision) },
             Settled::Missing(missing) => Step::Missing(missing),
         },
-        Step::Refuse { .. } | Step::Probe(_) | Step::Missing(_) => step,
+        Step::Refuse { .. } | Step::Probe { .. } | Step::Missing(_) => step,
     }
 }
 
@@ -126,19 +128,19 @@ fn decide_nothing(facts: &SessionFacts, policy: &Policy) -> Decision {
 enum Step {
     Permit { plan: Box<StatementPlan>, decision: Decision },
     Refuse { refusal: Refusal, decision: Option<Decision> },
-    Probe(Refusal),
+    Probe { name: String, refusal: Refusal },
     Missing(Missing),
 }
 
 fn evaluate_statement(facts: &SessionFacts, policy: &Policy, statement: &StatementAnalysis, text: &str) -> Step {
     match &statement.analysis {
-        Analysis::Unresolved { name, at } => Step::Probe(unresolved(facts, name, *at)),
+        Analysis::Unresolved { name, at } => Step::Probe { name: name.clone(), refusal: unresolved(facts, name, *at) },
         Analysis::Opaque(opaque) => evaluate_opaque(facts, policy, statement, opaque),
         Analysis::Known(lineage) => match evaluate_known(facts, policy, statement, text, lineage) {
             Step::Refuse { refusal, decision } => {
                 Step::Refuse { refusal: called::unnamed(facts, lineage, refusal), decision }
             }
-            step @ (Step::Permit { .. } | Step::Probe(_) | Step::Missing(_)) => step,
+            step @ (Step::Permit { .. } | Step::Probe { .. } | Step::Missing(_)) => step,
         },
     }
 }

@@ -18,6 +18,8 @@ pub enum Evaluation {
     /// The first statement that does not resolve: the server's own answer comes first.
     Probe {
         statement: std::ops::Range<usize>,
+        /// What it names, as the analysis wrote it.
+        name: String,
         refusal: Refusal,
     },
     /// A cursor or prepared statement that nobody has made.

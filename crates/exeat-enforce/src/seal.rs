@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use exeat_policy::{ColumnMask, Detector, Lookup, Mask, Nulls, Policy, Principal, RelationName, UNCLASSIFIED};
-use exeat_sql::{CatalogSnapshot, ColumnId, Flow, Oid, Relation, RelationKind, ViewLineage};
+use exeat_sql::{CatalogSnapshot, ColumnId, Flow, Hidden, Oid, Relation, RelationKind, ViewLineage};
 use exeat_wire::Format;
 
 use crate::builtin;
@@ -28,6 +28,8 @@ pub struct SealPlan {
     detectors: Option<Arc<[Detector]>>,
     /// Columns that nobody has accepted and that are not sealed: every detector looks at them.
     watched: HashSet<ColumnId>,
+    /// What is to be taken for what does not exist.
+    hidden: Arc<Hidden>,
 }
 
 #[derive(Debug, Clone)]
@@ -53,29 +55,51 @@ impl SealPlan {
     ) -> Self {
         let detectors: Vec<Detector> = policy.detectors(principal, target).into_iter().collect();
         let detectors = (!detectors.is_empty()).then(|| Arc::from(detectors));
-        let mut plan = Self { detectors, ..Self::default() };
-        if !policy.masks_any(principal, target) {
-            return plan;
-        }
         let asked = Asked { policy, principal, target };
+        let mut plan = Self { detectors, ..Self::default() };
+        if policy.masks_any(principal, target) {
+            plan.seal(&asked, snapshot, drift);
+        }
+        plan.hidden = Arc::new(plan.hide(&asked, snapshot));
+        plan
+    }
+
+    fn seal(&mut self, asked: &Asked<'_>, snapshot: &CatalogSnapshot, drift: &Drift) {
         for relation in snapshot.relations() {
             if matches!(relation.kind, RelationKind::CompositeType) {
                 continue;
             }
             let name = RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() };
-            let columns = sealed_columns(&asked, relation, &name, drift);
+            let columns = sealed_columns(asked, relation, &name, drift);
             if !columns.is_empty() {
-                plan.relations.insert(relation.oid, RelationSeal { name, columns });
+                self.relations.insert(relation.oid, RelationSeal { name, columns });
             }
             let ids =
                 relation.columns.iter().map(|column| ColumnId { relation: relation.oid, attribute: column.attribute });
-            plan.watched.extend(ids.filter(|id| drift.is_watched(*id)));
+            self.watched.extend(ids.filter(|id| drift.is_watched(*id)));
         }
-        if !plan.is_empty() || !plan.watched.is_empty() {
-            plan.seal_families(snapshot);
-            plan.seal_views(snapshot);
+        if !self.is_empty() || !self.watched.is_empty() {
+            self.seal_families(snapshot);
+            self.seal_views(snapshot);
         }
-        plan
+    }
+
+    fn hide(&self, asked: &Asked<'_>, snapshot: &CatalogSnapshot) -> Hidden {
+        let relations = snapshot.relations().filter(|relation| !relation.is_metadata());
+        let relations = relations.filter(|relation| {
+            let name = RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() };
+            asked.policy.hides(asked.principal, asked.target, &name)
+        });
+        let columns = self.relations.iter().flat_map(|(oid, seal)| {
+            let hidden = seal.columns.iter().filter(|(_, mask)| asked.policy.hides_column(mask));
+            hidden.map(|(attribute, _)| ColumnId { relation: *oid, attribute: *attribute })
+        });
+        Hidden::new(snapshot, relations.map(|relation| relation.oid).collect(), columns.collect())
+    }
+
+    /// What names do not find for this principal.
+    pub fn hidden(&self) -> &Arc<Hidden> {
+        &self.hidden
     }
 
     /// With what digests and tokens are made of.

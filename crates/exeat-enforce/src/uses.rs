@@ -92,6 +92,9 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
         );
     }
     let mask = facts.seals.column(used.column)?;
+    if facts.seals.hidden().column(used.column) && used.how != Use::Written {
+        return Some(unseen(facts, used.at));
+    }
     let shown = column.unwrap_or("column");
     let refused = mask.mask == Mask::Refuse;
     let (code, may_not) = match used.how {
@@ -122,6 +125,13 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
         }
     };
     Some(refusal.rule(&mask.rule).object(object()))
+}
+
+/// A column whose name finds nothing, taken along by a star, a whole row or a list of new names.
+fn unseen(facts: &SessionFacts, at: Option<usize>) -> Refusal {
+    Refusal::new(RefusalCode::Denied, "not every column of this relation is there for you")
+        .object(Object::at(&facts.target, at))
+        .suggestion("name the columns you need")
 }
 
 /// A foreign key compares what is written with a sealed column: each row would be a guess at its values.

@@ -18,7 +18,7 @@ impl Evaluation {
             + match self {
                 Self::Permit(permit) => permitted(permit),
                 Self::Refuse { refusal, facts } => refused(refusal) + record(facts),
-                Self::Probe { statement: _, refusal } => refused(refusal),
+                Self::Probe { statement: _, name, refusal } => name.len() + refused(refusal),
                 Self::Missing { missing, facts } => missing.message.len() + record(facts),
             }
     }

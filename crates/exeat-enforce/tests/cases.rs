@@ -110,7 +110,7 @@ impl Run<'_> {
 
     fn statement(&self, sql: &str) -> String {
         let (policy, session) = (self.policy.as_ref().unwrap(), self.session.as_ref().expect("a principal"));
-        match support::analyse(sql, self.snapshot) {
+        match support::analyse_for(sql, session) {
             Err(failure) => format!("not analysed\n{}", refusal(&Refusal::parse_failure(&failure))),
             Ok(analysis) => match evaluate(session, policy, sql, &analysis) {
                 Evaluation::Permit(permit) => self.permit(&permit, sql),
@@ -120,7 +120,7 @@ impl Run<'_> {
                 Evaluation::Missing { missing, facts } => {
                     format!("missing {}: {}\n{}", missing.sqlstate, missing.message, record(&facts))
                 }
-                Evaluation::Probe { statement, refusal: refused } => {
+                Evaluation::Probe { statement, name: _, refusal: refused } => {
                     format!("probe {:?}, else {}", sql.get(statement).unwrap(), refusal(&refused))
                 }
             },

@@ -198,6 +198,8 @@ pub enum Reason {
         rule: String,
         text: Option<String>,
         access: Access,
+        /// The principal must not learn that there is anything to deny.
+        hidden: bool,
     },
     /// No rule of this policy speaks of this principal at this target at all.
     NoRule,

@@ -17,6 +17,7 @@ use crate::decision::Capability;
 use crate::detector::Detector;
 use crate::document::{Diagnostics, Document, Entry, MappingReader, Node, Span, Value, closest};
 use crate::label::{Label, UNCLASSIFIED};
+use crate::mask::Mask;
 use crate::pattern::{ColumnPattern, PatternError, RelationPattern};
 use crate::policy::{Policy, PolicyContext};
 use crate::principal::PrincipalKind;
@@ -35,7 +36,7 @@ pub const POLICY_RULES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 64;
 const REASON_BYTES_MAX: usize = 500;
 
-const RULE_KEYS_UNSUPPORTED: &[&str] = &["when", "ask", "mode", "hide"];
+const RULE_KEYS_UNSUPPORTED: &[&str] = &["when", "ask", "mode"];
 
 /// What a rule may do; a rule that denies takes none of it.
 const EFFECT_KEYS: [&str; 9] =
@@ -235,6 +236,7 @@ fn read_rule(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) -> Opt
     let relations = all_or_nothing(reader.optional("relations").map(|node| read_relations(node, diags)));
     let masks = all_or_nothing(reader.optional("mask").map(|node| read_masks(node, diags)));
     let effects = read_effects(&mut reader, &masks, diags);
+    let hide = all_or_nothing(reader.optional_entry("hide").map(|entry| read_hide(entry, &effects, &relations, diags)));
     reader.unsupported(RULE_KEYS_UNSUPPORTED, diags);
     reader.finish(diags);
     if let (Some(targets), Some(relations), Some(Some(masks))) = (&targets, &relations, &masks) {
@@ -242,7 +244,37 @@ fn read_rule(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) -> Opt
         draft.masks.push(MaskMention { masks, targets, relations });
     }
     let (id, place) = id?;
-    Some(Rule { id, place, who: who?, targets: targets?, relations: relations?, effects: effects? })
+    Some(Rule {
+        id,
+        place,
+        who: who?,
+        targets: targets?,
+        relations: relations?,
+        effects: effects?,
+        hide: hide?.unwrap_or(false),
+    })
+}
+
+/// A rule that would hide nothing is a mistake: whoever wrote it expects something to be hidden.
+fn read_hide(
+    entry: &Entry,
+    effects: &Option<Effects>,
+    relations: &Option<Option<Vec<RelationPattern>>>,
+    diags: &mut Diagnostics,
+) -> Option<bool> {
+    let hide = entry.value.as_bool(diags)?;
+    let (Some(effects), Some(relations)) = (effects, relations) else { return Some(hide) };
+    let hides = match effects {
+        Effects::Deny { .. } => relations.is_some(),
+        Effects::Grant { masks, .. } => masks.iter().any(|entry| entry.mask == Mask::Refuse),
+    };
+    if hide && !hides {
+        diags
+            .error(&entry.key_span, "`hide` has nothing to hide in this rule")
+            .help("it goes with `deny: true` and `relations`, or with a mask `with: refuse`");
+        return None;
+    }
+    Some(hide)
 }
 
 fn read_id(node: &Node, draft: &mut Draft<'_>, diags: &mut Diagnostics) -> Option<(String, Span)> {

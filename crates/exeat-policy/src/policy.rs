@@ -9,7 +9,7 @@ use crate::detector::Detector;
 use crate::document::Diagnostics;
 use crate::label::{Label, UNCLASSIFIED};
 use crate::limit::{AppliedLimit, ProbeLimit};
-use crate::mask::ColumnMask;
+use crate::mask::{ColumnMask, Mask};
 use crate::principal::Principal;
 use crate::rule::Rule;
 use crate::selftest::PolicyTest;
@@ -87,7 +87,9 @@ impl Policy {
             let masks = rule.masks(principal, target, &self.default_issuer);
             for entry in masks.iter().filter(|entry| labels.contains(&entry.label)) {
                 let found = strictest.take();
-                let stricter = found.as_ref().is_none_or(|found| entry.mask > found.mask);
+                // Of two that refuse, one that hides says more.
+                let hides = rule.hide && entry.mask == Mask::Refuse;
+                let stricter = found.as_ref().is_none_or(|found| entry.mask > found.mask || hides);
                 let own = (entry.mask, entry.nulls, entry.lookup);
                 let (mask, nulls, lookup) = found.as_ref().map_or(own, |found| {
                     (entry.mask.and(found.mask), entry.nulls.max(found.nulls), entry.lookup.max(found.lookup))
@@ -99,6 +101,16 @@ impl Policy {
             }
         }
         strictest
+    }
+
+    /// Is the relation to be taken for one that does not exist?
+    pub fn hides(&self, principal: &Principal, target: &str, relation: &RelationName) -> bool {
+        self.rules.iter().any(|rule| rule.hides(principal, target, relation, &self.default_issuer))
+    }
+
+    /// Is the column with this mask to be taken for one that does not exist?
+    pub fn hides_column(&self, mask: &ColumnMask) -> bool {
+        mask.mask == Mask::Refuse && self.rules.iter().any(|rule| rule.hide && rule.id == mask.rule)
     }
 
     /// How many values of sealed columns of a relation the principal may try.
@@ -204,6 +216,7 @@ impl Policy {
                 rule: rule.id.clone(),
                 text: rule.reason().map(str::to_owned),
                 access: access.clone(),
+                hidden: rule.hide,
             }));
         }
         reasons

@@ -22,6 +22,8 @@ pub struct Rule {
     /// `None`: every relation.
     pub(crate) relations: Option<Vec<RelationPattern>>,
     pub(crate) effects: Effects,
+    /// What it denies or refuses is answered as what does not exist.
+    pub(crate) hide: bool,
 }
 
 /// What a rule does: it forbids, or it grants, masks, limits and looks for patterns.
@@ -141,6 +143,11 @@ impl Rule {
             Effects::Deny { .. } => self.is_for(target) && who::restricts(self.who.as_ref(), principal, default_issuer),
             Effects::Grant { .. } => false,
         }
+    }
+
+    /// Does it make a relation one that does not exist, for this principal at this target?
+    pub(crate) fn hides(&self, principal: &Principal, target: &str, relation: &RelationName, issuer: &str) -> bool {
+        self.hide && self.covers_relation(relation) && self.denies(principal, target, issuer)
     }
 
     pub(crate) fn reason(&self) -> Option<&str> {

@@ -244,7 +244,7 @@ fn describe_reason(reason: &Reason) -> String {
     };
     match reason {
         Reason::Allowed { rule } => format!("allowed by {rule}"),
-        Reason::Denied { rule, text, access: denied } => {
+        Reason::Denied { rule, text, access: denied, hidden: _ } => {
             format!("denied by {rule}: {} ({})", access(denied), text.as_deref().unwrap_or("no reason given"))
         }
         Reason::NoRule => "no rule".to_owned(),

@@ -231,6 +231,15 @@ impl CatalogSnapshot {
     pub fn relation_in(&self, schema: Oid, name: &str) -> Option<&Relation> {
         self.relations.get(self.relation_oids.get(&schema)?.get(name)?)
     }
+    /// Is anything a statement could mean called so: a relation, a column, a type or a function?
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        let named = |names: &HashMap<String, Oid>| names.contains_key(name);
+        self.relation_oids.values().any(named)
+            || self.type_oids.values().any(named)
+            || self.functions.contains_key(name)
+            || self.built_in_functions.contains_key(name)
+            || self.relations.values().any(|relation| relation.columns.iter().any(|column| column.name == name))
+    }
     pub fn schema_name(&self, oid: Oid) -> Option<&str> {
         self.schemas.get(&oid).map(String::as_str)
     }

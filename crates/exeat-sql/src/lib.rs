@@ -4,6 +4,7 @@
 pub mod analysis;
 pub mod catalog;
 mod classes;
+mod hidden;
 mod message;
 mod named;
 mod parse;
@@ -24,10 +25,13 @@ pub use catalog::{
     CatalogError, CatalogQuery, CatalogSnapshot, CheckedTogether, Column, ColumnId, FINGERPRINT_QUERY, Generated, Oid,
     PG_CATALOG, QUERIES, Relation, RelationKind, SESSION_STATE_QUERY, SessionState, Versions,
 };
+pub use hidden::{Asking, Disguised, Hidden};
 pub use parse::parse_and_analyse;
 pub use rows::{Packing, RowContent, Whole};
 pub use walk::lookup::{element as lookup_element, takes as lookup_takes};
 pub use walk::view::ViewLineage;
+
+use std::sync::Arc;
 
 /// Longest text handed to the parser. Documented bound: SQL below it is never refused for its size alone.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -50,4 +54,6 @@ pub struct Scope {
     pub role: String,
     /// The open transaction, if there is one, has not touched what names mean: its end changes nothing of it.
     pub settled: bool,
+    /// What policy hides from the session's principal.
+    pub hidden: Arc<Hidden>,
 }

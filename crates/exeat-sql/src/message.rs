@@ -36,6 +36,7 @@ impl<'a> Message<'a> {
     /// Walks with what earlier statements left of the message's steps.
     fn walk<T>(&self, walk: impl FnOnce(&mut Walker<'a>) -> Walk<T>) -> Walk<T> {
         let mut walker = Walker::new(self.snapshot, &self.scope.search_path)?;
+        walker.hidden = Some(&*self.scope.hidden);
         walker.steps = self.steps.get();
         let outcome = walk(&mut walker);
         self.steps.set(walker.steps);

@@ -14,7 +14,7 @@ use exeat_enforce::seal::SealPlan;
 use exeat_policy::{Policy, PolicyContext, Principal, PrincipalKind};
 use exeat_sql::catalog::{Pins, Trust};
 use exeat_sql::{
-    CatalogSnapshot, MessageAnalysis, PARSER_STACK_BYTES, ParseFailure, QUERIES, Scope, parse_and_analyse,
+    CatalogSnapshot, Hidden, MessageAnalysis, PARSER_STACK_BYTES, ParseFailure, QUERIES, Scope, parse_and_analyse,
 };
 
 pub(crate) const TARGET: &str = "shop";
@@ -83,8 +83,18 @@ pub(crate) fn session(snapshot: &Arc<CatalogSnapshot>, policy: &Policy, principa
 }
 
 pub(crate) fn analyse(sql: &str, snapshot: &CatalogSnapshot) -> Result<MessageAnalysis, ParseFailure> {
+    analyse_hiding(sql, snapshot, Arc::default())
+}
+
+/// As the session would, which does not see what policy hides.
+#[allow(dead_code)] // not every test has a session
+pub(crate) fn analyse_for(sql: &str, session: &SessionFacts) -> Result<MessageAnalysis, ParseFailure> {
+    analyse_hiding(sql, &session.snapshot, Arc::clone(session.seals.hidden()))
+}
+
+fn analyse_hiding(sql: &str, snapshot: &CatalogSnapshot, hidden: Arc<Hidden>) -> Result<MessageAnalysis, ParseFailure> {
     let path = ["pg_catalog", "public"].map(|name| snapshot.schema_by_name(name).expect("a schema of the fixture"));
-    parse_and_analyse(sql, snapshot, &Scope { search_path: path.to_vec(), ..Scope::default() })
+    parse_and_analyse(sql, snapshot, &Scope { search_path: path.to_vec(), hidden, ..Scope::default() })
 }
 
 /// Runs on a thread with the stack that the parser asks for.

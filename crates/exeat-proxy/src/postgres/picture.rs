@@ -14,7 +14,7 @@ use exeat_enforce::refusal::Refusal;
 use exeat_enforce::seal::SealPlan;
 use exeat_policy::Principal;
 use exeat_sql::catalog::{SESSION_STATE_QUERY, SessionState};
-use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope, TransactionCommand};
+use exeat_sql::{Asking, CatalogSnapshot, MessageAnalysis, ParseFailure, Scope, TransactionCommand};
 use exeat_wire::{Fields, TransactionStatus};
 
 use super::asked::Question;
@@ -131,6 +131,10 @@ impl Picture {
         self.overlay = None;
         let seals = SealPlan::compute(&policy.policy, &self.facts.principal, &self.facts.target, &snapshot, drift);
         self.facts.snapshot = snapshot;
+        if self.scope.hidden != *seals.hidden() {
+            let hidden = Arc::clone(seals.hidden());
+            self.scope = Arc::new(Scope { hidden, ..Scope::clone(&self.scope) });
+        }
         self.facts.seals = Arc::new(seals.with_keys(&self.mask_keys, &self.facts.target));
         self.policy = policy;
         self.generation = Generation::new();
@@ -198,7 +202,7 @@ impl Session {
         {
             return Ok(answered);
         }
-        let (statement, refusal) = match understood {
+        let (statement, name, refusal) = match understood {
             Err(Unclear::Refuse(refusal)) => return Ok(Understood::refuse(refusal)),
             Err(Unclear::Skipped) => return Ok(Understood::Skipped),
             Ok((analysis, Evaluation::Permit(permit))) if failed_block && !runs_in_failed_block(&permit) => {
@@ -216,12 +220,18 @@ impl Session {
             }
             _ if failed_block => return Ok(Understood::Answered(aborted_block())),
             Ok((_, Evaluation::Missing { missing, .. })) => return Ok(Understood::Said(missing_fields(&missing))),
-            Ok((_, Evaluation::Probe { statement, refusal })) => (statement, refusal),
-            Err(Unclear::Syntax(refusal)) => (0..sql.len(), refusal),
+            Ok((_, Evaluation::Probe { statement, name, refusal })) => (statement, Some(name), refusal),
+            Err(Unclear::Syntax(refusal)) => (0..sql.len(), None, refusal),
         };
         let text = sql.get(statement).unwrap_or(sql);
-        match self.probe(text, parameter_types, extended).await? {
-            OwnAnswer::Failed(answer) => return Ok(Understood::Answered(answer)),
+        let asking = self.asking(text, name.as_deref());
+        let (asked, disguised) = match &asking {
+            Asking::AsItIs => (text, None),
+            Asking::Disguised(disguised) => (disguised.sql.as_str(), Some(disguised)),
+            Asking::Never => return Ok(Understood::refuse(refusal)),
+        };
+        match self.probe(asked, parameter_types, extended).await? {
+            OwnAnswer::Failed(answer) => return Ok(Understood::Answered(self.told_of_names(answer, disguised))),
             OwnAnswer::Skipped => return Ok(Understood::Skipped),
             OwnAnswer::Refused(refusal) => return Ok(Understood::refuse(*refusal)),
             OwnAnswer::Done => {}
@@ -439,7 +449,8 @@ impl Session {
         if state.current_user != self.picture.role {
             return Err(SessionEnd::Role { expected: self.picture.role.clone(), found: state.current_user });
         }
-        let scope = state.scope(!self.picture.moved);
+        let hidden = Arc::clone(&self.picture.scope.hidden);
+        let scope = Scope { hidden, ..state.scope(!self.picture.moved) };
         if *self.picture.scope != scope || self.picture.facts.administrator != state.administrator {
             self.picture.facts.administrator = state.administrator;
             self.picture.scope = Arc::new(scope);

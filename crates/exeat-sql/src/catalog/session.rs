@@ -1,5 +1,7 @@
 //! The part of a session's state that names resolve against, as read by `SESSION_STATE_QUERY`.
 
+use std::sync::Arc;
+
 use super::{CatalogError, Oid};
 use crate::Scope;
 
@@ -52,10 +54,10 @@ impl SessionState {
         })
     }
 
-    /// `settled`: as in [`Scope`].
+    /// `settled`: as in [`Scope`]. Nothing is hidden in it.
     pub fn scope(&self, settled: bool) -> Scope {
-        let role = self.current_user.clone();
-        Scope { search_path: self.search_path.clone(), usable: self.usable.clone(), role, settled }
+        let (role, hidden) = (self.current_user.clone(), Arc::default());
+        Scope { search_path: self.search_path.clone(), usable: self.usable.clone(), role, settled, hidden }
     }
 }
 

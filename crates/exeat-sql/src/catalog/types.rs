@@ -279,11 +279,13 @@ impl CatalogSnapshot {
 
     /// Does any function, or any type that could be cast to by calling it, go by this name in these schemas?
     pub(crate) fn function_exists(&self, schemas: &[Oid], name: &str) -> bool {
+        self.function_named(schemas, name) || schemas.iter().any(|schema| self.type_in(*schema, name).is_some())
+    }
+
+    pub(crate) fn function_named(&self, schemas: &[Oid], name: &str) -> bool {
         let built_in = schemas.contains(&PG_CATALOG) && self.built_in_functions.contains_key(name);
         let users = self.functions.get(name).into_iter().flatten();
-        built_in
-            || users.into_iter().any(|function| schemas.contains(&function.schema))
-            || schemas.iter().any(|schema| self.type_in(*schema, name).is_some())
+        built_in || users.into_iter().any(|function| schemas.contains(&function.schema))
     }
 
     /// Are all functions and types of this name in these schemas reviewed functions of the server?

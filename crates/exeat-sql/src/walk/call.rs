@@ -139,7 +139,7 @@ impl Walker<'_> {
             return None;
         }
         let (schemas, name) = self.searched(&parts)?;
-        let found = schemas.iter().find_map(|schema| self.snapshot.relation_in(*schema, name))?;
+        let found = self.relation_in_sight(&schemas, name)?;
         let is_table = matches!(found.kind, RelationKind::Table | RelationKind::PartitionedTable);
         is_table.then_some(found.oid)
     }
@@ -214,7 +214,7 @@ impl Walker<'_> {
         let Some((schemas, name)) = self.searched(names) else { return unreviewed() };
         let schemas = schemas.as_slice();
         // The server's own "does not exist" is the better answer, and says how close the caller was.
-        if !self.snapshot.function_exists(schemas, name) {
+        if !self.function_in_sight(schemas, name) {
             return unresolved(name, at);
         }
         // In FROM, unnest(a, b) is unnest(a) beside unnest(b); elsewhere the server knows no such function.

@@ -152,8 +152,8 @@ impl Walker<'_> {
         let Some(names) = strings(names) else { return construct("a type name of this form", at) };
         self.spend(1)?;
         let found = match names.as_slice() {
-            [name] => self.path.iter().find_map(|schema| self.snapshot.type_in(*schema, name)),
-            [schema, name] => self.schema_named(schema).and_then(|schema| self.snapshot.type_in(schema, name)),
+            [name] => self.type_in_sight(&self.path, name),
+            [schema, name] => self.schema_named(schema).and_then(|schema| self.type_in_sight(&[schema], name)),
             _ => return construct("a type name of this form", at),
         };
         found.map_or_else(|| unresolved(&names.join("."), at), Ok)

@@ -174,7 +174,7 @@ impl Walker<'_> {
     }
 
     fn wanted_relation<'n>(&self, schema: &str, table: &str, full: &str, at: i32) -> Walk<Wanted<'n>> {
-        let relation = self.schema_named(schema).and_then(|schema| self.snapshot.relation_in(schema, table));
+        let relation = self.schema_named(schema).and_then(|schema| self.relation_in_sight(&[schema], table));
         match relation {
             Some(relation) => Ok(Wanted::Relation(relation.oid)),
             None => unresolved(full, at),

@@ -108,7 +108,7 @@ impl Walker<'_> {
         }
         for node in attlist {
             let Some(name) = string(node) else { return construct("a column list of this form", NOWHERE) };
-            let Some(column) = relation.columns.iter().find(|column| column.name == name) else {
+            let Some(column) = self.column_in_sight(relation, name) else {
                 return unresolved(name, NOWHERE);
             };
             note(self, relation, column.attribute)?;

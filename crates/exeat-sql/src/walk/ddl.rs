@@ -217,7 +217,8 @@ impl<'a> Walker<'a> {
                 self.alters(relation, NOWHERE)?;
                 if cascade { self.alters_what_stands_on(relation.oid) } else { Ok(()) }
             }
-            Err(super::Stop::Unresolved { .. }) if missing_ok => Ok(()),
+            // What is hidden is not passed over by the server.
+            Err(super::Stop::Unresolved { .. }) if missing_ok && !self.is_there(&table) => Ok(()),
             Err(stop) => Err(stop),
         }
     }

@@ -228,7 +228,7 @@ impl<'a> Walker<'a> {
         let Subject::There(relation) = subject else { return Ok(()) };
         for node in names {
             let Some(name) = string(node) else { return construct("a key of this form", at) };
-            match relation.columns.iter().find(|column| column.name == name) {
+            match self.column_in_sight(relation, name) {
                 Some(column) => {
                     self.record(ColumnId { relation: relation.oid, attribute: column.attribute }, how, at)?;
                 }
@@ -289,7 +289,7 @@ impl<'a> Walker<'a> {
             if name.is_empty() {
                 continue;
             }
-            match relation.columns.iter().find(|column| column.name == *name) {
+            match self.column_in_sight(relation, name) {
                 Some(column) => {
                     let column = ColumnId { relation: relation.oid, attribute: column.attribute };
                     self.record(column, Use::Key, table.location)?;
@@ -381,7 +381,7 @@ impl<'a> Walker<'a> {
     }
 
     fn existing(&mut self, relation: &Relation, name: &str, how: Use, at: i32) -> Walk<()> {
-        match relation.columns.iter().find(|column| column.name == name) {
+        match self.column_in_sight(relation, name) {
             Some(column) => self.record(ColumnId { relation: relation.oid, attribute: column.attribute }, how, at),
             None => unresolved(name, at),
         }

@@ -142,7 +142,7 @@ impl<'a> Walker<'a> {
         if !indirection.is_empty() {
             return construct("an assignment to part of a column", *location);
         }
-        match target.columns.iter().find(|column| column.name == *name) {
+        match self.column_in_sight(target, name) {
             Some(column) => self.written(target, column.attribute, *location)?,
             None => return unresolved(name, *location),
         }
@@ -404,8 +404,7 @@ impl<'a> Walker<'a> {
             if !opclass.is_empty() || !opclassopts.is_empty() {
                 return construct("ON CONFLICT with an operator class", *location);
             }
-            let column = target.columns.iter().find(|column| column.name == *name);
-            let Some(column) = column else { return unresolved(name, *location) };
+            let Some(column) = self.column_in_sight(target, name) else { return unresolved(name, *location) };
             self.record(ColumnId { relation: target.oid, attribute: column.attribute }, Use::Key, *location)?;
         }
         self.optional(where_clause, Use::Predicate)

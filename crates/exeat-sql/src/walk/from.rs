@@ -11,7 +11,7 @@ use super::scope::{Columns, Item, Value};
 use super::select::columns_of;
 use super::{NOWHERE, Walk, Walker, construct, inner, named_construct, strings, unresolved};
 use crate::Use;
-use crate::catalog::{Relation, RelationKind};
+use crate::catalog::{Oid, Relation, RelationKind};
 use crate::classes::{TableShape, table_shape};
 
 /// Columns with their names.
@@ -109,13 +109,21 @@ impl<'a> Walker<'a> {
         if !catalogname.is_empty() && catalogname != self.snapshot.database_name() {
             return unresolved(&format!("{catalogname}.{full}"), *location);
         }
-        let snapshot = self.snapshot;
-        let found = if schemaname.is_empty() {
-            self.path.iter().find_map(|schema| snapshot.relation_in(*schema, relname))
-        } else {
-            self.schema_named(schemaname).and_then(|schema| snapshot.relation_in(schema, relname))
-        };
+        let found = self.relation_in_sight(&self.schemas_of(table), relname);
         found.map_or_else(|| unresolved(&full, *location), Ok)
+    }
+
+    /// Although it may be hidden.
+    pub(crate) fn is_there(&self, table: &RangeVar) -> bool {
+        self.names_hidden(&self.schemas_of(table), &table.relname)
+    }
+
+    /// Where a name is looked up.
+    pub(crate) fn schemas_of(&self, table: &RangeVar) -> Rc<[Oid]> {
+        match table.schemaname.as_str() {
+            "" => Rc::clone(&self.path),
+            schema => self.schema_named(schema).into_iter().collect(),
+        }
     }
 
     fn sub_select(&mut self, query: &RangeSubselect) -> Walk<Item> {

@@ -53,6 +53,9 @@ impl Walker<'_> {
         items.extend(right);
         let using = match (is_natural, strings(using_clause)) {
             (true, _) if l.function || r.function => return construct("NATURAL JOIN with a function", NOWHERE),
+            (true, _) if l.columns.hides() || r.columns.hides() => {
+                return construct("NATURAL JOIN of what is not known whole", NOWHERE);
+            }
             (true, _) => common(&l.columns, &r.columns),
             (false, Some(names)) => names.into_iter().map(Rc::from).collect(),
             (false, None) => return construct("a USING list of this form", NOWHERE),

@@ -30,6 +30,7 @@ pub(crate) mod naming;
 pub(crate) mod scope;
 pub(crate) mod select;
 pub(crate) mod settings;
+pub(crate) mod sight;
 pub(crate) mod sqljson;
 pub(crate) mod table_function;
 pub(crate) mod through;
@@ -43,6 +44,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::Node;
 
 use crate::catalog::{CatalogSnapshot, Column, ColumnId, Oid, PG_CATALOG, Relation, RelationKind};
+use crate::hidden::{Hidden, MARK};
 use crate::{Definition, Flow, GivenRow, Lookup, Notification, OpaqueReason, SetList, ShownSettings, Use, Writing};
 
 use scope::{Columns, Level, Value};
@@ -141,6 +143,8 @@ pub(crate) struct Facts {
 pub(crate) struct Walker<'a> {
     pub(crate) snapshot: &'a CatalogSnapshot,
     pub(crate) path: Rc<[Oid]>,
+    /// What the statement's names do not find. What definitions and bodies name was there before.
+    pub(crate) hidden: Option<&'a Hidden>,
     /// Reads a definition: its names are bound, and nothing is known of the session that will run it.
     pub(crate) bound: bool,
     /// The definition is a row-security policy's, whose values reach nobody.
@@ -183,6 +187,7 @@ impl<'a> Walker<'a> {
         Ok(Self {
             snapshot,
             path: Rc::from(path),
+            hidden: None,
             bound: false,
             of_policy: false,
             parameters: None,
@@ -307,7 +312,14 @@ impl<'a> Walker<'a> {
                 let id = ColumnId { relation: relation.oid, attribute: column.attribute };
                 Value::column(id, Some(column.type_oid), NOWHERE)
             };
-            let columns = relation.columns.iter().map(|column| (Rc::from(&*column.name), bare(column)));
+            let hidden = self.hidden;
+            let name = |column: &Column| match hidden {
+                Some(hidden) if hidden.column(ColumnId { relation: relation.oid, attribute: column.attribute }) => {
+                    Rc::from(format!("{MARK}{}", column.name))
+                }
+                Some(_) | None => Rc::from(&*column.name),
+            };
+            let columns = relation.columns.iter().map(|column| (name(column), bare(column)));
             Rc::new(Columns::new(columns.collect()))
         };
         self.columns.entry(relation.oid).or_insert_with(build).clone()

@@ -8,6 +8,7 @@ use super::content::Held;
 use super::flows::{Flows, Stream};
 use crate::Origin;
 use crate::catalog::{ColumnId, Kinds, Oid};
+use crate::hidden::MARK;
 
 /// What is known of a value on its way through a statement.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,8 +84,17 @@ impl Columns {
         let mut index = HashMap::with_capacity(list.len());
         for (place, (name, _)) in list.iter().enumerate() {
             index.entry(name.clone()).and_modify(|seen| *seen = None).or_insert(Some(place));
+            // The server would find it, and look no further.
+            if let Some(hidden) = name.strip_prefix(MARK) {
+                index.insert(Rc::from(hidden), None);
+            }
         }
         Self { list, index }
+    }
+
+    /// Is a column among them whose name stands for nothing here?
+    pub(crate) fn hides(&self) -> bool {
+        self.list.iter().any(|(name, _)| name.starts_with(MARK))
     }
 
     pub(crate) fn list(&self) -> &[(Rc<str>, Value)] {

@@ -53,7 +53,7 @@ pub(crate) fn scope(snapshot: &CatalogSnapshot, schemas: &str) -> Scope {
     let search_path = names.split(',').map(|name| oid(name.trim())).collect();
     let schemas = snapshot.relations().map(|relation| relation.schema).collect::<BTreeSet<_>>();
     let usable = schemas.into_iter().filter(|schema| snapshot.schema_name(*schema) != Some("ext")).collect();
-    Scope { search_path, usable, role: "hr".to_owned(), settled }
+    Scope { search_path, usable, role: "hr".to_owned(), settled, ..Scope::default() }
 }
 
 /// Analyses on a thread with the stack the parser needs.
