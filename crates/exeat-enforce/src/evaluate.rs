@@ -167,7 +167,7 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 // The operator named `opaque`: what the server says a column is still gets its mask.
                 outputs: if facts.seals.checks_nothing() { Outputs::Unchecked } else { Outputs::ByOrigin },
                 taint: if facts.seals.is_empty() { Taint::Clean } else { Taint::UserCode },
-                effect: StateEffect::of(named::acts_as(&statement.kind), true),
+                effect: StateEffect::unknown(named::acts_as(&statement.kind)),
                 forgets: Forgets::of(&statement.kind),
                 closes: named::closes(&statement.kind),
                 made: None,
@@ -253,10 +253,15 @@ fn evaluate_known(
     if let Some(refusal) = shape::refusal(facts, policy, lineage) {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
+    let mut effect = StateEffect::of(named::acts_as(kind), lineage.changes_settings);
+    // What the operator vouches for is not read: it may define something on its way.
+    if facts.snapshot.runs_trusted_functions(lineage) {
+        (effect.changes_catalog, effect.rereads_state) = (true, true);
+    }
     let plan = StatementPlan {
         outputs,
         taint: taint_of(facts, kind, lineage),
-        effect: StateEffect::of(named::acts_as(kind), lineage.changes_settings),
+        effect,
         forgets: Forgets::of(kind),
         closes: named::closes(kind),
         made: None,

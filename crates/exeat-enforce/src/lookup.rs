@@ -128,6 +128,18 @@ pub(crate) fn written(
     Ok(Some(all))
 }
 
+/// One plan for each counter and column: a statement may write very many rows.
+pub(crate) fn add(all: &mut Vec<PlannedLookup>, planned: PlannedLookup) {
+    let same = |known: &&mut PlannedLookup| {
+        (&known.label, &known.relation, &known.named, &known.column)
+            == (&planned.label, &planned.relation, &planned.named, &planned.column)
+    };
+    match all.iter_mut().find(same) {
+        Some(known) => known.values.extend(planned.values),
+        None => all.push(planned),
+    }
+}
+
 impl Planned {
     fn of(of: Oid, value: &LookupValue, shared: bool) -> Result<Self, Unclear> {
         let infers_type = canonical::is_string(of) || !shared;

@@ -181,6 +181,12 @@ pub struct StateEffect {
 }
 
 impl StateEffect {
+    /// Of a statement that nobody can tell what it does of.
+    pub fn unknown(kind: &StatementKind) -> Self {
+        let own = Self::of(kind, true);
+        Self { changes_catalog: own.changes_catalog || !matches!(kind, StatementKind::Session(_)), ..own }
+    }
+
     /// `may_set`: the statement may change settings in a way its kind does not show.
     pub fn of(kind: &StatementKind, may_set: bool) -> Self {
         let mut effect = Self { rereads_state: may_set, ..Self::default() };
@@ -218,7 +224,12 @@ impl StateEffect {
                 | SessionCommand::Unlisten { .. }
                 | SessionCommand::Notify { .. },
             ) => effect.rereads_state = false,
-            StatementKind::Call | StatementKind::Admin | StatementKind::Utility { .. } => effect.rereads_state = true,
+            // A procedure may define what it likes.
+            StatementKind::Call => {
+                effect.changes_catalog = true;
+                effect.rereads_state = true;
+            }
+            StatementKind::Admin | StatementKind::Utility { .. } => effect.rereads_state = true,
             StatementKind::Select
             | StatementKind::Insert
             | StatementKind::Update

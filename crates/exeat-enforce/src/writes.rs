@@ -191,7 +191,7 @@ impl<'a> Keyed<'a> {
         let mut tried = Vec::new();
         for row in rows {
             let Some(planned) = lookup::written(self.row.facts, policy, &row)? else { return Ok(None) };
-            tried.extend(planned);
+            planned.into_iter().for_each(|planned| lookup::add(&mut tried, planned));
         }
         Ok(Some(tried))
     }
@@ -209,7 +209,7 @@ impl<'a> Keyed<'a> {
                 let name = self.row.name(*attribute)?;
                 let written = self.target.columns.iter().find(|column| column.name == name)?.attribute;
                 let column = ColumnId { relation: self.row.member.oid, attribute: *attribute };
-                given.push((column, row.values.get(&written)));
+                given.push((column, row.value(written)));
             }
             // What one SET list leaves alone altogether another one changes, or none.
             if self.write == Write::Update && given.iter().all(|(_, value)| value.is_none()) {

@@ -419,7 +419,14 @@ pub struct GivenRow {
     pub relation: Oid,
     pub write: Write,
     /// What is given for the columns written that stand in a key; all others are left as they are, or at their defaults.
-    pub values: BTreeMap<i16, Given>,
+    /// By attribute number, each once: a list, for a megabyte of text brings very many rows.
+    pub values: Box<[(i16, Given)]>,
+}
+
+impl GivenRow {
+    pub fn value(&self, attribute: i16) -> Option<&Given> {
+        self.values.iter().find(|(known, _)| *known == attribute).map(|(_, given)| given)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

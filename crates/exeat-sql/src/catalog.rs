@@ -243,6 +243,9 @@ impl CatalogSnapshot {
     pub fn schema_name(&self, oid: Oid) -> Option<&str> {
         self.schemas.get(&oid).map(String::as_str)
     }
+    pub(crate) fn schema_oids(&self) -> impl Iterator<Item = Oid> {
+        self.schemas.keys().copied()
+    }
     pub fn schema_by_name(&self, name: &str) -> Option<Oid> {
         self.schema_oids.get(name).copied()
     }

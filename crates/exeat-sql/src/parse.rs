@@ -43,7 +43,7 @@ pub(crate) fn parse_body(function: &SqlFunction, snapshot: &CatalogSnapshot) -> 
     let unread = || construct("a body of this form", NOWHERE);
     let sql = match function.names {
         Names::Bound => bound_statements(&function.body),
-        Names::Caller | Names::Own(_) => Some(function.body.clone()),
+        Names::Caller | Names::CallerAsOwner | Names::Own(_) => Some(function.body.clone()),
     };
     let Some(sql) = sql.filter(|sql| !sql.contains("\"$") && !sql.contains("&\"")) else { return unread() };
     let Ok(tokens) = pg_query::scan_tokens(&sql) else { return unread() };

@@ -68,11 +68,11 @@ fn lineage(lineage: &Lineage) -> usize {
 }
 
 fn row(row: &GivenRow) -> usize {
-    let given = row.values.values().map(|given| match given {
+    let given = row.values.iter().map(|(_, given)| match given {
         Given::Value { value, .. } => value.bytes(),
         Given::Null | Given::Computed => 0,
     });
-    size_of::<GivenRow>() + tree::<(i16, Given)>(row.values.len()) + given.sum::<usize>()
+    size_of::<GivenRow>() + size_of_val(&*row.values) + given.sum::<usize>()
 }
 
 fn output(output: &Output) -> usize {

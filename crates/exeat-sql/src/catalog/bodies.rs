@@ -19,6 +19,8 @@ pub(crate) struct SqlFunction {
     pub(crate) strict: bool,
     pub(crate) body: String,
     pub(crate) names: Names,
+    /// SECURITY DEFINER: the server shows its body what it shows the owner.
+    pub(crate) as_owner: bool,
 }
 
 /// What names in a body resolve against.
@@ -28,6 +30,9 @@ pub(crate) enum Names {
     Bound,
     /// The path of whoever calls.
     Caller,
+    /// The path of whoever calls, as it is for the owner: with other schemas for `$user`, and without those that the owner
+    /// may not use.
+    CallerAsOwner,
     /// A path of the function's own.
     Own(Vec<Place>),
 }
@@ -70,8 +75,7 @@ impl CatalogSnapshot {
     pub(super) fn sql_function(&self, source: Source<'_>) -> Option<SqlFunction> {
         let names = match (source.bound, source.settings) {
             (true, "") => Names::Bound,
-            // The owner's path is not known, nor which schemas of the caller's the owner may use.
-            (false, "") if source.security_definer => return None,
+            (false, "") if source.security_definer => Names::CallerAsOwner,
             (false, "") => Names::Caller,
             (true, settings) => {
                 self.own_path(settings)?;
@@ -90,6 +94,7 @@ impl CatalogSnapshot {
             strict: source.strict,
             body: source.body.to_owned(),
             names,
+            as_owner: source.security_definer,
         })
     }
 
@@ -304,7 +309,7 @@ mod tests {
         ] {
             assert_eq!(names(source(settings)), None, "{settings}");
         }
-        assert_eq!(names(Source { security_definer: true, ..source("") }), None);
+        assert_eq!(names(Source { security_definer: true, ..source("") }), Some(Names::CallerAsOwner));
         assert!(names(Source { security_definer: true, ..source("search_path=public") }).is_some());
     }
 

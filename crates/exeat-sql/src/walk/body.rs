@@ -15,7 +15,7 @@ use super::{Facts, NOWHERE, Stop, Walk, Walker, construct, inner, strings};
 use crate::catalog::bodies::{Names, Place, ResultColumn, SqlFunction, VOID};
 use crate::catalog::{ColumnId, Oid};
 use crate::parse;
-use crate::{OpaqueReason, Origin, Use};
+use crate::{OpaqueReason, Origin, ShownSettings, Use};
 
 /// Bodies inside bodies.
 const CALL_DEPTH_MAX: usize = 16;
@@ -181,6 +181,11 @@ impl<'a> Walker<'a> {
         let mut inside = Walker::new(self.snapshot, &path)?;
         inside.parameters = Some(parameters);
         inside.bound = self.bound || function.names == Names::Bound;
+        inside.any_path = match &function.names {
+            Names::CallerAsOwner => true,
+            Names::Caller => self.any_path,
+            Names::Bound | Names::Own(_) => false,
+        };
         (inside.depth, inside.steps) = (self.depth, self.steps);
         inside.calls = std::mem::take(&mut self.calls);
         inside.calls.open.push(function.oid);
@@ -191,6 +196,11 @@ impl<'a> Walker<'a> {
         self.calls = inside.calls;
         self.steps = inside.steps;
         self.holds(&std::mem::take(&mut inside.content).finished())?;
+        let shows =
+            shown_by_view(&inside.facts) != ShownSettings::default() || inside.facts.shown != ShownSettings::default();
+        if function.as_owner && shows {
+            return construct("a body that shows its owner's settings", at);
+        }
         self.absorb(inside.facts, at)?;
         self.facts.functions.insert(function.oid);
         Ok(returned)
@@ -201,7 +211,8 @@ impl<'a> Walker<'a> {
         let session_only = || construct("a body whose names depend on the session", NOWHERE);
         match &function.names {
             Names::Bound => Ok(self.snapshot.definition_path().to_vec()),
-            Names::Caller | Names::Own(_) if self.bound => session_only(),
+            Names::Caller | Names::CallerAsOwner | Names::Own(_) if self.bound => session_only(),
+            Names::CallerAsOwner => Ok(self.snapshot.schema_oids().collect()),
             Names::Caller => Ok(self.path.to_vec()),
             Names::Own(places) => {
                 let temporary = self.schema_named("pg_temp");

@@ -135,7 +135,7 @@ impl Walker<'_> {
             part.len() <= 63 && part.bytes().next().is_some_and(letter) && part.bytes().all(inside)
         };
         let parts: Vec<&str> = text.split('.').collect();
-        if !parts.iter().all(|part| is_plain(part)) {
+        if self.any_path || !parts.iter().all(|part| is_plain(part)) {
             return None;
         }
         let (schemas, name) = self.searched(&parts)?;

@@ -152,7 +152,13 @@ impl Walker<'_> {
         let Some(names) = strings(names) else { return construct("a type name of this form", at) };
         self.spend(1)?;
         let found = match names.as_slice() {
-            [name] => self.type_in_sight(&self.path, name),
+            [name] => {
+                let bent = |schema: &&Oid| self.snapshot.type_in(**schema, name).is_some();
+                if self.any_path && self.path.iter().filter(bent).count() > 1 {
+                    return construct("a type that the path of another role decides", at);
+                }
+                self.type_in_sight(&self.path, name)
+            }
             [schema, name] => self.schema_named(schema).and_then(|schema| self.type_in_sight(&[schema], name)),
             _ => return construct("a type name of this form", at),
         };

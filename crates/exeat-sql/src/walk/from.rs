@@ -109,6 +109,10 @@ impl<'a> Walker<'a> {
         if !catalogname.is_empty() && catalogname != self.snapshot.database_name() {
             return unresolved(&format!("{catalogname}.{full}"), *location);
         }
+        let bent = |schema: &&Oid| self.snapshot.relation_in(**schema, relname).is_some();
+        if self.any_path && schemaname.is_empty() && self.path.iter().filter(bent).count() > 1 {
+            return construct("a name that the path of another role decides", *location);
+        }
         let found = self.relation_in_sight(&self.schemas_of(table), relname);
         found.map_or_else(|| unresolved(&full, *location), Ok)
     }

@@ -13,7 +13,7 @@ use crate::catalog::{ColumnId, Oid, Relation};
 use crate::{Given, GivenRow, LookupValue, Write};
 
 /// What a row counts for beside its values: it is kept after the walk, and a megabyte holds many short ones.
-const ROW_STEPS: usize = 50;
+const ROW_STEPS: usize = 15;
 
 impl Walker<'_> {
     /// The rows of an INSERT. `rows`: `None` where they come from elsewhere than VALUES.
@@ -48,13 +48,13 @@ impl Walker<'_> {
 
     /// What is not among `values` comes from elsewhere, or is a default.
     fn given_at(&mut self, target: &Relation, places: &[(usize, i16)], values: &[Node]) -> Walk<()> {
-        let mut given = BTreeMap::new();
+        let mut given = Vec::with_capacity(places.len());
         for (place, attribute) in places {
             let value = match values.get(*place) {
                 Some(value) => self.given_value(target, *attribute, value)?,
                 None => Given::Computed,
             };
-            given.insert(*attribute, value);
+            given.push((*attribute, value));
         }
         self.given(target, Write::Insert, given)
     }
@@ -62,7 +62,7 @@ impl Walker<'_> {
     /// What a SET list gives the rows it changes.
     pub(crate) fn given_list(&mut self, target: &Relation, list: &[Node]) -> Walk<()> {
         let keyed = self.keyed(target);
-        let mut values = BTreeMap::new();
+        let mut values = Vec::new();
         for node in list {
             let Some(NodeEnum::ResTarget(assignment)) = &node.node else { continue };
             let Some(attribute) = named_column(target, node).filter(|attribute| keyed.contains(attribute)) else {
@@ -72,18 +72,21 @@ impl Walker<'_> {
                 Some(value) => self.given_value(target, attribute, value)?,
                 None => Given::Computed,
             };
-            values.insert(attribute, given);
+            values.push((attribute, given));
         }
         self.given(target, Write::Update, values)
     }
 
-    fn given(&mut self, target: &Relation, write: Write, values: BTreeMap<i16, Given>) -> Walk<()> {
+    fn given(&mut self, target: &Relation, write: Write, mut values: Vec<(i16, Given)>) -> Walk<()> {
         self.spend(values.len() + 1)?;
         if values.is_empty() {
             return Ok(());
         }
         self.spend(ROW_STEPS)?;
-        self.facts.rows.push(GivenRow { relation: target.oid, write, values });
+        // A column named twice is the server's error.
+        values.sort_by_key(|(attribute, _)| *attribute);
+        values.dedup_by_key(|(attribute, _)| *attribute);
+        self.facts.rows.push(GivenRow { relation: target.oid, write, values: values.into() });
         Ok(())
     }
 
@@ -134,7 +137,7 @@ pub(crate) fn settle(facts: &mut Facts) {
     let mut shared = BTreeSet::new();
     let mut elsewhere = std::mem::take(&mut facts.parameters);
     let compared = facts.lookups.iter().flat_map(|lookup| lookup.values.iter().map(|value| (lookup.of, value, false)));
-    let written = facts.rows.iter().flat_map(|row| row.values.values()).filter_map(|given| match given {
+    let written = facts.rows.iter().flat_map(|row| row.values.iter()).filter_map(|(_, given)| match given {
         Given::Value { of, value, shared: _ } => Some((*of, value, true)),
         Given::Null | Given::Computed => None,
     });
@@ -154,7 +157,7 @@ pub(crate) fn settle(facts: &mut Facts) {
     for lookup in &mut facts.lookups {
         lookup.shares_parameters = lookup.values.iter().any(is_shared);
     }
-    for given in facts.rows.iter_mut().flat_map(|row| row.values.values_mut()) {
+    for (_, given) in facts.rows.iter_mut().flat_map(|row| row.values.iter_mut()) {
         if let Given::Value { value, shared, .. } = given {
             *shared = is_shared(value);
         }

@@ -147,6 +147,9 @@ pub(crate) struct Walker<'a> {
     pub(crate) hidden: Option<&'a Hidden>,
     /// Reads a definition: its names are bound, and nothing is known of the session that will run it.
     pub(crate) bound: bool,
+    /// The path may be any: in it stand all schemas there are, of functions every one that may be meant counts, and of
+    /// relations and types only names that go by one of them alone.
+    pub(crate) any_path: bool,
     /// The definition is a row-security policy's, whose values reach nobody.
     pub(crate) of_policy: bool,
     /// In the body of a function, what it was called with.
@@ -189,6 +192,7 @@ impl<'a> Walker<'a> {
             path: Rc::from(path),
             hidden: None,
             bound: false,
+            any_path: false,
             of_policy: false,
             parameters: None,
             calls: body::Calls::default(),

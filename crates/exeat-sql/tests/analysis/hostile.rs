@@ -237,3 +237,15 @@ fn many_statements_share_one_budget_of_steps() {
     let first_refused = message.statements.iter().position(|statement| !known(statement)).expect("one past the limit");
     assert!(first_refused > 100 && !message.statements[first_refused..].iter().any(known));
 }
+
+#[test]
+fn a_megabyte_of_rows_under_a_key_is_analysed_and_weighs_little_more_than_its_text() {
+    let snapshot = shop();
+    for (row, rows) in [("(1,'a-long-name-of-twenty-thousand@example.com')", 20_000), ("(1,'a')", 120_000)] {
+        let sql = format!("INSERT INTO customers (id, email) VALUES {}", vec![row; rows].join(","));
+        let message = support::analyse(&sql, &snapshot, &support::scope(&snapshot, "")).expect("it parses");
+        let [Analysis::Known(lineage)] = [&message.statements[0].analysis] else { panic!("{row} is known") };
+        assert_eq!(lineage.rows.len(), rows);
+        assert!(message.bytes() < 200 * rows + 3 * sql.len(), "{} bytes for {row}", message.bytes());
+    }
+}

@@ -165,7 +165,7 @@ fn print_client_values(out: &mut String, lineage: &Lineage, snapshot: &CatalogSn
         writeln!(out, "looks up: {} = {}{shared}", column(lookup.column, snapshot), values.join(" or ")).unwrap();
     }
     for row in &lineage.rows {
-        let given = |(attribute, given): (&i16, &Given)| {
+        let given = |(attribute, given): &(i16, Given)| {
             let column = column(ColumnId { relation: row.relation, attribute: *attribute }, snapshot);
             match given {
                 Given::Null => format!("{column} NULL"),
