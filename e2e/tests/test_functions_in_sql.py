@@ -22,6 +22,12 @@ CREATE FUNCTION bodies.ssn_of(int) RETURNS text LANGUAGE sql AS 'SELECT ssn FROM
 CREATE FUNCTION bodies.one(int) RETURNS customers LANGUAGE sql AS 'SELECT * FROM customers WHERE id = $1';
 CREATE FUNCTION bodies.found(town text) RETURNS TABLE (ref int, ident text) LANGUAGE sql AS
   'SELECT id, ssn FROM customers WHERE city = town ORDER BY id';
+CREATE FUNCTION bodies.one_as_owner(int) RETURNS customers SECURITY DEFINER LANGUAGE sql AS 'SELECT * FROM customers WHERE id = $1';
+CREATE FUNCTION bodies.orders_as_owner(customer int) RETURNS bigint SECURITY DEFINER LANGUAGE sql AS
+  'SELECT count(*) FROM orders WHERE customer_id = customer';
+CREATE FUNCTION bodies.bent_as_owner() RETURNS text SECURITY DEFINER LANGUAGE sql AS 'SELECT note FROM bent';
+CREATE TABLE bodies.bent AS SELECT 'x'::text AS note;
+CREATE TABLE IF NOT EXISTS public.bent AS SELECT 'x'::text AS note;
 CREATE FUNCTION bodies.shout(txt text) RETURNS text LANGUAGE sql AS 'SELECT upper(txt) || $1';
 CREATE FUNCTION bodies.owner(text) RETURNS int LANGUAGE sql AS 'SELECT id FROM customers WHERE ssn = $1';
 CREATE FUNCTION bodies.sorted() RETURNS int LANGUAGE sql AS 'SELECT id FROM customers ORDER BY ssn LIMIT 1';
@@ -43,12 +49,14 @@ SAME = [
     "SELECT bodies.shout(city) FROM customers ORDER BY id",
     "SELECT ref FROM bodies.found((SELECT city FROM customers WHERE id = 1))",
     "SELECT id, city FROM bodies.one(1)",
+    "SELECT id, city, bodies.orders_as_owner(id) FROM bodies.one_as_owner(1)",
 ]
 
 MASKED = [
     "SELECT bodies.ssn_of(1)",
     "SELECT bodies.one(1)",
     "SELECT ssn, email, phone FROM bodies.one(1)",
+    "SELECT ssn, email, phone FROM bodies.one_as_owner(1)",
     "SELECT ident FROM bodies.found((SELECT city FROM customers WHERE id = 1))",
     "SELECT bodies.shout(ssn) FROM customers",
     "SELECT s FROM (SELECT bodies.ssn_of(id) AS s FROM customers) x",
@@ -67,6 +75,8 @@ REFUSED = [
     "SELECT bodies.indirect(1)",
     "SELECT bodies.counts_on(1)",
     "SELECT bodies.moves()",
+    "SELECT bodies.bent_as_owner()",
+    "SELECT id FROM bodies.one_as_owner(1) WHERE ssn = '137'",
 ]
 
 
@@ -76,7 +86,7 @@ def functions(shop):
         admin.execute(FUNCTIONS)
         values = admin.execute("SELECT ssn, email, phone FROM customers").fetchall()
         yield {value.lower() for row in values for value in row if value}
-        admin.execute("DROP SCHEMA bodies CASCADE")
+        admin.execute("DROP SCHEMA bodies CASCADE; DROP TABLE public.bent")
 
 
 @pytest.mark.parametrize("sql", SAME)

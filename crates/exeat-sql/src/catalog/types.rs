@@ -74,6 +74,8 @@ pub(crate) struct Operands {
 pub(crate) struct Kinds {
     /// Rows, compared column by column until one differs or is of a type without equality.
     pub(crate) rows: bool,
+    /// Arrays, which are put together only where their dimensions fit.
+    pub(crate) lists: bool,
     /// JSON as text, which JSONB may not take.
     pub(crate) json: bool,
     /// A type that prints by code of its own.
@@ -82,7 +84,12 @@ pub(crate) struct Kinds {
 
 impl Kinds {
     pub(crate) fn and(self, other: Self) -> Self {
-        Self { rows: self.rows || other.rows, json: self.json || other.json, odd: self.odd || other.odd }
+        Self {
+            rows: self.rows || other.rows,
+            lists: self.lists || other.lists,
+            json: self.json || other.json,
+            odd: self.odd || other.odd,
+        }
     }
 }
 
@@ -129,7 +136,9 @@ impl CatalogSnapshot {
     pub(crate) fn type_kinds(&self, oid: Oid) -> Kinds {
         let fails = |form| self.print_class(form, oid) != Class::Total;
         let odd = fails(Printing::Json);
-        Kinds { rows: self.holds_rows(oid, TYPE_DEPTH_MAX), json: odd || fails(Printing::Jsonb), odd }
+        let class = self.types.get(&self.base_type(oid)).map(|known| known.class);
+        let lists = matches!(class, Some(TypeClass::Array { .. } | TypeClass::Pseudo) | None);
+        Kinds { rows: self.holds_rows(oid, TYPE_DEPTH_MAX), lists, json: odd || fails(Printing::Jsonb), odd }
     }
 
     fn holds_rows(&self, oid: Oid, depth: u8) -> bool {

@@ -109,6 +109,7 @@ impl Walker<'_> {
             !func_variadic && !is_trusted && !reviewed.returns_set && self.call_is_total(&names, args, &values);
         let mut result = self.result(whole, is_total, at)?;
         result.kinds.json |= total::makes_json(name);
+        result.kinds.lists |= total::makes_list(name);
         Ok(result)
     }
 

@@ -62,9 +62,7 @@ impl Walker<'_> {
             NodeEnum::SubLink(link) => self.sub_link(link),
             NodeEnum::CaseExpr(case) => self.case(case),
             NodeEnum::AIndirection(indirection) => self.indirection(indirection),
-            NodeEnum::AArrayExpr(AArrayExpr { elements, list_start: _, list_end: _, location: _ }) => {
-                self.total_of(elements)
-            }
+            NodeEnum::AArrayExpr(array) => self.array(array),
             NodeEnum::List(list) => self.total_of(&list.items),
             NodeEnum::CollateClause(collate) => {
                 let CollateClause { arg, collname: _, location: _ } = collate.as_ref();
@@ -75,6 +73,19 @@ impl Walker<'_> {
             NodeEnum::BooleanTest(test) => self.boolean_test(test),
             _ => self.constructor(node),
         }
+    }
+
+    /// Arrays of arrays must be of the same length each; those written out here are or are not, whatever they hold.
+    fn array(&mut self, array: &AArrayExpr) -> Walk<Value> {
+        let AArrayExpr { elements, list_start: _, list_end: _, location } = array;
+        let mut whole = Value { parts: 0, ..Value::computed() };
+        let mut fits = true;
+        for element in elements {
+            let value = self.value(element)?;
+            fits &= matches!(&element.node, Some(NodeEnum::AArrayExpr(_))) || !self.kinds_of(&value).lists;
+            whole = self.with(&whole, &value)?;
+        }
+        self.result(whole, fits, *location).map(Value::into_list)
     }
 
     /// A whole row: every column of it.
@@ -235,7 +246,8 @@ impl Walker<'_> {
             _ => return total::operator(name) && values.iter().all(|value| self.compares_totally(value)),
         };
         if left == Some(Argument::Unknown) || right == Argument::Unknown {
-            return total::operator(name) && values.iter().all(|value| self.compares_totally(value));
+            let lists = name == "||" && values.iter().any(|value| self.kinds_of(value).lists);
+            return total::operator(name) && !lists && values.iter().all(|value| self.compares_totally(value));
         }
         let same = |known: &&OperatorAsked| {
             known.name == name && known.left == left && known.right == right && known.schemas == schemas
@@ -342,9 +354,11 @@ impl Walker<'_> {
             }
             Ok(SubLinkType::ArraySublink) => {
                 let outputs = self.counting_packed(|walker| walker.select(stmt))?;
-                outputs
-                    .first()
-                    .map_or_else(|| Ok(Value::computed()), |first| self.with(&Value::computed(), &first.value))
+                let Some(first) = outputs.first() else { return Ok(Value::computed()) };
+                // Those of arrays must be of one length.
+                let fits = !self.kinds_of(&first.value).lists;
+                let whole = self.with(&Value::computed(), &first.value)?;
+                self.result(whole, fits, at).map(Value::into_list)
             }
             Ok(SubLinkType::Undefined | SubLinkType::MultiexprSublink | SubLinkType::CteSublink) | Err(_) => {
                 construct("a sub-select of this kind", at)

@@ -58,6 +58,11 @@ impl Value {
         Self { kinds: Kinds { rows: true, ..self.kinds }, ..self }
     }
 
+    /// All of it as one array.
+    pub(crate) fn into_list(self) -> Self {
+        Self { kinds: Kinds { lists: true, ..self.kinds }, ..self }
+    }
+
     /// A parameter, or what a function in FROM gives back: the text does not say of which type.
     pub(crate) fn of_some_type() -> Self {
         Self { kinds: Kinds { json: true, ..Kinds::default() }, ..Self::computed() }

@@ -56,12 +56,20 @@ pub(crate) fn fails_over(name: &str, kinds: Kinds) -> bool {
     let compares = matches!(name, "max" | "min");
     let prints = name == "concat" || makes_json(name);
     let takes_apart = name == "jsonb_agg" || name.starts_with("jsonb_build") || name == "to_jsonb";
-    (compares && kinds.rows) || (prints && kinds.odd) || (takes_apart && kinds.json)
+    (compares && kinds.rows)
+        || (name == "array_agg" && kinds.lists)
+        || (prints && kinds.odd)
+        || (takes_apart && kinds.json)
 }
 
 /// Whether every other argument is a key, of which a null one raises.
 pub(crate) fn takes_keys(name: &str) -> bool {
     matches!(name, "json_build_object" | "jsonb_build_object")
+}
+
+/// Whether a function's result may be an array.
+pub(crate) fn makes_list(name: &str) -> bool {
+    name.contains("array")
 }
 
 /// Whether a function's result may be of type json.
