@@ -177,6 +177,18 @@ def test_what_reaches_a_hidden_relation_does_not_name_it(veiled, trust):
     assert b"ledger" not in said and b"agents" not in said and b"4711" not in said
 
 
+def test_an_explanation_names_nothing_that_is_hidden(veiled, trust):
+    with psycopg.connect(veiled.dsn(trust.token("agent-7", ["agents"])).text(), autocommit=True) as agent:
+        for text in [
+            "SELECT * FROM veiled.people", "SELECT p FROM veiled.people p", "SELECT * FROM veiled.shown",
+            "SELECT total FROM veiled.sums", "SELECT x FROM veiled.people AS p (a, b, x)", "COPY veiled.people TO STDOUT",
+        ]:
+            agent.execute("SET exeat.explain = on")
+            (told,) = agent.execute(text).fetchone()
+            assert "cipher" not in told and "ledger" not in told.replace(text, "") and "agents" not in told, (text, told)
+            assert '"decision":"refuse"' in told.replace(" ", ""), told
+
+
 def test_a_relation_of_the_same_name_elsewhere_is_there(veiled, trust):
     with psycopg.connect(veiled.dsn(trust.token("agent-7", ["agents"])).text(), autocommit=True) as agent:
         assert agent.execute("SELECT count(*) FROM public.ledger").fetchall() == [(0,)]

@@ -8,7 +8,7 @@ mod text;
 use std::collections::BTreeSet;
 
 use exeat_policy::{Access, AccessRequest, Capability, ColumnMask, Effect, Nulls, Policy};
-use exeat_sql::{Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, Oid, Use};
+use exeat_sql::{Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, Oid, Output, Use};
 use serde_json::{Value, json};
 
 use crate::evaluate::{Evaluation, SessionFacts, planned, relation_name};
@@ -206,6 +206,10 @@ impl<'a> Sight<'a> {
 fn open(decided: &Decided<'_>, oid: Oid) -> bool {
     let Decided { facts, policy, .. } = decided;
     let Some(relation) = facts.snapshot.relation(oid) else { return false };
+    // What takes all its columns along would tell of those that are not there.
+    if facts.seals.hides_columns_of(oid) {
+        return false;
+    }
     let data = [
         Capability::Read,
         Capability::Insert,
@@ -243,6 +247,7 @@ impl Explanation {
 
     fn add_lineage(&mut self, facts: &SessionFacts, statement: usize, lineage: &Lineage, sight: &Sight<'_>) {
         let snapshot = &facts.snapshot;
+        let is_hidden = |output: &Output| output.flows.keys().any(|id| facts.seals.hidden().column(*id));
         for output in lineage.outputs.iter().flatten() {
             if self.outputs.len() >= LISTED_MAX {
                 self.more = true;
@@ -262,7 +267,7 @@ impl Explanation {
                 at: output.at,
                 hidden,
                 from: Some(from),
-                mask: planned(facts, output, lineage.rewritten).mask,
+                mask: planned(facts, output, lineage.rewritten).mask.filter(|_| sight.sees_all() || !is_hidden(output)),
             });
         }
         for used in lineage.uses.iter().filter(|used| sight.sees(used.column.relation)) {

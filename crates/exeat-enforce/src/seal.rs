@@ -97,6 +97,11 @@ impl SealPlan {
         Hidden::new(snapshot, relations.map(|relation| relation.oid).collect(), columns.collect())
     }
 
+    pub(crate) fn hides_columns_of(&self, relation: Oid) -> bool {
+        let attributes = self.relations.get(&relation).into_iter().flat_map(|seal| seal.columns.keys());
+        attributes.into_iter().any(|attribute| self.hidden.column(ColumnId { relation, attribute: *attribute }))
+    }
+
     /// What names do not find for this principal.
     pub fn hidden(&self) -> &Arc<Hidden> {
         &self.hidden
