@@ -22,12 +22,12 @@ CREATE FUNCTION bodies.ssn_of(int) RETURNS text LANGUAGE sql AS 'SELECT ssn FROM
 CREATE FUNCTION bodies.one(int) RETURNS customers LANGUAGE sql AS 'SELECT * FROM customers WHERE id = $1';
 CREATE FUNCTION bodies.found(town text) RETURNS TABLE (ref int, ident text) LANGUAGE sql AS
   'SELECT id, ssn FROM customers WHERE city = town ORDER BY id';
+CREATE TABLE bodies.bent AS SELECT 'x'::text AS note;
+CREATE TABLE IF NOT EXISTS public.bent AS SELECT 'x'::text AS note;
 CREATE FUNCTION bodies.one_as_owner(int) RETURNS customers SECURITY DEFINER LANGUAGE sql AS 'SELECT * FROM customers WHERE id = $1';
 CREATE FUNCTION bodies.orders_as_owner(customer int) RETURNS bigint SECURITY DEFINER LANGUAGE sql AS
   'SELECT count(*) FROM orders WHERE customer_id = customer';
 CREATE FUNCTION bodies.bent_as_owner() RETURNS text SECURITY DEFINER LANGUAGE sql AS 'SELECT note FROM bent';
-CREATE TABLE bodies.bent AS SELECT 'x'::text AS note;
-CREATE TABLE IF NOT EXISTS public.bent AS SELECT 'x'::text AS note;
 CREATE FUNCTION bodies.shout(txt text) RETURNS text LANGUAGE sql AS 'SELECT upper(txt) || $1';
 CREATE FUNCTION bodies.owner(text) RETURNS int LANGUAGE sql AS 'SELECT id FROM customers WHERE ssn = $1';
 CREATE FUNCTION bodies.sorted() RETURNS int LANGUAGE sql AS 'SELECT id FROM customers ORDER BY ssn LIMIT 1';
