@@ -93,12 +93,14 @@ pub fn admit_function_call(message: FunctionCall, permit: &Arc<Permit>) -> Verdi
 }
 
 fn admit(same_text: bool, frame: Frame, permit: &Arc<Permit>) -> Verdict {
-    if same_text {
-        Verdict::Forward(Admitted { frame, permit: Arc::clone(permit) })
-    } else {
-        Verdict::Refuse(Refusal::new(
-            RefusalCode::NotEnforceable,
-            "the statement differs from the one that was analysed",
-        ))
+    if !same_text {
+        let reason = "the statement differs from the one that was analysed";
+        return Verdict::Refuse(Refusal::new(RefusalCode::NotEnforceable, reason));
     }
+    // Nobody can be asked: what a rule holds does not run, and what it counts does not stream uncounted.
+    if permit.plans.iter().any(|plan| !plan.bulk.is_empty()) {
+        let reason = "a rule holds this statement or counts its rows, and there is nobody to ask";
+        return Verdict::Refuse(Refusal::new(RefusalCode::NotEnforceable, reason));
+    }
+    Verdict::Forward(Admitted { frame, permit: Arc::clone(permit) })
 }

@@ -13,11 +13,12 @@ use exeat_sql::{
     StatementAnalysis, StatementKind,
 };
 
+use crate::bulk::{self, Ruled};
 use crate::called;
 use crate::copy;
 use crate::denial::{denied_behind, policy_refusal};
 use crate::named::{self, At, KnownNames, Missing, Settled};
-use crate::needs::{Needs, capability, needs_of, request};
+use crate::needs::{Needs, capability, needs_of};
 pub use crate::permit::{Evaluation, Permit};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use crate::record;
@@ -25,7 +26,7 @@ use crate::refusal::{Object, Refusal, RefusalCode};
 use crate::scrub::Taint;
 use crate::seal::SealPlan;
 use crate::settings;
-use crate::{lookup, shape, uses, writes};
+use crate::{lookup, uses, writes};
 
 /// What the session is, for decisions. Rebuilt whole when policy or catalog change; never edited.
 #[derive(Debug, Clone)]
@@ -157,12 +158,13 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
         Access { capability: Capability::Opaque, relation: None },
     ];
     accesses.dedup();
-    let decision = policy.decide(&request(facts, &statement.kind, &Needs { accesses, presets: Vec::new() }));
-    match decision.effect {
-        Effect::Permit if copy::takes_out(&statement.kind) && !facts.seals.is_empty() => {
+    let needs = Needs { accesses, presets: Vec::new() };
+    match bulk::rule(facts, policy, &statement.kind, &needs, None) {
+        Ruled::TooMuch { decision, refusal } => Step::Refuse { refusal: *refusal, decision: Some(decision) },
+        Ruled::Permitted { decision, .. } if copy::takes_out(&statement.kind) && !facts.seals.is_empty() => {
             Step::Refuse { refusal: copy::refusal(facts), decision: Some(decision) }
         }
-        Effect::Permit => {
+        Ruled::Permitted { decision, bulk } => {
             let plan = StatementPlan {
                 // The operator named `opaque`: what the server says a column is still gets its mask.
                 outputs: if facts.seals.checks_nothing() { Outputs::Unchecked } else { Outputs::ByOrigin },
@@ -175,11 +177,12 @@ fn evaluate_opaque(facts: &SessionFacts, policy: &Policy, statement: &StatementA
                 copy: CopyStream::of(&statement.kind),
                 notifies: Vec::new(),
                 lookups: Vec::new(),
+                bulk,
                 writes_values: !facts.seals.is_empty(),
             };
             Step::Permit { plan: Box::new(plan), decision }
         }
-        Effect::Deny => {
+        Ruled::Denied { decision } => {
             let refusal =
                 if lacks_opaque(&decision) { opaque_refusal(facts, opaque) } else { policy_refusal(facts, &decision) };
             Step::Refuse { refusal, decision: Some(decision) }
@@ -224,10 +227,14 @@ fn evaluate_known(
         return Step::Refuse { refusal: Refusal::catalog_drift(), decision: None };
     }
     let needs = needs_of(facts, policy, kind, lineage);
-    let decision = policy.decide(&request(facts, kind, &needs));
-    if decision.effect == Effect::Deny {
-        return Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) };
-    }
+    let (decision, bulk) = match bulk::rule(facts, policy, kind, &needs, Some(lineage)) {
+        Ruled::Permitted { decision, bulk } => (decision, Ok(bulk)),
+        // Said last: what is wrong with what it reads matters more.
+        Ruled::TooMuch { decision, refusal } => (decision, Err(refusal)),
+        Ruled::Denied { decision } => {
+            return Step::Refuse { refusal: policy_refusal(facts, &decision), decision: Some(decision) };
+        }
+    };
     if let Some(refusal) = denied_behind(facts, policy, lineage) {
         return Step::Refuse { refusal, decision: Some(decision) };
     }
@@ -250,9 +257,10 @@ fn evaluate_known(
         Ok(lookups) => lookups,
         Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
     };
-    if let Some(refusal) = shape::refusal(facts, policy, lineage) {
-        return Step::Refuse { refusal, decision: Some(decision) };
-    }
+    let bulk = match bulk {
+        Ok(bulk) => bulk,
+        Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
+    };
     let mut effect = StateEffect::of(named::acts_as(kind), lineage.changes_settings);
     // What the operator vouches for is not read: it may define something on its way.
     if facts.snapshot.runs_trusted_functions(lineage) {
@@ -269,6 +277,7 @@ fn evaluate_known(
         copy: CopyStream::of(kind),
         notifies: lineage.notifies.clone(),
         lookups,
+        bulk,
         writes_values: !facts.seals.is_empty() && !lineage.writes.is_empty(),
     };
     Step::Permit { plan: Box::new(plan), decision }

@@ -4,6 +4,7 @@
 pub mod admit;
 pub mod asked;
 pub mod builtin;
+pub mod bulk;
 mod called;
 mod canonical;
 mod copy;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use exeat_policy::{Access, AccessRequest, Capability, Effect, Policy};
 use exeat_sql::{Analysis, CursorCommand, Explained, MessageAnalysis, Reference, StatementAnalysis, StatementKind};
 
+use crate::bulk::Bulk;
 use crate::evaluate::{Permit, SessionFacts, uses_sealed};
 use crate::lookup::{self, PlannedLookup};
 use crate::plan::{CopyStream, Forgets, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
@@ -126,13 +127,15 @@ impl At<'_> {
             StatementKind::Explain(explained) => self.explain(explained, plan),
             StatementKind::SqlPrepare { name, of } => {
                 let (name, kind) = (name.clone(), StatementKind::clone(of));
-                self.make(plan, Vec::new(), |permit| Made::Statement { name, kind, permit })
+                // Whether it may run is asked where it is executed.
+                self.make(plan, (Vec::new(), Bulk::default()), |permit| Made::Statement { name, kind, permit })
             }
             StatementKind::Cursor(CursorCommand::Declare { name, hold }) => {
                 let (name, hold) = (name.clone(), *hold);
                 // What it looks up is settled here; FETCH only goes on with it.
-                let (lookups, plan) = (plan.lookups.clone(), StatementPlan { lookups: Vec::new(), ..plan });
-                self.make(plan, lookups, |permit| Made::Cursor { name, hold, permit })
+                let asked = (plan.lookups.clone(), plan.bulk.held_only());
+                let plan = StatementPlan { lookups: Vec::new(), bulk: plan.bulk.counted_only(), ..plan };
+                self.make(plan, asked, |permit| Made::Cursor { name, hold, permit })
             }
             StatementKind::Cursor(CursorCommand::Fetch { name, moves }) => self.fetch(name, *moves),
             StatementKind::SqlExecute { name } => self.execute(name),
@@ -156,14 +159,14 @@ impl At<'_> {
     fn make(
         &self,
         plan: StatementPlan,
-        lookups: Vec<PlannedLookup>,
+        (lookups, bulk): (Vec<PlannedLookup>, Bulk),
         made: impl FnOnce(Arc<Permit>) -> Made,
     ) -> Settled {
         let alone = MessageAnalysis { statements: vec![self.statement.clone()], fingerprint: None, steps: 0 };
         let taint = plan.taint;
         let permit = Permit::of_one(self.text, plan, record::facts(self.facts, &alone));
         let made = Some(made(Arc::new(permit)));
-        Settled::Plan(Box::new(StatementPlan { made, lookups, ..StatementPlan::quiet(taint) }))
+        Settled::Plan(Box::new(StatementPlan { made, lookups, bulk, ..StatementPlan::quiet(taint) }))
     }
 
     fn fetch(&self, name: &str, moves: bool) -> Settled {
@@ -178,8 +181,10 @@ impl At<'_> {
             return Settled::Refuse(self.unfit("FETCH from a portal that is no plain query"));
         }
         let outputs = if moves { Outputs::None } else { plan.outputs.clone() };
+        // What holds a portal before it runs was asked when it was bound.
+        let bulk = if moves { Bulk::default() } else { plan.bulk.counted_only() };
         // What a portal looks up was counted when it was bound.
-        Settled::Plan(Box::new(StatementPlan { outputs, lookups: Vec::new(), ..plan.clone() }))
+        Settled::Plan(Box::new(StatementPlan { outputs, bulk, lookups: Vec::new(), ..plan.clone() }))
     }
 
     fn execute(&self, name: &str) -> Settled {
@@ -284,7 +289,7 @@ impl At<'_> {
         };
         let outputs = Outputs::Columns(vec![shown]);
         Settled::Plan(Box::new(if explained.runs {
-            StatementPlan { outputs, made: None, ..plan }
+            StatementPlan { outputs, made: None, bulk: plan.bulk.without_rows(), ..plan }
         } else {
             // A plan tells of the values it is made for.
             StatementPlan { outputs, lookups: plan.lookups, ..StatementPlan::quiet(plan.taint) }

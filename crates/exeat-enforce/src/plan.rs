@@ -3,6 +3,7 @@
 use exeat_policy::ColumnMask;
 use exeat_sql::{ColumnId, CopyLayout, NewRelation, Notification, SessionCommand, StatementKind, TransactionCommand};
 
+use crate::bulk::Bulk;
 use crate::lookup::PlannedLookup;
 use crate::mask::TypeKin;
 use crate::named::Made;
@@ -26,6 +27,8 @@ pub struct StatementPlan {
     pub notifies: Vec<Notification>,
     /// Values of sealed columns that it tries: counted before it is forwarded.
     pub lookups: Vec<PlannedLookup>,
+    /// What rules hold of it, and count of its rows.
+    pub bulk: Bulk,
     /// It writes what the client brings, while columns are sealed: what stands for a sealed value must not be among it.
     pub writes_values: bool,
 }
@@ -44,6 +47,7 @@ impl StatementPlan {
             copy: CopyStream::None,
             notifies: Vec::new(),
             lookups: Vec::new(),
+            bulk: Bulk::default(),
             writes_values: false,
         }
     }

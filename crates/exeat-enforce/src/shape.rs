@@ -54,9 +54,8 @@ fn denied_whole<'a>(facts: &SessionFacts, policy: &'a Policy, written: Oid) -> O
     let relation = relation_name(&facts.snapshot, written)?;
     let labelled = is_labelled(facts, policy, written);
     match policy.whole_write(&facts.principal, &facts.target, &relation, labelled) {
-        WholeWrite::Allowed => None,
-        // No policy that says so loads while nothing here waits for a human.
-        WholeWrite::Held { rule } => Some(Some(rule)),
+        // Held where the statement's volume is ruled on.
+        WholeWrite::Allowed | WholeWrite::Held { .. } => None,
         WholeWrite::Denied { rule } => Some(rule),
     }
 }

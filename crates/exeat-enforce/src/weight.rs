@@ -5,6 +5,7 @@ use std::mem::size_of;
 
 use exeat_policy::ColumnMask;
 
+use crate::bulk::Bulk;
 use crate::evaluate::{Evaluation, Permit};
 use crate::lookup::PlannedLookup;
 use crate::named::Made;
@@ -40,7 +41,18 @@ fn plan(plan: &StatementPlan) -> usize {
         None => 0,
     };
     let lookups = plan.lookups.iter().map(PlannedLookup::bytes).sum::<usize>();
-    size_of::<StatementPlan>() + outputs + made + lookups + size_of_val(plan.notifies.as_slice())
+    size_of::<StatementPlan>() + bulk(&plan.bulk) + outputs + made + lookups + size_of_val(plan.notifies.as_slice())
+}
+
+fn bulk(bulk: &Bulk) -> usize {
+    let causes = bulk.causes.iter().map(|cause| size_of_val(cause) + text(cause.rule.as_deref()));
+    let counted = bulk.counted.iter().map(|counted| {
+        let duty = &counted.duty;
+        let thresholds = duty.thresholds.iter().map(|threshold| size_of_val(threshold) + threshold.rule.len());
+        let budgets = duty.budgets.iter().map(|budget| size_of_val(budget) + budget.rule.len());
+        size_of_val(counted) + thresholds.sum::<usize>() + budgets.sum::<usize>()
+    });
+    causes.sum::<usize>() + counted.sum::<usize>()
 }
 
 fn column(column: &PlannedColumn) -> usize {

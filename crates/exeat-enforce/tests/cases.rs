@@ -12,13 +12,15 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use exeat_enforce::bulk::{Bulk, Counted};
 use exeat_enforce::evaluate::{Evaluation, Permit, SessionFacts, evaluate};
 use exeat_enforce::named::Made;
 use exeat_enforce::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StateEffect, StatementPlan};
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Object, Refusal};
+use exeat_policy::ruling::{AppliedBudget, Cause, Threshold};
 use exeat_policy::{AppliedLimit, ColumnMask, Nulls, Policy, RelationName};
-use exeat_sql::{CatalogSnapshot, ColumnId};
+use exeat_sql::{CatalogSnapshot, ColumnId, Packing};
 
 #[test]
 fn every_statement_is_permitted_or_refused_as_written_down() {
@@ -185,6 +187,7 @@ impl Run<'_> {
             writeln!(out, "  tries {tried} values{parameters}, {of}, {} in {:?}{by}", limit.probes, limit.window)
                 .unwrap();
         }
+        self::bulk(out, &plan.bulk);
         if let Some(Made::Cursor { name, permit, .. } | Made::Statement { name, permit, .. }) = &plan.made {
             write!(out, "makes {name}: ").unwrap();
             self.plan(out, &permit.plans[0]);
@@ -204,6 +207,32 @@ impl Run<'_> {
         };
         write!(out, "  {name} <- {source}").unwrap();
         mask(out, column.mask.as_ref());
+    }
+}
+
+fn bulk(out: &mut String, bulk: &Bulk) {
+    for Cause { rule, relation, why } in &bulk.causes {
+        let rule = rule.as_deref().unwrap_or("no rule");
+        let of =
+            relation.as_ref().map_or(String::new(), |relation| format!(" of {}.{}", relation.schema, relation.name));
+        writeln!(out, "  held by {rule}: {why:?}{of}").unwrap();
+    }
+    for Counted { duty, times } in &bulk.counted {
+        let RelationName { schema, name } = &duty.relation;
+        let over = |threshold: &Threshold| {
+            format!("{} {:?} by {}", threshold.amount, threshold.measure, threshold.rule).to_lowercase()
+        };
+        let budget = |applied: &AppliedBudget| {
+            let AppliedBudget { unit, budget, rule, reached } = applied;
+            format!("{} {} in {:?} by {rule}, {reached:?}", budget.amount, unit.name(), budget.window).to_lowercase()
+        };
+        let all: Vec<_> = duty.thresholds.iter().map(over).chain(duty.budgets.iter().map(budget)).collect();
+        writeln!(out, "  counts {times} of {schema}.{name} a row: {}", all.join("; ")).unwrap();
+    }
+    match bulk.packing {
+        Packing::None => {}
+        Packing::Once | Packing::Nested if bulk.counted.is_empty() => {}
+        packing => writeln!(out, "  values hold rows: {packing:?}").unwrap(),
     }
 }
 
