@@ -203,7 +203,7 @@ fn expand(root: &Prk, purpose: &[u8]) -> Result<Master, StoreError> {
     Ok(key)
 }
 
-fn random(bytes: &mut [u8]) -> Result<(), StoreError> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<(), StoreError> {
     SystemRandom::new().fill(bytes).map_err(|_| StoreError::NoRandomness)
 }
 

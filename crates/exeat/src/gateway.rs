@@ -19,7 +19,7 @@ use exeat_proxy::upstream::TlsMode;
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
 use exeat_store::record::{ConfigChange, PolicyChange, Recorder, RecorderConfig};
-use exeat_store::state::{State, StateError};
+use exeat_store::state::{State, StateConfig, StateError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -92,7 +92,12 @@ impl Gateway {
         };
         let recorder = Arc::new(Recorder::open(&recorder_config, Arc::clone(&keys))?);
         // Behind the record: that has taken the folder for this process and checked the keys.
-        let state = State::open(&config.data_dir, &keys, config.durability).await?;
+        let state_config =
+            StateConfig { data_dir: &config.data_dir, source: &config.store, durability: config.durability };
+        let state = State::open(&state_config, &keys).await?;
+        if state.is_plain() {
+            tracing::warn!("the state store is reached without TLS, on loopback only");
+        }
         record_start(&recorder, &loaded, &config)?;
         let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
         let console = bind_console(config.console).await?;

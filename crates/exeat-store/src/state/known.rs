@@ -3,9 +3,12 @@
 
 use exeat_policy::baseline::{AcceptedColumn, AcceptedRelation, Binding, Known};
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
+use super::backend::Backend;
+use super::changes::{Topic, moved};
+use super::error::Fault;
 use super::{State, StateError};
 
 /// Which database: OIDs mean something within one only.
@@ -23,11 +26,33 @@ pub enum Taken {
     Before(Known),
 }
 
+/// The same, kept for as long as an access takes.
+#[derive(Clone)]
+pub(super) struct Database {
+    pub(super) target: String,
+    pub(super) name: String,
+}
+
+impl Database {
+    pub(super) fn of(database: DatabaseRef<'_>) -> Self {
+        Self { target: database.target.to_owned(), name: database.name.to_owned() }
+    }
+
+    pub(super) fn lock(&self) -> String {
+        format!("baseline {} {}", self.target, self.name)
+    }
+}
+
 impl State {
     /// `None`: nobody has found labelled relations there yet.
     pub async fn known(&self, database: DatabaseRef<'_>) -> Result<Option<Known>, StateError> {
-        let mut connection = self.shared.connection.lock().await;
-        self.noted(read(&mut connection, database).await)
+        let database = Database::of(database);
+        self.access("read a baseline", move |backend| async move {
+            // One moment for all of it: an acceptance must not come in between.
+            let mut transaction = backend.read().await?;
+            read(&mut transaction, &database).await
+        })
+        .await
     }
 
     /// Takes what was found as the baseline, unless there is one.
@@ -37,51 +62,40 @@ impl State {
         found: &Known,
         now: Timestamp,
     ) -> Result<Taken, StateError> {
-        let taken = {
-            let mut connection = self.shared.connection.lock().await;
-            self.noted(take(&mut connection, database, found, now).await)?
-        };
-        if taken == Taken::Now {
-            self.moved();
-        }
-        Ok(taken)
+        let (database, found) = (Database::of(database), found.clone());
+        self.access("take a baseline", move |backend| async move { take(&backend, &database, &found, now).await }).await
     }
 
     /// Binds more columns; those bound already stay as they are. Says how many are new.
     pub async fn bind(&self, database: DatabaseRef<'_>, bindings: &[Binding]) -> Result<u64, StateError> {
-        let added = {
-            let mut connection = self.shared.connection.lock().await;
-            let added = add(&mut connection, database, bindings).await.map_err(StateError::access("bind labels"));
-            self.noted(added)?
-        };
-        if added > 0 {
-            self.moved();
-        }
-        Ok(added)
+        let (database, bindings) = (Database::of(database), bindings.to_vec());
+        self.access("bind labels", move |backend| async move {
+            let mut transaction = backend.write(&database.lock()).await?;
+            let added = insert_bindings(&mut transaction, &database, &bindings).await?;
+            if added > 0 {
+                let change = moved(&backend, &mut transaction, Topic::Baseline).await?;
+                transaction.commit().await?;
+                backend.changes.tell(&change);
+            }
+            Ok(added)
+        })
+        .await
     }
 
     /// Replaces bindings and baseline by what a person has accepted.
     pub async fn accept(&self, database: DatabaseRef<'_>, found: &Known, now: Timestamp) -> Result<(), StateError> {
-        {
-            let mut connection = self.shared.connection.lock().await;
-            let replaced = replace(&mut connection, database, found, now).await;
-            self.noted(replaced.map_err(StateError::access("accept a baseline")))?;
-        }
-        self.moved();
-        Ok(())
+        let (database, found) = (Database::of(database), found.clone());
+        self.access("accept a baseline", move |backend| async move { replace(&backend, &database, &found, now).await })
+            .await
     }
 }
 
-async fn read(connection: &mut SqliteConnection, database: DatabaseRef<'_>) -> Result<Option<Known>, StateError> {
-    let action = || StateError::access("read a baseline");
-    // One moment for all three: an acceptance must not come in between.
-    let mut transaction = connection.begin().await.map_err(action())?;
+async fn read(connection: &mut AnyConnection, database: &Database) -> Result<Option<Known>, Fault> {
     let taken = sqlx::query("SELECT accepted_at FROM baseline WHERE target = $1 AND database_name = $2")
-        .bind(database.target)
-        .bind(database.name)
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(action())?;
+        .bind(database.target.as_str())
+        .bind(database.name.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
     if taken.is_none() {
         return Ok(None);
     }
@@ -89,69 +103,66 @@ async fn read(connection: &mut SqliteConnection, database: DatabaseRef<'_>) -> R
         "SELECT oid, schema_name, relation_name, columns FROM baseline_relation \
          WHERE target = $1 AND database_name = $2 ORDER BY oid",
     )
-    .bind(database.target)
-    .bind(database.name)
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(action())?;
+    .bind(database.target.as_str())
+    .bind(database.name.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
     let bindings = sqlx::query(
         "SELECT label, oid, attribute, schema_name, relation_name, column_name FROM binding \
-         WHERE target = $1 AND database_name = $2 ORDER BY label, oid, attribute",
+         WHERE target = $1 AND database_name = $2",
     )
-    .bind(database.target)
-    .bind(database.name)
-    .fetch_all(&mut *transaction)
-    .await
-    .map_err(action())?;
-    Ok(Some(Known {
-        bindings: bindings.iter().map(binding).collect::<Result<_, _>>()?,
-        baseline: relations.iter().map(relation).collect::<Result<_, _>>()?,
-    }))
+    .bind(database.target.as_str())
+    .bind(database.name.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut bindings = bindings.iter().map(binding).collect::<Result<Vec<_>, _>>()?;
+    // Here and not by the database: each orders text its own way.
+    bindings
+        .sort_by(|a, b| (a.label.as_str(), a.relation, a.attribute).cmp(&(b.label.as_str(), b.relation, b.attribute)));
+    Ok(Some(Known { bindings, baseline: relations.iter().map(relation).collect::<Result<_, _>>()? }))
 }
 
-async fn take(
-    connection: &mut SqliteConnection,
-    database: DatabaseRef<'_>,
-    found: &Known,
-    now: Timestamp,
-) -> Result<Taken, StateError> {
-    let action = || StateError::access("take a baseline");
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(action())?;
+async fn take(backend: &Backend, database: &Database, found: &Known, now: Timestamp) -> Result<Taken, Fault> {
+    let mut transaction = backend.write(&database.lock()).await?;
     if let Some(known) = read(&mut transaction, database).await? {
         return Ok(Taken::Before(known));
     }
-    insert(&mut transaction, database, found, now).await.map_err(action())?;
-    transaction.commit().await.map_err(action())?;
+    insert(&mut transaction, database, found, now).await?;
+    let change = moved(backend, &mut transaction, Topic::Baseline).await?;
+    transaction.commit().await?;
+    backend.changes.tell(&change);
     Ok(Taken::Now)
 }
 
-async fn replace(
-    connection: &mut SqliteConnection,
-    database: DatabaseRef<'_>,
-    found: &Known,
-    now: Timestamp,
-) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+async fn replace(backend: &Backend, database: &Database, found: &Known, now: Timestamp) -> Result<(), Fault> {
+    let mut transaction = backend.write(&database.lock()).await?;
     for forget in [
         "DELETE FROM binding WHERE target = $1 AND database_name = $2",
         "DELETE FROM baseline_relation WHERE target = $1 AND database_name = $2",
         "DELETE FROM baseline WHERE target = $1 AND database_name = $2",
     ] {
-        sqlx::query(forget).bind(database.target).bind(database.name).execute(&mut *transaction).await?;
+        sqlx::query(forget)
+            .bind(database.target.as_str())
+            .bind(database.name.as_str())
+            .execute(&mut *transaction)
+            .await?;
     }
     insert(&mut transaction, database, found, now).await?;
-    transaction.commit().await
+    let change = moved(backend, &mut transaction, Topic::Baseline).await?;
+    transaction.commit().await?;
+    backend.changes.tell(&change);
+    Ok(())
 }
 
 async fn insert(
-    connection: &mut SqliteConnection,
-    database: DatabaseRef<'_>,
+    connection: &mut AnyConnection,
+    database: &Database,
     found: &Known,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO baseline (target, database_name, accepted_at) VALUES ($1, $2, $3)")
-        .bind(database.target)
-        .bind(database.name)
+        .bind(database.target.as_str())
+        .bind(database.name.as_str())
         .bind(now.as_millisecond())
         .execute(&mut *connection)
         .await?;
@@ -160,11 +171,11 @@ async fn insert(
             "INSERT INTO baseline_relation (target, database_name, oid, schema_name, relation_name, columns) \
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
-        .bind(database.target)
-        .bind(database.name)
+        .bind(database.target.as_str())
+        .bind(database.name.as_str())
         .bind(i64::from(relation.oid))
-        .bind(&relation.schema_name)
-        .bind(&relation.name)
+        .bind(relation.schema_name.as_str())
+        .bind(relation.name.as_str())
         .bind(columns_json(&relation.columns))
         .execute(&mut *connection)
         .await?;
@@ -173,20 +184,9 @@ async fn insert(
     Ok(())
 }
 
-async fn add(
-    connection: &mut SqliteConnection,
-    database: DatabaseRef<'_>,
-    bindings: &[Binding],
-) -> Result<u64, sqlx::Error> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let added = insert_bindings(&mut transaction, database, bindings).await?;
-    transaction.commit().await?;
-    Ok(added)
-}
-
 async fn insert_bindings(
-    connection: &mut SqliteConnection,
-    database: DatabaseRef<'_>,
+    connection: &mut AnyConnection,
+    database: &Database,
     bindings: &[Binding],
 ) -> Result<u64, sqlx::Error> {
     let mut added = 0;
@@ -196,14 +196,14 @@ async fn insert_bindings(
              (target, database_name, label, oid, attribute, schema_name, relation_name, column_name) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         )
-        .bind(database.target)
-        .bind(database.name)
-        .bind(&binding.label)
+        .bind(database.target.as_str())
+        .bind(database.name.as_str())
+        .bind(binding.label.as_str())
         .bind(i64::from(binding.relation))
         .bind(i64::from(binding.attribute))
-        .bind(&binding.schema_name)
-        .bind(&binding.relation_name)
-        .bind(&binding.column_name)
+        .bind(binding.schema_name.as_str())
+        .bind(binding.relation_name.as_str())
+        .bind(binding.column_name.as_str())
         .execute(&mut *connection)
         .await?;
         added += done.rows_affected();
@@ -217,8 +217,8 @@ fn columns_json(columns: &[AcceptedColumn]) -> String {
     serde_json::json!(rows).to_string()
 }
 
-fn relation(row: &SqliteRow) -> Result<AcceptedRelation, StateError> {
-    let shape = || StateError::Shape { what: "a relation of a baseline" };
+fn relation(row: &AnyRow) -> Result<AcceptedRelation, Fault> {
+    let shape = || Fault::Shape("a relation of a baseline");
     let columns: String = row.try_get("columns").map_err(|_| shape())?;
     let columns: Vec<(i16, String, u32)> = serde_json::from_str(&columns).map_err(|_| shape())?;
     Ok(AcceptedRelation {
@@ -232,8 +232,8 @@ fn relation(row: &SqliteRow) -> Result<AcceptedRelation, StateError> {
     })
 }
 
-fn binding(row: &SqliteRow) -> Result<Binding, StateError> {
-    let shape = || StateError::Shape { what: "a binding of a label" };
+fn binding(row: &AnyRow) -> Result<Binding, Fault> {
+    let shape = || Fault::Shape("a binding of a label");
     Ok(Binding {
         label: row.try_get("label").map_err(|_| shape())?,
         relation: number(row, "oid").ok_or_else(shape)?,
@@ -244,6 +244,6 @@ fn binding(row: &SqliteRow) -> Result<Binding, StateError> {
     })
 }
 
-fn number<T: TryFrom<i64>>(row: &SqliteRow, column: &str) -> Option<T> {
+fn number<T: TryFrom<i64>>(row: &AnyRow, column: &str) -> Option<T> {
     T::try_from(row.try_get::<i64, _>(column).ok()?).ok()
 }

@@ -13,6 +13,10 @@ use exeat_store::record::{
     Decision, Durability, Outcome, OutcomeResult, PolicyRef, Recorder, RecorderConfig, SessionStart, Statement,
     TokenRef,
 };
+use exeat_store::secret::SecretSource;
+use exeat_store::state::{State, StateConfig, StateError, StateSource};
+
+use super::server::{run_at, run_in_file, server};
 
 pub(crate) const POLICY: PolicyRef<'static> = PolicyRef { version: 3, sha256: "abc123" };
 
@@ -23,6 +27,29 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         Self { base: tempfile::tempdir().unwrap() }
+    }
+
+    /// A place for each kind of state store. The shared one's address stands in a file there.
+    pub(crate) fn of_each_store() -> Vec<Self> {
+        let shared = server().map(|server| {
+            let place = Self::new();
+            std::fs::write(place.base.path().join(STORE_URL), server.new_database()).unwrap();
+            place
+        });
+        std::iter::once(Self::new()).chain(shared).collect()
+    }
+
+    /// The shared store's address, if this place has one.
+    pub(crate) fn store_url(&self) -> Option<String> {
+        std::fs::read_to_string(self.base.path().join(STORE_URL)).ok()
+    }
+
+    /// A statement of the test itself, beside the gateway.
+    pub(crate) fn run_in_store(&self, statement: &str) {
+        match std::fs::read_to_string(self.base.path().join(STORE_URL)) {
+            Ok(url) => run_at(&url, &[statement]).unwrap(),
+            Err(_) => run_in_file(&self.data().join("state/exeat.db"), statement).unwrap(),
+        }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -108,11 +135,28 @@ impl Place {
     }
 }
 
+/// How often a gateway is killed, for each kind of store (KILLS=100 for a long look; a grant has no more uses).
+pub(crate) fn kills() -> usize {
+    std::env::var("KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20)
+}
+
 const CHILD: &str = "EXEAT_STORE_TEST_CHILD";
 
 /// The folder to work on, if this process is a child of a test.
 pub(crate) fn child_of() -> Option<PathBuf> {
     std::env::var_os(CHILD).map(PathBuf::from)
+}
+
+pub(crate) const STORE_URL: &str = "store-url";
+
+pub(crate) async fn open_state(base: &Path) -> Result<State, StateError> {
+    let url = base.join(STORE_URL);
+    let source = match url.exists() {
+        true => StateSource::Postgres(SecretSource::File(url)),
+        false => StateSource::Embedded,
+    };
+    let config = StateConfig { data_dir: &base.join("data"), source: &source, durability: Durability::Os };
+    State::open(&config, &keys_at(base).unwrap()).await
 }
 
 pub(crate) fn keys_at(base: &Path) -> Result<Arc<KeySet>, StoreError> {

@@ -5,6 +5,14 @@ mod common;
 #[cfg(test)]
 mod failure;
 #[cfg(test)]
+mod ledger;
+#[cfg(test)]
 mod record;
+#[cfg(test)]
+mod requests;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod shared;
 #[cfg(test)]
 mod state;

@@ -85,6 +85,9 @@ fn check_parts(config: &Config) -> Result<(), CheckError> {
     if let Err(errors) = Verifier::new(config.identity.clone()) {
         problems.extend(errors.iter().map(IssuerConfigError::to_string));
     }
+    if let Err(error) = config.store.check() {
+        problems.push(exeat_store::chain(&error));
+    }
     for target in config.proxy.targets.values() {
         for login in &target.logins {
             if let Some(Err(error)) = login.password.as_ref().map(SecretSource::resolve) {

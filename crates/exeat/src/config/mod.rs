@@ -22,6 +22,7 @@ use exeat_proxy::identity::IssuerConfig;
 use exeat_store::auditors::Auditors;
 use exeat_store::keys::KeySource;
 use exeat_store::record::Durability;
+use exeat_store::state::StateSource;
 use ring::digest::{SHA256, digest};
 
 pub(crate) use show::show;
@@ -43,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
     pub(crate) keys: KeySource,
+    pub(crate) store: StateSource,
     pub(crate) durability: Durability,
     /// Who may read the server's own words where the client got others.
     pub(crate) auditors: Option<Auditors>,
@@ -105,7 +107,7 @@ impl Reading<'_> {
         let name = self.name(&mut reader);
         let data_dir = self.path_or(&mut reader, "data_dir", "data");
         let keys = self.keys(&mut reader);
-        self.store(&mut reader);
+        let store = self.store(&mut reader);
         let audit = self.audit(&mut reader);
         let targets = reader.required("targets", &mut self.diags).and_then(|node| self.targets(node));
         let listeners = reader.required("listen", &mut self.diags).and_then(|node| self.listen(node, targets.as_ref()));
@@ -125,6 +127,7 @@ impl Reading<'_> {
             name: name?,
             data_dir: data_dir?,
             keys: keys?,
+            store: store?,
             durability,
             auditors,
             identity: identity?,
@@ -155,16 +158,19 @@ impl Reading<'_> {
         master.map(KeySource::Master)
     }
 
-    fn store(&mut self, reader: &mut MappingReader<'_>) {
+    /// `embedded`, or the secret that holds a server's address.
+    fn store(&mut self, reader: &mut MappingReader<'_>) -> Option<StateSource> {
         use exeat_policy::document::Value;
-        let Some(node) = reader.optional("store") else { return };
+        let Some(node) = reader.optional("store") else { return Some(StateSource::Embedded) };
         match &node.value {
-            Value::String(text) if text == "embedded" => {}
+            Value::String(text) if text == "embedded" => Some(StateSource::Embedded),
+            Value::Mapping(_) => self.secret(node).map(StateSource::Postgres),
             _ => {
                 self.diags
-                    .error(&node.span, "a store other than `embedded` is not supported by this version")
+                    .error(&node.span, "`store` is neither `embedded` nor the source of an address")
                     .hide_source()
-                    .help("remove `store`, or write `store: embedded`");
+                    .help("an address holds a password: write {env: NAME}, {file: PATH} or {command: [PROGRAM, ARGUMENT]}");
+                None
             }
         }
     }

@@ -11,6 +11,7 @@ use exeat_store::auditors::Auditors;
 use exeat_store::keys::KeySource;
 use exeat_store::record::Durability;
 use exeat_store::secret::SecretSource;
+use exeat_store::state::StateSource;
 use serde_json::{Map, Value, json};
 
 use super::Config;
@@ -25,6 +26,10 @@ pub(crate) fn show(config: &Config) -> Value {
         "keys": match &config.keys {
             KeySource::Folder(folder) => path(folder),
             KeySource::Master(source) => json!({"master": secret(source)}),
+        },
+        "store": match &config.store {
+            StateSource::Embedded => json!("embedded"),
+            StateSource::Postgres(source) => secret(source),
         },
         "listen": {
             "postgres": show_listen(&config.proxy.listen),

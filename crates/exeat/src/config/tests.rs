@@ -9,6 +9,7 @@ use exeat_enforce::drift::Unclassified;
 use exeat_proxy::config::{Databases, Keepalive, ListenTls};
 use exeat_proxy::upstream::TlsMode;
 use exeat_store::secret::SecretSource;
+use exeat_store::state::StateSource;
 
 use super::*;
 
@@ -196,6 +197,18 @@ fn originals_are_kept_for_somebody_or_not_at_all() {
 }
 
 #[test]
+fn the_store_is_embedded_or_at_an_address_that_stands_elsewhere() {
+    assert_eq!(changed("policy:", "policy:").unwrap().store, StateSource::Embedded);
+    let config = changed("policy:", "store: {env: EXEAT_STORE_URL}\npolicy:").unwrap();
+    assert_eq!(config.store, StateSource::Postgres(SecretSource::Env("EXEAT_STORE_URL".to_owned())));
+    assert!(show(&config).to_string().contains(r#""store":{"env":"EXEAT_STORE_URL"}"#));
+    let refusal = "`store` is neither `embedded` nor the source of an address";
+    refused("policy:", "store: 'postgres://u:hunter2@db/x'\npolicy:", refusal);
+    refused("policy:", "store: [embedded]\npolicy:", refusal);
+    refused("policy:", "store: {url: x}\npolicy:", "`url`");
+}
+
+#[test]
 fn what_later_versions_know_is_refused_by_name() {
     for (from, to, key) in [
         ("policy:", "notify: []\npolicy:", "`notify`"),
@@ -208,7 +221,6 @@ fn what_later_versions_know_is_refused_by_name() {
     ] {
         refused(from, to, &format!("{key} is not supported by this version"));
     }
-    refused("policy:", "store: {env: URL}\npolicy:", "a store other than `embedded` is not supported");
     let strict = parse(&SMALL.replace("      tls: off\n", "      tls: off\n      catalog: strict\n")).unwrap();
     assert!(strict.proxy.targets["shop"].catalog_strict);
     refused("      tls: off\n", "      tls: off\n      catalog: lax\n", "a mapping");
