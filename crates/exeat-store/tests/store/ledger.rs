@@ -58,7 +58,8 @@ struct Dice(u64);
 impl Dice {
     fn new() -> Self {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = seed.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64);
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap();
+        let seed = seed.unwrap_or_else(|| now.as_secs() ^ (u64::from(now.subsec_nanos()) << 32));
         println!("SEED={seed}");
         Self(seed)
     }
