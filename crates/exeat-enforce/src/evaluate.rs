@@ -261,7 +261,7 @@ fn evaluate_known(
         Ok(bulk) => bulk,
         Err(refusal) => return Step::Refuse { refusal: *refusal, decision: Some(decision) },
     };
-    let mut effect = StateEffect::of(named::acts_as(kind), lineage.changes_settings);
+    let mut effect = effect_of(kind, lineage);
     // What the operator vouches for is not read: it may define something on its way.
     if facts.snapshot.runs_trusted_functions(lineage) {
         (effect.changes_catalog, effect.rereads_state) = (true, true);
@@ -281,6 +281,13 @@ fn evaluate_known(
         writes_values: !facts.seals.is_empty() && !lineage.writes.is_empty(),
     };
     Step::Permit { plan: Box::new(plan), decision }
+}
+
+fn effect_of(kind: &StatementKind, lineage: &Lineage) -> StateEffect {
+    let effect = StateEffect::of(named::acts_as(kind), lineage.changes_settings);
+    // What is only made was not what a name meant.
+    let alters = lineage.defines.as_ref().is_none_or(|definition| !definition.alters.is_empty());
+    StateEffect { moves_names: effect.moves_names && alters, ..effect }
 }
 
 /// Relations that are the statement's own work if it succeeds; EXPLAIN makes none.

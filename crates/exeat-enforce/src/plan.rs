@@ -182,6 +182,8 @@ pub struct StateEffect {
     pub speaks_for_transaction: bool,
     /// DDL: the catalog snapshot is refreshed before the next analysis.
     pub changes_catalog: bool,
+    /// It may take away or change what names mean by now, also for other sessions.
+    pub moves_names: bool,
 }
 
 impl StateEffect {
@@ -213,6 +215,7 @@ impl StateEffect {
             }
             StatementKind::Ddl | StatementKind::Code => {
                 effect.changes_catalog = true;
+                effect.moves_names = true;
                 effect.rereads_state = true;
             }
             StatementKind::Session(SessionCommand::SetConstraints) => {

@@ -2,7 +2,7 @@
 //! the refusal what would be allowed instead, and never names what the statement does not.
 
 use exeat_policy::{Lookup, Mask, Nulls};
-use exeat_sql::{ColumnUse, Lineage, Oid, Relation, Use};
+use exeat_sql::{ColumnId, ColumnUse, Lineage, Oid, Relation, Use};
 
 use crate::evaluate::{SessionFacts, relation_name};
 use crate::refusal::{Object, Refusal, RefusalCode};
@@ -37,7 +37,38 @@ pub(crate) fn refusal(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal
             .suggestion("leave the size out of the statement"),
         );
     }
-    lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used))
+    hidden(facts, lineage).or_else(|| lineage.uses.iter().find_map(|used| use_refusal(facts, lineage, used)))
+}
+
+/// What a statement reads is certain once its answer has begun; what it has written by then is written. Were the relation
+/// that a name means taken away while it waits, the server would take the next one of that name.
+fn hidden(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
+    if lineage.writes.is_empty() && lineage.defines.is_none() {
+        return None;
+    }
+    if !lineage.hides.iter().any(|(hidden, visible)| seals_more(facts, *hidden, *visible)) {
+        return None;
+    }
+    Some(
+        Refusal::new(
+            RefusalCode::OpaqueStatement,
+            "a name in this statement would mean a relation with columns sealed for you, if the one it means went away",
+        )
+        .object(Object::at(&facts.target, None))
+        .suggestion("write the schema before the names of relations"),
+    )
+}
+
+/// Whether a column of the one is sealed whose namesake of the other is not.
+fn seals_more(facts: &SessionFacts, hidden: Oid, visible: Oid) -> bool {
+    let sealed = |relation: &Relation| -> Vec<String> {
+        let is_sealed = |attribute| facts.seals.column(ColumnId { relation: relation.oid, attribute }).is_some();
+        let columns = relation.columns.iter().filter(|column| is_sealed(column.attribute));
+        columns.map(|column| column.name.clone()).collect()
+    };
+    let of = |oid| facts.snapshot.relation(oid).map(sealed).unwrap_or_default();
+    let visible = of(visible);
+    of(hidden).iter().any(|name| !visible.contains(name))
 }
 
 /// A view, or a relation with row security, that a sealed column chooses the rows of. Names it only if the statement

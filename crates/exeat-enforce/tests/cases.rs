@@ -153,7 +153,8 @@ impl Run<'_> {
             CopyStream::Out => out.push_str("; copy out"),
         }
         write!(out, "; {:?}", plan.taint).unwrap();
-        let StateEffect { rereads_state, transaction, speaks_for_transaction, changes_catalog } = plan.effect;
+        let StateEffect { rereads_state, transaction, speaks_for_transaction, changes_catalog, moves_names: _ } =
+            plan.effect;
         if let Some(command) = transaction {
             write!(out, "; {command:?}").unwrap();
         }

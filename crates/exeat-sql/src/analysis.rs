@@ -344,6 +344,8 @@ pub struct Lineage {
     pub server_files: bool,
     /// Settings of the server that it shows.
     pub shown: ShownSettings,
+    /// Relations that its names would mean if those that they do mean went away, with these.
+    pub hides: BTreeMap<Oid, Oid>,
     /// It reads nothing but pg_catalog and information_schema (the metadata preset), or nothing at all.
     pub metadata_only: bool,
     /// What it defines, alters or takes away; `None` for statements that do nothing of the kind.

@@ -85,6 +85,11 @@ pub struct Relation {
 }
 
 impl Relation {
+    /// Only its own session can take it away.
+    pub fn is_temporary(&self) -> bool {
+        self.schema_name.starts_with("pg_temp_")
+    }
+
     /// Part of the metadata preset: made by initdb in pg_catalog or information_schema.
     pub fn is_metadata(&self) -> bool {
         self.oid < FIRST_USER_OID && (self.schema == PG_CATALOG || self.schema_name == "information_schema")

@@ -302,6 +302,7 @@ fn finish(
         relation_sizes: facts.relation_sizes,
         correlated: facts.correlated,
         sized: facts.sized,
+        hides: facts.hides,
         large_objects: facts.large_objects,
         server_files: facts.server_files,
         shown,

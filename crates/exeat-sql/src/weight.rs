@@ -52,6 +52,7 @@ fn lineage(lineage: &Lineage) -> usize {
     size_of::<Lineage>()
         + numbers
         + defines.sum::<usize>()
+        + tree::<(Oid, Oid)>(lineage.hides.len())
         + tree::<(Oid, Option<usize>)>(lineage.unbounded.len())
         + tree::<(Oid, Option<usize>)>(lineage.stars.len())
         + size_of_val(lineage.content.occurrences.as_slice())

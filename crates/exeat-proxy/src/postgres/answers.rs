@@ -138,7 +138,8 @@ impl Session {
             Due::Query(query) => {
                 self.names.confirm_first(query.change, query.done);
                 // One that waited may have been run on another catalog than the one it was analysed with.
-                let in_time = query.started.elapsed() <= self.target.catalog_bound;
+                let in_time =
+                    query.started.elapsed() <= self.target.catalog_bound && !self.was_defined(query.gate.analysed.at);
                 let is_lost = matches!(message, BackendMessage::ReadyForQuery(TransactionStatus::Failed));
                 if in_time && !is_lost && query.done == query.permit.plans.len() {
                     self.picture.own.succeeded(&query.permit);
@@ -185,7 +186,8 @@ impl Session {
                     BackendMessage::PortalSuspended => (OutcomeResult::Suspended, None),
                     _ => (OutcomeResult::Ok, None),
                 };
-                let in_time = execute.started.elapsed() <= self.target.catalog_bound;
+                let in_time = execute.started.elapsed() <= self.target.catalog_bound
+                    && !self.was_defined(execute.gate.analysed.at);
                 match message {
                     BackendMessage::CommandComplete { .. } if in_time => {
                         self.picture.own.succeeded(&execute.portal.permit);

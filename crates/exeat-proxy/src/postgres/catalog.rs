@@ -26,6 +26,9 @@ const OVERLAY_VERSIONS: u64 = 1 << 63;
 /// Idle for this long, sessions wait for a new catalog connection when they come back: some ten milliseconds.
 const REST_AFTER: Duration = Duration::from_secs(10);
 
+/// How long the server may go on with a definition whose session the gateway has lost.
+const LEFT_OPEN: Duration = Duration::from_secs(10);
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CatalogUnavailable {
     #[error("the catalog connection failed")]
@@ -97,6 +100,7 @@ impl Catalogs {
                 failed_at: None,
             }),
             overlays: AtomicU64::new(0),
+            definitions: Mutex::default(),
             generation: Generation::new(),
             remembered: Arc::clone(&self.remembered),
             keeper: self.keeper.clone(),
@@ -143,9 +147,42 @@ pub(crate) struct DatabaseCatalog {
     remembered: Arc<Remembered>,
     /// How many snapshots of their own sessions have read.
     overlays: AtomicU64,
+    definitions: Mutex<Definitions>,
     keeper: Keeper,
     seen: Arc<Seen>,
     judged: ArcSwapOption<Judged>,
+}
+
+/// What sessions of this gateway are defining: long before it shows in the catalog it moves what names mean for whoever
+/// waits for its locks.
+#[derive(Debug, Default)]
+struct Definitions {
+    /// Sessions with definitions in a transaction that may still be open.
+    open: usize,
+    /// When the last of them was in the catalog or gone.
+    settled: Option<Instant>,
+}
+
+/// A session's definitions, from the first one sent until the server is between transactions.
+#[derive(Debug)]
+pub(crate) struct Defining {
+    database: Arc<DatabaseCatalog>,
+    is_settled: bool,
+}
+
+impl Defining {
+    pub(crate) fn settle(mut self) {
+        self.is_settled = true;
+    }
+}
+
+impl Drop for Defining {
+    fn drop(&mut self) {
+        let at = if self.is_settled { Instant::now() } else { Instant::now() + LEFT_OPEN };
+        let mut definitions = self.database.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        definitions.open = definitions.open.saturating_sub(1);
+        definitions.settled = definitions.settled.max(Some(at));
+    }
 }
 
 impl Drop for DatabaseCatalog {
@@ -271,6 +308,17 @@ impl DatabaseCatalog {
     /// For a snapshot that is one session's own: no other has this version.
     pub(crate) fn overlay_version(&self) -> u64 {
         OVERLAY_VERSIONS | self.overlays.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn define(self: &Arc<Self>) -> Defining {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner).open += 1;
+        Defining { database: Arc::clone(self), is_settled: false }
+    }
+
+    /// Whether definitions of sessions other than `own` were open or came into the catalog since then.
+    pub(crate) fn was_defined(&self, since: Instant, own: Option<&Defining>) -> bool {
+        let definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        definitions.open > usize::from(own.is_some()) || definitions.settled.is_some_and(|settled| settled >= since)
     }
 
     async fn rest(&self) {

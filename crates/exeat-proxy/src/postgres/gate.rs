@@ -1,6 +1,7 @@
 //! Between analysis and answer the server may have waited for a lock, and the catalog may have moved under the
-//! statement. An answer that begins later than the catalog's bound, or any answer where the catalog is taken strictly, is
-//! held until the catalog was looked at again; if it moved, the statement is analysed and decided once more, and its answer passes only where it means the same
+//! statement. An answer that begins later than the catalog's bound, or while or after other
+//! sessions of this gateway were defining something, or any answer where the catalog is taken strictly, is held until the
+//! catalog was looked at again; if it moved, the statement is analysed and decided once more, and its answer passes only where it means the same
 //! under definitions that nobody touched. Else the session ends before a byte of it.
 
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl Analysed {
 
 #[derive(Debug)]
 pub(crate) struct Gate {
-    analysed: Analysed,
+    pub(crate) analysed: Analysed,
     verified: Instant,
     /// The current statement's answer has begun: what it reads is fixed.
     open: bool,
@@ -55,9 +56,10 @@ impl Gate {
         Self { analysed, verified, open: false }
     }
 
-    /// Whether the catalog must be looked at before the answer may begin.
-    fn holds(&self, target: &Target) -> bool {
-        let strictly = !self.open && target.catalog_strict && self.resolves_names();
+    /// Whether the catalog must be looked at before the answer may begin. `defined`: another session of this gateway has
+    /// had definitions under way since the analysis, whose locks the statement may have waited for.
+    fn holds(&self, target: &Target, defined: bool) -> bool {
+        let strictly = !self.open && (target.catalog_strict || defined) && self.resolves_names();
         (!self.open || self.analysed.calls_bodies()) && (strictly || self.verified.elapsed() > target.catalog_bound)
     }
 
@@ -92,7 +94,7 @@ impl Session {
         }
         let Some(gate) = self.front_gate() else { return Ok(()) };
         // A definition moves the catalog itself, and its answer is a tag or a rebuilt error.
-        if !gate.holds(&self.target) || self.front_defines() {
+        if !gate.holds(&self.target, self.was_defined(gate.analysed.at)) || self.front_defines() {
             return self.open_gate();
         }
         let Some(database) = self.picture.database.clone() else { return Err(SessionEnd::CatalogMoved) };
@@ -120,6 +122,12 @@ impl Session {
             gate.verified = Instant::now();
         }
         self.open_gate()
+    }
+
+    /// Whether what this session's names mean may have been moved by another's definitions since then.
+    pub(crate) fn was_defined(&self, since: Instant) -> bool {
+        let own = self.picture.defining.as_ref();
+        self.picture.database.as_ref().is_some_and(|database| database.was_defined(since, own))
     }
 
     /// While the statement runs its own connection cannot be asked, and the transaction's own definitions cannot have

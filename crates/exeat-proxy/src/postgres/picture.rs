@@ -18,7 +18,7 @@ use exeat_sql::{Asking, CatalogSnapshot, MessageAnalysis, ParseFailure, Scope, T
 use exeat_wire::{Fields, TransactionStatus};
 
 use super::asked::Question;
-use super::catalog::{CatalogUnavailable, DatabaseCatalog};
+use super::catalog::{CatalogUnavailable, DatabaseCatalog, Defining};
 use super::due::Due;
 use super::named::{Named, missing_fields};
 use super::outcome::Intent;
@@ -48,6 +48,8 @@ pub(crate) struct Picture {
     pub(crate) moved: bool,
     pub(crate) catalog_changed: bool,
     pub(crate) own: OwnRelations,
+    /// What it defines moves what names mean for other sessions.
+    pub(crate) defining: Option<Defining>,
     /// Where the snapshot in `facts` is the open transaction's, not everybody's.
     pub(crate) overlay: Option<Overlay>,
     /// Of what was accepted of the database, as the seals know it.
@@ -120,6 +122,7 @@ impl Picture {
             moved: false,
             catalog_changed: false,
             own: OwnRelations::default(),
+            defining: None,
             overlay: None,
             revision: 0,
             generation: Generation::new(),
@@ -157,6 +160,9 @@ impl Picture {
             );
             self.stale |= ends && self.moved;
             self.catalog_changed |= effect.changes_catalog;
+            if effect.moves_names && self.defining.is_none() {
+                self.defining = self.database.as_ref().map(DatabaseCatalog::define);
+            }
             self.own.note_effect(effect);
         }
     }
@@ -176,6 +182,9 @@ impl Picture {
             self.catalog_changed = true;
             if let Some(database) = &self.database {
                 database.expire();
+            }
+            if let Some(defining) = self.defining.take() {
+                defining.settle();
             }
         }
     }

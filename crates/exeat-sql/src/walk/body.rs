@@ -318,6 +318,7 @@ impl<'a> Walker<'a> {
             relation_sizes,
             correlated: _,
             sized,
+            hides,
             large_objects,
             server_files,
             settings_read: _,
@@ -339,6 +340,7 @@ impl<'a> Walker<'a> {
         self.facts.reaches.extend(reaches);
         self.facts.views.extend(views);
         self.facts.correlated = true;
+        self.facts.hides.extend(hides);
         self.facts.relation_sizes |= relation_sizes || !sized.is_empty();
         self.facts.server_files |= server_files;
         self.facts.shown.add(&shown);

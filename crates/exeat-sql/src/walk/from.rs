@@ -103,7 +103,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The relation a name stands for, by the effective search path or its schema.
-    pub(crate) fn relation(&self, table: &RangeVar) -> Walk<&'a Relation> {
+    pub(crate) fn relation(&mut self, table: &RangeVar) -> Walk<&'a Relation> {
         let RangeVar { catalogname, schemaname, relname, inh: _, relpersistence: _, alias: _, location } = table;
         let full = if schemaname.is_empty() { relname.clone() } else { format!("{schemaname}.{relname}") };
         if !catalogname.is_empty() && catalogname != self.snapshot.database_name() {
@@ -113,7 +113,14 @@ impl<'a> Walker<'a> {
         if self.any_path && schemaname.is_empty() && self.path.iter().filter(bent).count() > 1 {
             return construct("a name that the path of another role decides", *location);
         }
-        let found = self.relation_in_sight(&self.schemas_of(table), relname);
+        let schemas = self.schemas_of(table);
+        let found = self.relation_in_sight(&schemas, relname);
+        if let Some(found) = found.filter(|found| !found.is_metadata() && !found.is_temporary()) {
+            let snapshot = self.snapshot;
+            let named = schemas.iter().filter_map(|schema| snapshot.relation_in(*schema, relname));
+            let hidden = named.filter(|named| named.oid != found.oid);
+            self.facts.hides.extend(hidden.map(|hidden| (hidden.oid, found.oid)));
+        }
         found.map_or_else(|| unresolved(&full, *location), Ok)
     }
 

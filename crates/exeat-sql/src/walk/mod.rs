@@ -130,6 +130,8 @@ pub(crate) struct Facts {
     /// A column is read from within another query level, from LATERAL or in a function: its values may be a cache's keys.
     pub(crate) correlated: bool,
     pub(crate) sized: BTreeSet<Oid>,
+    /// By the hidden one.
+    pub(crate) hides: BTreeMap<Oid, Oid>,
     pub(crate) large_objects: bool,
     pub(crate) server_files: bool,
     pub(crate) settings_read: settings::SettingsRead,
