@@ -264,7 +264,7 @@ fn evaluate_known(
     let mut effect = effect_of(kind, lineage);
     // What the operator vouches for is not read: it may define something on its way.
     if facts.snapshot.runs_trusted_functions(lineage) {
-        (effect.changes_catalog, effect.rereads_state) = (true, true);
+        (effect.changes_catalog, effect.moves_names, effect.rereads_state) = (true, true, true);
     }
     let plan = StatementPlan {
         outputs,

@@ -190,7 +190,8 @@ impl StateEffect {
     /// Of a statement that nobody can tell what it does of.
     pub fn unknown(kind: &StatementKind) -> Self {
         let own = Self::of(kind, true);
-        Self { changes_catalog: own.changes_catalog || !matches!(kind, StatementKind::Session(_)), ..own }
+        let changes_catalog = own.changes_catalog || !matches!(kind, StatementKind::Session(_));
+        Self { changes_catalog, moves_names: changes_catalog, ..own }
     }
 
     /// `may_set`: the statement may change settings in a way its kind does not show.
