@@ -197,7 +197,12 @@ def test_the_path_of_a_transaction_leads_into_the_schema_it_made(connection):
     connection.execute("CREATE SCHEMA desk")
     connection.execute("CREATE TABLE desk.customers (ssn text)")
     connection.execute("SET LOCAL search_path = desk, public")
-    connection.execute("INSERT INTO customers VALUES ('mine')")
+    # What is written is written: a name that would mean a sealed relation, were this one gone, says its schema.
+    connection.execute("SAVEPOINT s")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("INSERT INTO customers VALUES ('mine')")
+    connection.execute("ROLLBACK TO s")
+    connection.execute("INSERT INTO desk.customers VALUES ('mine')")
     assert connection.execute("SELECT ssn FROM customers").fetchall() == [("mine",)]
     assert connection.execute("SELECT ssn FROM public.customers WHERE id = 1").fetchall() == [(REDACTED,)]
     connection.execute("COMMIT")

@@ -95,7 +95,8 @@ mod tests {
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&spelled(&fields)).unwrap(), expected);
         let fields = Fields::new("ERROR", "P0001", &"é".repeat(ORIGINAL_BYTES_MAX)).with(b'D', "more");
         let cut: serde_json::Value = serde_json::from_slice(&spelled(&fields)).unwrap();
-        assert!(cut["M"].as_str().unwrap().ends_with("é […]") && cut["D"] == CUT);
+        let ends = |field: &str, end: &str| cut[field].as_str().unwrap().ends_with(end);
+        assert!(ends("M", &format!("é{CUT}")) && ends("D", CUT));
         assert!(spelled(&fields).len() < ORIGINAL_BYTES_MAX + 200);
     }
 
