@@ -2,115 +2,18 @@
 //! errors, filters what belongs to no statement. The only place that appends server data to an `Outbox`.
 
 pub mod copy;
+mod outbox;
 pub mod stream;
 
-use bytes::{Buf, BytesMut};
 use exeat_policy::ColumnMask;
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
-use exeat_wire::encode::EncodeError;
-use exeat_wire::{
-    BackendMessage, CellAction, DataRow, DecodeError, Field, Fields, Format, RowDescription, TransactionStatus, encode,
-};
+use exeat_wire::{BackendMessage, CellAction, DataRow, DecodeError, Field, Format, RowDescription};
 
+pub use self::outbox::{Outbox, Reply};
 use crate::mask::{MaskEncoder, TypeKin};
 use crate::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
-use crate::refusal::Refusal;
 use crate::scrub::{self, Taint};
 use crate::seal::SealPlan;
-
-/// Bytes cleared for the client. Filled here only; the client writer drains it.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    bytes: BytesMut,
-    /// Where a masked cell is made before it is framed; kept from row to row.
-    scratch: Vec<u8>,
-}
-
-impl Outbox {
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// What is to be written next.
-    pub fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
-    }
-
-    /// `written` bytes of `chunk` reached the socket.
-    pub fn advance(&mut self, written: usize) {
-        self.bytes.advance(written.min(self.bytes.len()));
-    }
-
-    /// Takes back what was queued after the first `length` bytes.
-    pub fn truncate(&mut self, length: usize) {
-        self.bytes.truncate(length);
-    }
-
-    /// The gateway's own refusal in the place of the refused statement's answer.
-    pub fn refuse(&mut self, refusal: &Refusal, request_id: &str) {
-        refusal.to_fields(request_id).encode_error(&mut self.bytes);
-    }
-
-    /// An error text of the gateway's own making.
-    pub fn error(&mut self, fields: &Fields) {
-        fields.encode_error(&mut self.bytes);
-    }
-
-    pub fn ready_for_query(&mut self, status: TransactionStatus) {
-        encode::ready_for_query(&mut self.bytes, status);
-    }
-
-    /// A message of an answer that the gateway gives itself.
-    pub fn reply(&mut self, reply: Reply<'_>) -> Result<(), EncodeError> {
-        let out = &mut self.bytes;
-        match reply {
-            Reply::Parsed => encode::parse_complete(out),
-            Reply::Bound => encode::bind_complete(out),
-            Reply::Closed => encode::close_complete(out),
-            Reply::NoData => encode::no_data(out),
-            Reply::Parameters => encode::parameter_description(out, &[])?,
-            Reply::Description { column, format } => {
-                let column = encode::Column { name: column, type_oid: TEXT_OID, type_size: -1, format };
-                encode::row_description(out, &[column])?;
-            }
-            Reply::Row(text) => encode::data_row(out, &[Some(text.as_bytes())])?,
-            Reply::Complete(tag) => encode::command_complete(out, tag)?,
-        }
-        Ok(())
-    }
-
-    /// Messages of the login exchange, which carry nothing of a statement. They stand in front of what the server said
-    /// meanwhile: no client expects a notice before it is let in.
-    pub fn login(&mut self, write: impl FnOnce(&mut BytesMut)) {
-        let early = self.bytes.split();
-        write(&mut self.bytes);
-        self.bytes.unsplit(early);
-    }
-}
-
-/// The type text, alike in both formats.
-const TEXT_OID: u32 = 25;
-
-/// What the gateway says where it answers in the server's place: one column of text, of its own making.
-#[derive(Debug, Clone, Copy)]
-pub enum Reply<'a> {
-    Parsed,
-    Bound,
-    Closed,
-    NoData,
-    /// There are none.
-    Parameters,
-    Description {
-        column: &'a str,
-        format: Format,
-    },
-    Row(&'a str),
-    Complete(&'a str),
-}
 
 /// A plan held against the real row description: how each cell is treated from here on.
 #[derive(Debug, Clone)]

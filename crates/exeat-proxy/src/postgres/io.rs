@@ -200,7 +200,7 @@ where
 
     /// What is queued now may be written.
     pub(crate) fn clear(&mut self, _committed: Committed) {
-        self.cleared = Cleared { client: self.outbox.len(), upstream: self.outgoing.len() };
+        self.cleared = Cleared { client: self.outbox.leaving(), upstream: self.outgoing.len() };
     }
 
     /// The record did not take what is queued since it was last committed: none of that may leave. What stays ends at
@@ -219,7 +219,7 @@ where
         if terminate {
             self.outgoing.write(encode::terminate);
         }
-        self.cleared = Cleared { client: self.outbox.len(), upstream: self.outgoing.len() };
+        self.cleared = Cleared { client: self.outbox.leaving(), upstream: self.outgoing.len() };
     }
 
     /// Writes what is cleared and waits for bytes from a side we are interested in. Cancel safe: progress is kept in
