@@ -18,7 +18,7 @@ REFUSED = [
     ("SELECT repeat(email, 2) FROM customers", {"masked_column_in_expression"}, "SELECT email || email FROM customers"),
     ("SELECT birth_date + 1 FROM customers", {"masked_column_in_expression"}, "SELECT birth_date::text FROM customers"),
     ("SELECT count(DISTINCT ssn) FROM customers", {"masked_column_in_key"}, "SELECT max(ssn) FROM customers"),
-    ("SELECT row(c.*) = row(c.*) FROM customers c WHERE c IS NOT NULL", {"masked_column_in_predicate"}, "SELECT c FROM customers c"),
+    ("SELECT row(c.*) = row(c.*) FROM customers c WHERE c IS NOT NULL", {"masked_column_in_expression"}, "SELECT c FROM customers c"),
     ("SELECT id FROM customers ORDER BY ssn", {"masked_column_in_key"}, "SELECT id FROM customers ORDER BY city"),
     ("SELECT DISTINCT ssn FROM customers", {"masked_column_in_key"}, "SELECT DISTINCT city FROM customers"),
     ("SELECT count(*) FROM customers GROUP BY phone", {"masked_column_in_key"},
