@@ -71,13 +71,21 @@ impl Hidden {
         self.columns.contains(&id)
     }
 
-    /// The statement `sql`, in which the analysis did not find `unresolved`.
+    /// The statement `sql`, in which the analysis did not find `unresolved`. Where no hidden name could be taken out of
+    /// such a text, no name is asked about in it: else whether one is asked about would tell which are hidden.
     pub fn asking(&self, sql: &str, unresolved: &str, snapshot: &CatalogSnapshot) -> Asking {
         // A quoted name may hold points.
         let behind = unresolved.match_indices('.').filter_map(|(at, _)| unresolved.get(at + 1..));
-        match std::iter::once(unresolved).chain(behind).find(|name| self.names(name)) {
-            None => Asking::AsItIs,
-            Some(name) => self.disguised(sql, name, snapshot).map_or(Asking::Never, Asking::Disguised),
+        let names: Vec<&str> = std::iter::once(unresolved).chain(behind).collect();
+        match names.iter().find(|name| self.names(name)) {
+            Some(name) => match self.disguised(sql, name, snapshot) {
+                Replaced::With(disguised) => Asking::Disguised(disguised),
+                Replaced::Absent | Replaced::Impossible => Asking::Never,
+            },
+            None => {
+                let impossible = |name: &&str| replaced(sql, name, snapshot, |_, _| true) == Replaced::Impossible;
+                if names.iter().any(impossible) { Asking::Never } else { Asking::AsItIs }
+            }
         }
     }
 
@@ -85,36 +93,58 @@ impl Hidden {
         self.column_names.contains(name) || self.relation_names.iter().any(|(_, known)| known == name)
     }
 
-    fn disguised(&self, sql: &str, name: &str, snapshot: &CatalogSnapshot) -> Option<Disguised> {
+    fn disguised(&self, sql: &str, name: &str, snapshot: &CatalogSnapshot) -> Replaced {
         let of_column = self.column_names.contains(name);
-        let tokens = pg_query::scan_tokens(sql).ok()?;
-        let words: Vec<Word<'_>> = tokens.iter().map(|token| word(sql, token)).collect::<Option<_>>()?;
-        let stands = |at: usize| {
-            let found = words.get(at).is_some_and(|word| word.name.as_deref() == Some(name));
-            found && (of_column || self.may_be_relation(name, qualifier(&words, at)))
-        };
-        let places: Vec<usize> = (0..words.len()).filter(|at| stands(*at)).collect();
-        let room = places.iter().filter_map(|at| words.get(*at)).map(Word::letters).min()?;
-        let taken: HashSet<&str> = words.iter().filter_map(|word| word.name.as_deref()).collect();
-        let other = nowhere(room.min(LETTERS_MAX), snapshot, &taken)?;
-        let mut out = String::with_capacity(sql.len());
-        let mut done = 0;
-        for word in places.iter().filter_map(|at| words.get(*at)) {
-            out.push_str(sql.get(done..word.start)?);
-            // As many characters as before, so that positions stay.
-            out.push_str(&other);
-            let width = word.text.chars().count();
-            out.extend(std::iter::repeat_n(' ', width.checked_sub(other.chars().count())?));
-            done = word.end;
-        }
-        out.push_str(sql.get(done..)?);
-        Some(Disguised { sql: out, name: other, hidden: name.to_owned() })
+        replaced(sql, name, snapshot, |words, at| of_column || self.may_be_relation(name, qualifier(words, at)))
     }
 
     /// Behind a qualifier it is the hidden relation only if that is its schema: the same name in another schema stays.
     fn may_be_relation(&self, name: &str, qualifier: Option<&str>) -> bool {
         qualifier.is_none_or(|schema| self.relation_names.contains(&(schema.to_owned(), name.to_owned())))
     }
+}
+
+/// What becomes of a text in which another name is to stand for one.
+#[derive(Debug, PartialEq)]
+enum Replaced {
+    With(Disguised),
+    /// It does not stand there.
+    Absent,
+    /// It may stand there in a way that is not read here, or there is no other name.
+    Impossible,
+}
+
+/// `is_it`: whether the word at this place, which is written so, means the name.
+fn replaced(sql: &str, name: &str, snapshot: &CatalogSnapshot, is_it: impl Fn(&[Word<'_>], usize) -> bool) -> Replaced {
+    let tokens = pg_query::scan_tokens(sql).unwrap_or_default();
+    let words: Option<Vec<Word<'_>>> = tokens.iter().map(|token| word(sql, token)).collect();
+    let Some(words) = words.filter(|words| !words.is_empty()) else { return Replaced::Impossible };
+    let stands =
+        |at: &usize| words.get(*at).is_some_and(|word| word.name.as_deref() == Some(name)) && is_it(&words, *at);
+    let places: Vec<usize> = (0..words.len()).filter(stands).collect();
+    let Some(room) = places.iter().filter_map(|at| words.get(*at)).map(Word::letters).min() else {
+        return Replaced::Absent;
+    };
+    let taken: HashSet<&str> = words.iter().filter_map(|word| word.name.as_deref()).collect();
+    let written = nowhere(room.min(LETTERS_MAX), snapshot, &taken).and_then(|other| {
+        let sql = rewritten(sql, places.iter().filter_map(|at| words.get(*at)), &other)?;
+        Some(Disguised { sql, name: other, hidden: name.to_owned() })
+    });
+    written.map_or(Replaced::Impossible, Replaced::With)
+}
+
+fn rewritten<'w>(sql: &str, places: impl Iterator<Item = &'w Word<'w>>, other: &str) -> Option<String> {
+    let mut out = String::with_capacity(sql.len());
+    let mut done = 0;
+    for word in places {
+        out.push_str(sql.get(done..word.start)?);
+        // As many characters as before, so that positions stay.
+        out.push_str(other);
+        out.extend(std::iter::repeat_n(' ', word.letters().checked_sub(other.chars().count())?));
+        done = word.end;
+    }
+    out.push_str(sql.get(done..)?);
+    Some(out)
 }
 
 impl Disguised {
@@ -271,6 +301,19 @@ mod tests {
         assert_eq!(asking("select * from nothing", "nothing"), Asking::AsItIs);
         assert_eq!(asking("select ssn uescape '!'", "ssn"), Asking::Never);
         assert_eq!(asking("select 1 from public.salaries", "salaries"), Asking::Never);
+    }
+
+    #[test]
+    fn where_a_hidden_name_could_not_be_asked_about_no_other_is() {
+        let asking = |sql: &str, name| hidden().asking(sql, name, &CatalogSnapshot::default());
+        for name in ["ssn", "zip"] {
+            assert_eq!(asking(&format!("select U&\"!0041\" uescape '!', {name} from t"), name), Asking::Never);
+        }
+        // Every name of one letter is taken.
+        let letters: Vec<String> = ('a'..='z').map(|letter| format!("1 as {letter}")).collect();
+        let sql = format!("select {} from t order by x", letters.join(", "));
+        assert_eq!(asking(&sql, "x"), Asking::Never);
+        assert_eq!(asking("select a === b from t", "==="), Asking::AsItIs);
     }
 
     #[test]
