@@ -37,7 +37,7 @@ POLICY = dump({
     ],
 })
 
-# A hidden name and one of the same length that nothing has.
+# A hidden name and one of the same length, with the same first letter, that nothing has.
 RELATION, NO_RELATION = "ledger", "lodges"
 COLUMN, NO_COLUMN = "cipher", "ciphon"
 
@@ -66,6 +66,7 @@ RELATIONS = [
     "LOCK TABLE veiled.{0}",
     "TRUNCATE veiled.{0}",
     "TABLE veiled.{0}",
+    "SELECT * FROM veiled.U&\"~006c{1}\" UESCAPE '~'",
 ]
 COLUMNS = [
     "SELECT {0} FROM veiled.people",
@@ -84,6 +85,7 @@ COLUMNS = [
     "INSERT INTO veiled.people (id) VALUES (9) RETURNING {0}",
     "COPY veiled.people ({0}) TO STDOUT",
     "COPY (SELECT {0} FROM veiled.people) TO STDOUT",
+    "SELECT U&\"!0063{1}\" UESCAPE '!' FROM veiled.people",
 ]
 
 
@@ -123,8 +125,8 @@ def comparable(heard, there, absent):
 def test_what_is_hidden_is_answered_as_what_does_not_exist(veiled, trust, there, absent, texts):
     dsn = veiled.dsn(trust.token("agent-7", ["agents"]))
     for text in texts:
-        hidden = comparable(transcript(dsn, in_every_way(text.format(there))), there, absent)
-        nowhere = comparable(transcript(dsn, in_every_way(text.format(absent))), there, absent)
+        hidden = comparable(transcript(dsn, in_every_way(text.format(there, there[1:]))), there, absent)
+        nowhere = comparable(transcript(dsn, in_every_way(text.format(absent, absent[1:]))), there, absent)
         assert hidden == nowhere, text
         assert any(tag == "E" for tag, _ in hidden[0]), text
         assert b"4711" not in b"".join(body for cycle in hidden for _, body in cycle), text
