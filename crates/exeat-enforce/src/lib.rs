@@ -7,6 +7,7 @@ pub mod builtin;
 pub mod bulk;
 mod called;
 mod canonical;
+pub mod card;
 mod copy;
 mod denial;
 pub mod detect;
