@@ -4,24 +4,33 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::post;
-use exeat_store::state::{LimitFilter, LimitUse};
+use exeat_store::state::{Exposure, LimitFilter, LimitUse};
 use serde_json::{Map, Value, json};
 
-use crate::handles::{Asked, BODY_BYTES_MAX, DeskError, Reply, answer, asked, refuse};
+use crate::handles::{Asked, DeskError, Reply, answer, asked, refuse};
+use crate::routes::Routes;
 use crate::server::Peer;
+use crate::view;
 
 /// What can be looked at and changed by hand.
 pub trait AdminDesk: Send + Sync {
-    fn limits(&self, asked: Asked, filter: LimitFilter) -> Reply<Vec<LimitUse>>;
+    fn limits(&self, asked: Asked, filter: LimitFilter) -> Reply<Limits>;
     /// Says how many counters were set back.
     fn reset_limits(&self, asked: Asked, filter: LimitFilter) -> Reply<usize>;
     fn discover(&self, asked: Asked, wish: DiscoverWish) -> Reply<Discovered>;
+}
+
+/// What has been used of limits that last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Values of sealed columns that were tried.
+    pub probes: Vec<LimitUse>,
+    /// Rows, bytes, cells and refusals.
+    pub exposures: Vec<Exposure>,
 }
 
 /// Which database, and whether what is there is accepted.
@@ -49,13 +58,8 @@ pub struct Discovered {
     pub definitions: usize,
 }
 
-pub(crate) fn router(desk: Arc<dyn AdminDesk>) -> Router {
-    Router::new()
-        .route("/v1/limits/show", post(show))
-        .route("/v1/limits/reset", post(reset))
-        .route("/v1/discover", post(discover))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(desk)
+pub(crate) fn routes() -> Routes<Arc<dyn AdminDesk>> {
+    Routes::new().post("/v1/limits/show", show).post("/v1/limits/reset", reset).post("/v1/discover", discover)
 }
 
 async fn show(
@@ -69,7 +73,11 @@ async fn show(
         (Ok(asked), Ok(filter)) => desk.limits(asked, filter).await,
     };
     match reply {
-        Ok(found) => answer(StatusCode::OK, &json!({"limits": found.iter().map(limit).collect::<Vec<_>>()})),
+        Ok(Limits { probes, exposures }) => {
+            let probes = probes.iter().map(view::probes);
+            let limits: Vec<Value> = probes.chain(exposures.iter().map(view::exposure)).collect();
+            answer(StatusCode::OK, &json!({"limits": limits}))
+        }
         Err(error) => refuse(&error),
     }
 }
@@ -113,14 +121,6 @@ async fn discover(
     }
 }
 
-fn limit(limit: &LimitUse) -> Value {
-    json!({
-        "kind": "probes", "issuer": limit.issuer, "subject": limit.subject, "actor": limit.actor,
-        "target": limit.target, "label": limit.label, "relation": limit.relation,
-        "used": limit.used, "next_free": limit.next_free.to_string(),
-    })
-}
-
 /// Strict: a misspelt `principal` must not set everybody's counters back, and an empty one is a mistake.
 fn filter(body: &[u8]) -> Result<LimitFilter, DeskError> {
     let mut filter = LimitFilter::default();
@@ -150,21 +150,21 @@ fn wish(body: &[u8]) -> Result<DiscoverWish, DeskError> {
     Ok(wish)
 }
 
-fn members(body: &[u8]) -> Result<Map<String, Value>, DeskError> {
+pub(crate) fn members(body: &[u8]) -> Result<Map<String, Value>, DeskError> {
     if body.is_empty() {
         return Ok(Map::new());
     }
     serde_json::from_slice(body).map_err(|error| DeskError::Wish(format!("the body is not a JSON object: {error}")))
 }
 
-fn text(name: &str, value: Value) -> Result<String, DeskError> {
+pub(crate) fn text(name: &str, value: Value) -> Result<String, DeskError> {
     match value {
         Value::String(text) if !text.is_empty() => Ok(text),
         _ => Err(DeskError::Wish(format!("\"{name}\" is not a text, or is empty"))),
     }
 }
 
-fn unknown(name: &str, known: &str) -> DeskError {
+pub(crate) fn unknown(name: &str, known: &str) -> DeskError {
     DeskError::Wish(format!("\"{}\" is not known; there are {known}", name.escape_debug()))
 }
 

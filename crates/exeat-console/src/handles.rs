@@ -8,18 +8,17 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, post};
 use exeat_store::secret::SecretString;
 use serde_json::{Map, Value, json};
 
+use crate::routes::Routes;
 use crate::server::Peer;
 
-/// A wish has three short members.
+/// A wish has a few short members; the longest is a reason of some 500 bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 4096;
 
 /// An answer that takes a moment: the issuer's keys may have to be fetched.
@@ -68,16 +67,14 @@ pub enum DeskError {
     NotAllowed(String),
     Wish(String),
     NotFound(String),
+    /// It is so already, or not any more.
+    Conflict(String),
     TooMany(String),
     Unavailable(String),
 }
 
-pub(crate) fn router(desk: Arc<dyn HandleDesk>) -> Router {
-    Router::new()
-        .route("/v1/handles", post(issue))
-        .route("/v1/handles/{handle}", delete(revoke))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(desk)
+pub(crate) fn routes() -> Routes<Arc<dyn HandleDesk>> {
+    Routes::new().post("/v1/handles", issue).delete("/v1/handles/{handle}", revoke)
 }
 
 async fn issue(
@@ -160,6 +157,7 @@ pub(crate) fn refuse(error: &DeskError) -> Response {
         DeskError::NotHere(problem) | DeskError::NotAllowed(problem) => (StatusCode::FORBIDDEN, problem, None),
         DeskError::Wish(problem) => (StatusCode::BAD_REQUEST, problem, None),
         DeskError::NotFound(problem) => (StatusCode::NOT_FOUND, problem, None),
+        DeskError::Conflict(problem) => (StatusCode::CONFLICT, problem, None),
         DeskError::TooMany(problem) => (StatusCode::TOO_MANY_REQUESTS, problem, None),
         DeskError::Unavailable(problem) => (StatusCode::SERVICE_UNAVAILABLE, problem, None),
     };

@@ -18,8 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::admin::{self, AdminDesk};
+use crate::approvals::{self, ApprovalDesk};
+use crate::freezes::{self, FreezeDesk};
 use crate::handles::{self, HandleDesk};
 use crate::health::{self, StatusFn};
+use crate::openapi;
 
 /// Connections served at once; the next one waits. Probes and a scraper need a handful.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 64;
@@ -38,6 +41,8 @@ pub enum ConsoleError {
 pub struct Desks {
     pub handles: Option<Arc<dyn HandleDesk>>,
     pub admin: Option<Arc<dyn AdminDesk>>,
+    pub approvals: Option<Arc<dyn ApprovalDesk>>,
+    pub freezes: Option<Arc<dyn FreezeDesk>>,
 }
 
 impl std::fmt::Debug for Desks {
@@ -54,12 +59,18 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ConsoleError> {
     let bounded = BoundedListener { inner: listener, slots: Arc::new(Semaphore::new(CONSOLE_CONNECTIONS_MAX)) };
-    let mut routes = health::router(status);
+    let mut routes = health::router(status).merge(openapi::routes().router(()));
     if let Some(desk) = desks.handles {
-        routes = routes.merge(handles::router(desk));
+        routes = routes.merge(handles::routes().router(desk));
     }
     if let Some(desk) = desks.admin {
-        routes = routes.merge(admin::router(desk));
+        routes = routes.merge(admin::routes().router(desk));
+    }
+    if let Some(desk) = desks.approvals {
+        routes = routes.merge(approvals::routes().router(desk));
+    }
+    if let Some(desk) = desks.freezes {
+        routes = routes.merge(freezes::routes().router(desk));
     }
     let service = routes.into_make_service_with_connect_info::<Peer>();
     axum::serve(bounded, service).with_graceful_shutdown(shutdown).await.map_err(ConsoleError::Serve)

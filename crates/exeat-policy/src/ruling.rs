@@ -162,6 +162,14 @@ pub struct Asking {
     pub mode: Mode,
 }
 
+/// Whom a rule names to decide about what it holds, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deciders {
+    pub approvers: String,
+    pub escalates_to: Option<String>,
+    pub break_glass: Option<String>,
+}
+
 impl Duty {
     pub fn threshold(&self, measure: Measure) -> Option<&Threshold> {
         self.thresholds.iter().find(|threshold| threshold.measure == measure)
@@ -250,6 +258,16 @@ impl Policy {
             Some((demand.rule.clone(), hold.standing(principal, &self.default_issuer)))
         });
         Approver::new(principal, standing.collect::<BTreeMap<_, _>>())
+    }
+
+    /// Who may decide about what the rule holds, as it stands now. `None`: it holds nothing any more, so nobody.
+    pub fn deciders(&self, rule: &str) -> Option<Deciders> {
+        let (_, hold) = self.hold_of(rule)?;
+        Some(Deciders {
+            approvers: hold.approvers.to_string(),
+            escalates_to: hold.escalate.as_ref().map(|escalate| escalate.to.to_string()),
+            break_glass: hold.break_glass.as_ref().map(|rule| rule.who.to_string()),
+        })
     }
 
     fn hold_of(&self, id: &str) -> Option<(&Rule, &Hold)> {

@@ -72,6 +72,38 @@ pub(crate) fn restricts(who: Option<&Who>, principal: &Principal, default_issuer
     })
 }
 
+/// As a person reads it: `groups data-owners, on-call; kind human; except subjects ann`.
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.conditions.words())?;
+        match &self.except {
+            Some(except) => write!(f, "; except {}", except.words()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Conditions {
+    fn words(&self) -> String {
+        let Self { groups, subjects, issuers, actors, claims, kind } = self;
+        let list = |name: &str, values: &Option<Vec<String>>| {
+            values.as_ref().map(|values| format!("{name} {}", values.join(", ")))
+        };
+        let actors = actors.as_ref().map(|actors| match actors {
+            Actors::Any => "any actor".to_owned(),
+            Actors::Named(names) => format!("actors {}", names.join(", ")),
+        });
+        let kind = kind.map(|kind| match kind {
+            PrincipalKind::Human => "kind human".to_owned(),
+            PrincipalKind::Workload => "kind workload".to_owned(),
+        });
+        let claims = claims.iter().map(|(name, value)| Some(format!("claim {name} = {value}")));
+        let lists = [list("groups", groups), list("subjects", subjects), list("issuers", issuers), actors, kind];
+        let said: Vec<String> = lists.into_iter().chain(claims).flatten().collect();
+        if said.is_empty() { "everybody".to_owned() } else { said.join("; ") }
+    }
+}
+
 impl Who {
     /// Exceptions of an allow: whoever of the request fits loses the grant, whatever issuer vouched.
     fn excepted_by_any(&self, principal: &Principal) -> bool {

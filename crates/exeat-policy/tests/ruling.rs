@@ -160,3 +160,16 @@ fn a_session_that_anything_counts_or_holds_is_not_passed_through() {
     assert!(load("  - {id: o, who: {groups: [others]}, limit: {rows: 1}}\n").unrestricted(&principal(), "shop"));
     assert!(load("  - {id: o, limit: {probes: 1}}\n").unrestricted(&principal(), "shop"), "nothing is sealed");
 }
+
+#[test]
+fn who_decides_is_said_in_words_and_nobody_for_a_rule_that_holds_nothing() {
+    let rule = "  - {id: a, target: shop, hold: {rows: 1, approvers: {groups: [x, y], kind: human, except: {subjects: \
+                [ann]}}, escalate: {after: 60s, to: {claims: {team: ops}}}, break_glass: {who: {subjects: [boss]}}}}\n";
+    let policy = load(&[rule, RESTRICTING[4]]);
+    let found = policy.deciders("a").unwrap();
+    assert_eq!(found.approvers, "groups x, y; kind human; except subjects ann");
+    assert_eq!(found.escalates_to.as_deref(), Some("claim team = \"ops\""));
+    assert_eq!(found.break_glass.as_deref(), Some("subjects boss"));
+    assert_eq!(policy.deciders("e"), None);
+    assert_eq!(policy.deciders("gone"), None);
+}

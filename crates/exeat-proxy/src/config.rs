@@ -16,12 +16,13 @@ use exeat_sql::catalog::Trust;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
 use exeat_store::auditors::Auditors;
 use exeat_store::record::Recorder;
-use exeat_store::state::State;
+use exeat_store::state::{State, Tell};
 /// The least that `large_messages_bytes` may be: room for one message.
 pub use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX as LARGE_MESSAGES_BYTES_MIN;
 use tokio::sync::{oneshot, watch};
 
 use crate::auth::Handles;
+use crate::freezes::CurrentFreezes;
 use crate::identity::Verifier;
 pub use crate::keepalive::Keepalive;
 use crate::upstream::{LoginConfig, UpstreamConfig};
@@ -177,6 +178,10 @@ pub struct Dependencies {
     pub mask_keys: Arc<MaskKeys>,
     /// Whom the server's own words are kept for, where the client gets others.
     pub auditors: Option<Arc<Auditors>>,
+    /// Who is told of statements that wait for humans.
+    pub tell: Tell,
+    /// Kept current by whoever runs the gateway.
+    pub freezes: CurrentFreezes,
     /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
     pub shutdown: watch::Receiver<bool>,
 }

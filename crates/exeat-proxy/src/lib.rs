@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod config;
+pub mod freezes;
 pub mod identity;
 mod keepalive;
 mod large_messages;

@@ -5,54 +5,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use exeat_console::{AdminDesk, Asked, DeskError, DiscoverWish, Discovered, Reply};
+use exeat_console::{AdminDesk, Asked, DeskError, DiscoverWish, Discovered, Limits, Reply};
 use exeat_enforce::drift;
 use exeat_policy::baseline::Known;
 use exeat_proxy::config::{Databases, LoadedPolicy, Target};
 use exeat_proxy::identity::Verified;
 use exeat_sql::catalog::Pins;
 use exeat_store::record::{BaselineChange, BaselineEvent, LimitReset, Requester, TokenRef};
-use exeat_store::state::{DatabaseRef, LimitFilter, LimitUse, State};
+use exeat_store::state::{DatabaseRef, LimitFilter, State};
 use jiff::Timestamp;
 
 use crate::catalog;
+use crate::clock::now;
 use crate::handles::Desk;
-
-/// Groups of the first issuer, by what they may do here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ConsoleRoles {
-    /// Change what the gateway has accepted and counted.
-    pub(crate) admin: Vec<String>,
-    /// Look.
-    pub(crate) auditor: Vec<String>,
-    pub(crate) viewer: Vec<String>,
-}
-
-/// What somebody wants to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Look,
-    Change,
-}
-
-impl ConsoleRoles {
-    fn allow(&self, groups: &[String], wanted: Wanted) -> bool {
-        let holds = |role: &[String]| role.iter().any(|group| groups.contains(group));
-        match wanted {
-            Wanted::Change => holds(&self.admin),
-            Wanted::Look => holds(&self.admin) || holds(&self.auditor) || holds(&self.viewer),
-        }
-    }
-}
+use crate::roles::{Roles, Wanted};
 
 pub(crate) struct Admin {
     pub(crate) desk: Arc<Desk>,
     pub(crate) state: State,
     pub(crate) policy: Arc<ArcSwap<LoadedPolicy>>,
     pub(crate) targets: BTreeMap<String, Target>,
-    pub(crate) roles: ConsoleRoles,
-    /// Whose groups count; another issuer could name any.
-    pub(crate) issuer: Option<String>,
+    pub(crate) roles: Roles,
 }
 
 /// What there is to accept of a database.
@@ -67,12 +40,14 @@ struct Accepted<'a> {
 pub(crate) struct SharedAdmin(pub(crate) Arc<Admin>);
 
 impl AdminDesk for SharedAdmin {
-    fn limits(&self, asked: Asked, filter: LimitFilter) -> Reply<Vec<LimitUse>> {
+    fn limits(&self, asked: Asked, filter: LimitFilter) -> Reply<Limits> {
         let admin = Arc::clone(&self.0);
         Box::pin(async move {
             admin.identify(asked, Wanted::Look).await?;
-            let found = admin.state.limits(&filter, Timestamp::now()).await;
-            found.map_err(|problem| unavailable(&problem, "the state store cannot be read"))
+            let unreadable = |problem| unavailable(&problem, "the state store cannot be read");
+            let probes = admin.state.limits(&filter, Timestamp::now()).await.map_err(unreadable)?;
+            let exposures = admin.state.exposures(&filter, now()).await.map_err(unreadable)?;
+            Ok(Limits { probes, exposures })
         })
     }
 
@@ -88,8 +63,10 @@ impl AdminDesk for SharedAdmin {
             };
             let recorded = admin.desk.recorder.limits_reset(&reset);
             recorded.map_err(|problem| unavailable(&problem, "the gateway cannot record this"))?;
-            let count = admin.state.reset_limits(&filter).await;
-            count.map_err(|problem| unavailable(&problem, "the state store cannot be written"))
+            let unwritable = |problem| unavailable(&problem, "the state store cannot be written");
+            let probes = admin.state.reset_limits(&filter).await.map_err(unwritable)?;
+            let exposures = admin.state.reset_exposures(&filter).await.map_err(unwritable)?;
+            Ok(probes.saturating_add(usize::try_from(exposures).unwrap_or(usize::MAX)))
         })
     }
 
@@ -106,17 +83,8 @@ impl AdminDesk for SharedAdmin {
 impl Admin {
     async fn identify(&self, asked: Asked, wanted: Wanted) -> Result<(Verified, String), DeskError> {
         let (identity, source) = self.desk.identify(asked).await?;
-        let principal = &identity.principal;
-        let is_ours = self.issuer.as_ref() == Some(&principal.issuer);
-        if is_ours && self.roles.allow(&principal.groups, wanted) {
-            return Ok((identity, source));
-        }
-        tracing::warn!(subject = principal.subject, source, "a request to the console was refused: no role for it");
-        let role = match wanted {
-            Wanted::Look => "admin, auditor or viewer",
-            Wanted::Change => "admin",
-        };
-        Err(DeskError::NotAllowed(format!("this needs role {role}; console.roles says which groups have it")))
+        allowed(&self.roles, &identity, &source, wanted)?;
+        Ok((identity, source))
     }
 
     async fn discover(&self, identity: &Verified, source: &str, wish: DiscoverWish) -> Result<Discovered, DeskError> {
@@ -211,7 +179,18 @@ impl Admin {
     }
 }
 
-fn requester<'a>(identity: &'a Verified, source: &'a str) -> Requester<'a> {
+/// Whether a role of the console lets somebody do this.
+pub(crate) fn allowed(roles: &Roles, identity: &Verified, source: &str, wanted: Wanted) -> Result<(), DeskError> {
+    let principal = &identity.principal;
+    if roles.allow(principal, wanted) {
+        return Ok(());
+    }
+    tracing::warn!(subject = principal.subject, source, "a request to the console was refused: no role for it");
+    let role = wanted.roles();
+    Err(DeskError::NotAllowed(format!("this needs role {role}; console.roles says which groups have it")))
+}
+
+pub(crate) fn requester<'a>(identity: &'a Verified, source: &'a str) -> Requester<'a> {
     let token = &identity.token_ref;
     Requester {
         principal: &identity.principal,
@@ -220,29 +199,7 @@ fn requester<'a>(identity: &'a Verified, source: &'a str) -> Requester<'a> {
     }
 }
 
-fn unavailable(problem: &dyn std::error::Error, words: &str) -> DeskError {
+pub(crate) fn unavailable(problem: &dyn std::error::Error, words: &str) -> DeskError {
     tracing::error!(problem = exeat_store::chain(problem), "{words}");
     DeskError::Unavailable(format!("{words}; the gateway's log says more"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_admins_change_and_nobody_looks_without_a_role() {
-        let groups = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let roles = ConsoleRoles { admin: groups(&["ops"]), auditor: groups(&["audit"]), viewer: groups(&["eyes"]) };
-        for (held, look, change) in
-            [("ops", true, true), ("audit", true, false), ("eyes", true, false), ("x", false, false)]
-        {
-            let held = groups(&[held]);
-            assert_eq!(
-                (roles.allow(&held, Wanted::Look), roles.allow(&held, Wanted::Change)),
-                (look, change),
-                "{held:?}"
-            );
-            assert!(!ConsoleRoles::default().allow(&held, Wanted::Look));
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! The command line as typed: commands, options and their help. Decides nothing.
 
+pub(crate) mod approvals;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -34,6 +36,14 @@ pub(crate) enum Command {
     /// Work with policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Statements that wait for humans, at a running gateway
+    Approvals(approvals::ApprovalsArgs),
+    /// Stop a subject or a target at once: no logins, and open sessions end within a second
+    Freeze(approvals::FreezeArgs),
+    /// Lift a freeze
+    Thaw(approvals::ThawArgs),
+    /// Who and what is frozen
+    Freezes(approvals::FreezesArgs),
     /// What is counted against limits, at a running gateway
     Limits(LimitsArgs),
     /// What a database has become since it was accepted, and accepting what is there now

@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Error,
     /// The policy refuses what was asked, or a test of the policy fails.
     Refused,
+    /// An approval counts, and another one is needed.
+    Pending,
     NotAuthenticated,
 }
 
@@ -20,6 +22,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => ExitCode::SUCCESS,
             Exit::Error => ExitCode::from(1),
             Exit::Refused => ExitCode::from(3),
+            Exit::Pending => ExitCode::from(4),
             Exit::NotAuthenticated => ExitCode::from(5),
         }
     }

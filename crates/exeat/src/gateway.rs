@@ -26,13 +26,18 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::admin::{Admin, SharedAdmin};
+use crate::approvals::{Approvals, SharedApprovals};
 use crate::config::Config;
+use crate::freezes::{self, Freezes, SharedFreezes};
 use crate::handles::{Desk, SharedDesk};
+use crate::notify;
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
 use crate::pool::{self, PoolError};
 use crate::readiness::Health;
 use crate::reload::{Reloader, reference};
+use crate::roles::Roles;
+use crate::sweeps;
 
 /// Background work has nothing to finish when the gateway ends.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
@@ -83,6 +88,15 @@ impl Gateway {
         warn_of_what_is_off(&config);
         let analyser = pool::start()?;
         let loaded = load_policy(&config, &analyser).await?;
+        Self::start_with(config, analyser, loaded).await
+    }
+
+    /// With a policy that is loaded.
+    pub(crate) async fn start_with(
+        config: Config,
+        analyser: Analyser,
+        loaded: LoadedPolicy,
+    ) -> Result<Self, StartError> {
         let keys = Arc::new(KeySet::open(&config.keys, &config.data_dir)?);
         let mask_keys = Arc::new(MaskKeys::new(keys.mask_root()));
         let recorder_config = RecorderConfig {
@@ -103,7 +117,7 @@ impl Gateway {
         let console = bind_console(config.console).await?;
 
         let handles = Arc::new(Handles::new()?);
-
+        let freezes = freezes::first_look(&state).await?;
         let (stop, shutdown) = watch::channel(false);
         let policy = Arc::new(ArcSwap::from_pointee(loaded));
         let dependencies = Dependencies {
@@ -116,6 +130,8 @@ impl Gateway {
             handles: Arc::clone(&handles),
             mask_keys,
             auditors: config.auditors.clone().map(Arc::new),
+            tell: notify::tell(&config.notify),
+            freezes: Arc::clone(&freezes),
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);
@@ -124,6 +140,7 @@ impl Gateway {
             handles,
             recorder: Arc::clone(&recorder),
             guesses: server.guesses(),
+            freezes: Arc::clone(&freezes),
             targets: config.proxy.targets.keys().cloned().collect(),
             default_target: config.proxy.listen.default_target.clone(),
             is_private: console.as_ref().is_some_and(|(_, address)| address.ip().is_loopback()),
@@ -143,6 +160,9 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
+        tasks.spawn(freezes::follow(state.clone(), freezes, shutdown.clone()));
+        tasks.spawn(sweeps::run(state.clone(), Arc::clone(&recorder), shutdown.clone()));
+        tasks.spawn(notify::run(config.notify, config.name, state.clone(), shutdown.clone()));
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), state, shutdown.clone()));
         tasks.spawn(heartbeat(recorder, shutdown.clone()));
         let (console, console_task) = console
@@ -238,15 +258,29 @@ fn warn_of_what_is_off(config: &Config) {
 
 /// Who answers at the console what needs a token.
 fn desks(desk: Arc<Desk>, config: &Config, state: State, policy: Arc<ArcSwap<LoadedPolicy>>) -> Desks {
+    let issuer = config.identity.first().map(|issuer| issuer.issuer.clone());
+    let roles = Roles { groups: config.roles.clone(), issuer };
     let admin = SharedAdmin(Arc::new(Admin {
         desk: Arc::clone(&desk),
-        state,
-        policy,
+        state: state.clone(),
+        policy: Arc::clone(&policy),
         targets: config.proxy.targets.clone(),
-        issuer: config.identity.first().map(|issuer| issuer.issuer.clone()),
-        roles: config.roles.clone(),
+        roles: roles.clone(),
     }));
-    Desks { handles: Some(Arc::new(SharedDesk(desk))), admin: Some(Arc::new(admin)) }
+    let freezes = SharedFreezes(Arc::new(Freezes {
+        desk: Arc::clone(&desk),
+        state: state.clone(),
+        roles: roles.clone(),
+        current: Arc::clone(&desk.freezes),
+        issuers: config.identity.iter().map(|issuer| issuer.issuer.clone()).collect(),
+    }));
+    let approvals = SharedApprovals(Arc::new(Approvals { desk: Arc::clone(&desk), state, policy, roles }));
+    Desks {
+        handles: Some(Arc::new(SharedDesk(desk))),
+        admin: Some(Arc::new(admin)),
+        approvals: Some(Arc::new(approvals)),
+        freezes: Some(Arc::new(freezes)),
+    }
 }
 
 async fn bind_console(address: Option<SocketAddr>) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use exeat_console::{Asked, DeskError, HandleDesk, HandleWish, NewHandle, Reply};
 use exeat_proxy::auth::{AuthError, Handles, IssueError, LIFETIME_DEFAULT, Wish, bearer_token};
+use exeat_proxy::freezes::CurrentFreezes;
 use exeat_proxy::identity::{TokenRef, Verified, Verifier};
 use exeat_proxy::server::Guesses;
 use exeat_store::record::{AuthFailure, HandleChange, HandleEvent, Recorder, TokenRef as RecordedToken};
@@ -17,6 +18,7 @@ pub(crate) struct Desk {
     pub(crate) handles: Arc<Handles>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) guesses: Guesses,
+    pub(crate) freezes: CurrentFreezes,
     pub(crate) targets: Vec<String>,
     pub(crate) default_target: Option<String>,
     /// The console listener is out of reach of others.
@@ -58,6 +60,11 @@ impl Desk {
         }
         let token = bearer_token(asked.authorization.expose()).unwrap_or_else(|| SecretString::new(String::new()));
         match self.verifier.verify(token.expose()).await {
+            // Nor does it decide, look or make itself a way in.
+            Ok(identity) if self.freezes.load().subject(&identity.principal) => {
+                tracing::warn!(subject = identity.principal.subject, peer = %asked.peer, "a frozen identity was refused");
+                Err(DeskError::NotAllowed("this identity is frozen; an administrator can lift it".to_owned()))
+            }
             Ok(identity) => Ok((identity, asked.peer.to_string())),
             Err(problem) => {
                 self.guesses.note(asked.peer.ip());

@@ -2,22 +2,29 @@
 //! may do what and what leaves the gateway is decided in the crates below.
 
 mod admin;
+mod approvals;
 mod catalog;
 mod cli;
+mod clock;
 mod commands;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod freezes;
 mod gateway;
 mod handles;
 mod logging;
+mod notify;
+mod plain;
 mod policy_file;
 mod policy_tests;
 mod pool;
 mod readiness;
 mod reload;
 mod render;
+mod roles;
+mod sweeps;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -60,6 +67,10 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Check(args) => Ok(commands::check::run(args).await?),
         Command::Policy(PolicyCommand::Test(args)) => Ok(commands::policy::test(args).await?),
         Command::Policy(PolicyCommand::Explain(args)) => Ok(commands::explain::explain(args).await?),
+        Command::Approvals(args) => Ok(commands::approvals::approvals(args).await?),
+        Command::Freeze(args) => Ok(commands::approvals::freeze(args).await?),
+        Command::Thaw(args) => Ok(commands::approvals::thaw(args).await?),
+        Command::Freezes(args) => Ok(commands::approvals::freezes(args).await?),
         Command::Limits(args) => Ok(commands::remote::limits(args).await?),
         Command::Discover(args) => Ok(commands::remote::discover(args).await?),
         #[cfg(feature = "demo")]

@@ -139,8 +139,12 @@ impl Health {
         if let Some(error) = &problem {
             tracing::error!(error = exeat_store::chain(error), "the state store cannot be written");
         }
-        self.state_problem
-            .store(Arc::new(problem.map(|_| "the state store cannot be written; see the log".to_owned())));
+        let mut words = problem.map(|_| "the state store cannot be written; see the log".to_owned());
+        if words.is_none() && !state.is_current() {
+            let unheard = "the state store does not answer: freezes and revocations may hold that are not known here";
+            words = Some(unheard.to_owned());
+        }
+        self.state_problem.store(Arc::new(words));
     }
 
     fn look_at_record(&self, recorder: &Recorder) {

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::plain;
+
 /// `key: value` lines, nested by two spaces; absent values are left out.
 pub(crate) fn text(value: &Value) -> String {
     let mut out = String::new();
@@ -52,7 +54,7 @@ fn is_flat(value: &Value) -> bool {
 
 fn scalar(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain::line(text),
         Value::Array(items) => format!("[{}]", items.iter().map(scalar).collect::<Vec<_>>().join(", ")),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     }

@@ -12,6 +12,7 @@ use super::due::Due;
 use super::io::{Interest, Turn};
 use super::outcome::{Ended, commit};
 use super::session::{Ending, Session, SessionEnd};
+use crate::freezes::Standstill;
 
 /// How long the last words may take to reach either side.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ impl Session {
         | SessionEnd::ClientMessage(_)
         | SessionEnd::ClientClosed
         | SessionEnd::Stalled(_)
-        | SessionEnd::Leaving(Ending::IdentityWithdrawn) = end
+        | SessionEnd::Leaving(Ending::IdentityWithdrawn | Ending::Frozen(_)) = end
         {
             self.cancel_what_runs().await;
         }
@@ -139,6 +140,7 @@ pub(crate) fn last_words(end: &SessionEnd) -> Option<Fields> {
             Fields::new("FATAL", "28000", "identity was revoked, reconnect")
                 .with(b'H', "the handle was revoked or the issuer withdrew its key; get a new one and connect again")
         }
+        SessionEnd::Leaving(Ending::Frozen(standstill)) => frozen(*standstill),
         SessionEnd::Leaving(Ending::Idle) => {
             Fields::new("FATAL", "57P05", "the session was idle for longer than the gateway allows")
                 .with(b'H', "reconnect when there is something to ask; the operator may raise idle_timeout")
@@ -162,6 +164,15 @@ pub(crate) fn last_words(end: &SessionEnd) -> Option<Fields> {
         }
     };
     Some(fields)
+}
+
+/// The same words for whoever is turned away and for whoever has to go. Why it was frozen is between those who run it.
+pub(crate) fn frozen(standstill: Standstill) -> Fields {
+    let words = match standstill {
+        Standstill::Subject => "this identity is frozen",
+        Standstill::Target => "this target is frozen",
+    };
+    Fields::new("FATAL", "57P01", words).with(b'H', "an administrator has stopped it and can lift the freeze; ask them")
 }
 
 pub(crate) fn log_end(end: &SessionEnd, target: &str) {

@@ -16,6 +16,7 @@ use exeat_wire::{Fields, Startup, TransactionStatus, encode};
 use super::authenticate::{Claim, Presented, Trace};
 use super::cancel::{CancelKey, CancelKeys};
 use super::destination::{self, NotFound, ServerWords, words_for_client};
+use super::finish;
 use super::io::Inbound;
 use super::outcome::policy_ref;
 use super::pass_through::PassThrough;
@@ -27,6 +28,7 @@ use super::stream::ClientStream;
 use super::upstream_settings::{SettingsError, limit_statements, upstream_settings};
 use crate::auth::{AuthError, handle_of_password};
 use crate::config::{LoadedPolicy, Target};
+use crate::freezes::Standstill;
 use crate::identity::Verified;
 use crate::limits::{Full, LobbyPlace, SessionGuard};
 use crate::server::Shared;
@@ -45,6 +47,8 @@ pub(crate) enum LoginError {
     Auth(#[from] AuthError),
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    #[error("{0} is frozen")]
+    Frozen(Standstill),
     #[error("no rule speaks of this principal at target {0:?}")]
     NoRule(String),
     #[error("no login of target {0:?} is for this principal")]
@@ -81,6 +85,7 @@ impl LoginError {
                 Fields::new("FATAL", problem.sqlstate(), &problem.to_string()).with(b'H', problem.hint())
             }
             Self::NotFound(problem) => not_found(problem),
+            Self::Frozen(standstill) => finish::frozen(*standstill),
             Self::NoRule(target) => {
                 Refusal::new(RefusalCode::NoRule, format!("no rule lets you use target \"{target}\""))
                     .object(Object::at(target, None))
@@ -122,6 +127,7 @@ impl LoginError {
         match self {
             Self::Auth(_)
             | Self::NotFound(_)
+            | Self::Frozen(_)
             | Self::NoRule(_)
             | Self::NoLogin(_)
             | Self::Full(_)
@@ -142,6 +148,8 @@ impl LoginError {
             Self::Auth(problem) => problem.reason_code(),
             Self::NotFound(NotFound::Target(_)) => "unknown_target",
             Self::NotFound(NotFound::WhichDatabase(_) | NotFound::Database { .. }) => "unknown_database",
+            Self::Frozen(Standstill::Subject) => "frozen_subject",
+            Self::Frozen(Standstill::Target) => "frozen_target",
             Self::NoRule(_) => "no_rule",
             Self::NoLogin(_) => "no_login",
             Self::Full(_) => "too_many_sessions",
@@ -235,6 +243,10 @@ async fn identify(
     let target = destination::find(&shared.targets, shared.config.listen.default_target.as_deref(), wanted)?;
     if let Some(lease) = identity.lease() {
         lease.allows(&target.name, source.ip()).map_err(AuthError::from)?;
+    }
+    // Behind the token and the target's existence, before anything is told of policy.
+    if let Some(standstill) = shared.dependencies.freezes.load().between(&identity.principal, &target.name) {
+        return Err(LoginError::Frozen(standstill));
     }
     let policy = shared.dependencies.policy.load_full();
     if !policy.policy.knows(&identity.principal, &target.name) {
@@ -349,7 +361,7 @@ async fn open(
         record,
         upstream_key: (connected.backend_pid, connected.cancel_secret),
         cancel_key,
-        tenure: Tenure::new(shared.dependencies.shutdown.clone(), &shared.config.listen),
+        tenure: Tenure::new(shared, &granted.target.name),
         counted: granted.counted,
     };
     let welcome = welcome(&seat.cancel_key, &connected.parameters);

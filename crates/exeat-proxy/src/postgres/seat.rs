@@ -10,7 +10,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::cancel::CancelKey;
 use super::session::{Client, Done, Ending, GRACE, SessionEnd};
-use crate::config::{Listen, LoadedPolicy, Target};
+use crate::config::{LoadedPolicy, Target};
+use crate::freezes::CurrentFreezes;
 use crate::identity::{Verified, Verifier};
 use crate::limits::SessionGuard;
 use crate::server::Shared;
@@ -75,14 +76,24 @@ pub(crate) struct Tenure {
     idle_timeout: Option<Duration>,
     /// When the client last said anything, or was last seen in a transaction.
     active_at: Instant,
+    freezes: CurrentFreezes,
+    target: String,
     /// Set when the session must end as soon as it is between transactions, at the latest then.
     leaving: Option<(Ending, Instant)>,
 }
 
 impl Tenure {
-    pub(crate) fn new(shutdown: watch::Receiver<bool>, listen: &Listen) -> Self {
-        let Listen { drain, idle_timeout, .. } = *listen;
-        Self { shutdown, drain, idle_timeout, active_at: Instant::now(), leaving: None }
+    pub(crate) fn new(shared: &Shared, target: &str) -> Self {
+        let (drain, idle_timeout) = (shared.config.listen.drain, shared.config.listen.idle_timeout);
+        Self {
+            shutdown: shared.dependencies.shutdown.clone(),
+            drain,
+            idle_timeout,
+            active_at: Instant::now(),
+            freezes: Arc::clone(&shared.dependencies.freezes),
+            target: target.to_owned(),
+            leaving: None,
+        }
     }
 
     /// The client said something.
@@ -100,6 +111,9 @@ impl Tenure {
         let now = Instant::now();
         if *self.shutdown.borrow() {
             self.leave(Ending::Shutdown, now + self.drain);
+        }
+        if let Some(standstill) = self.freezes.load().between(&identity.principal, &self.target) {
+            self.leave(Ending::Frozen(standstill), now);
         }
         match verifier.still_valid(identity) {
             Ok(()) => {}

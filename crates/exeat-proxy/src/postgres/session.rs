@@ -34,6 +34,7 @@ use super::send::{Sender, Unsendable};
 use super::statements::Names;
 use super::stream::ClientStream;
 use crate::config::Target;
+use crate::freezes::Standstill;
 use crate::identity::Verified;
 use crate::large_messages::{Front, Settled, Share, Stalled};
 use crate::limits::SessionGuard;
@@ -118,6 +119,8 @@ pub(crate) struct Own {
 pub(crate) enum Ending {
     IdentityExpired,
     IdentityWithdrawn,
+    /// Somebody has frozen the subject or the target.
+    Frozen(Standstill),
     Idle,
     Shutdown,
     PolicyChanged,

@@ -3,6 +3,7 @@
 //! them. A receipt is proof that an event is in the file (durability `os`) or on the disk (`fsync`); it exists in no
 //! other way. A write that fails is an error for its caller and leaves no partial line behind.
 
+mod approvals;
 mod event;
 mod file;
 mod journal;
@@ -20,6 +21,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use approvals::{ApprovalChange, ApprovalEvent, FreezeChange, FreezeEvent};
 pub use event::{
     AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, LimitReached,
     LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef, Protocol, Requester,

@@ -15,11 +15,15 @@ use super::{State, StateError};
 /// Waiting for one destination. One that is down for days loses messages, and slows nobody.
 pub const WAITING_MAX: i64 = 10_000;
 
-/// Pauses before the next attempt, in seconds; after the last one a message is given up.
-const PAUSES: [i64; 8] = [5, 30, 120, 600, 1800, 7200, 18_000, 36_000];
+/// Pauses before the next attempt, in seconds; after the last one a message is given up. The first is longer than an
+/// attempt may take: nobody else begins one meanwhile.
+const PAUSES: [i64; 8] = [15, 30, 120, 600, 1800, 7200, 18_000, 36_000];
 
-/// Claimed at once.
-const CLAIMED_MAX: i64 = 50;
+/// Claimed at once for one destination, to be sent at once: all of them are over before the first pause is.
+const CLAIMED_MAX: i64 = 8;
+
+/// Whatever its attempts, a message this old tells nobody anything: its destination is in no configuration any more.
+const KEPT_MS: i64 = 3 * 24 * 60 * 60 * 1000;
 
 /// The destinations of a request's messages, by the names that configuration gives them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,14 +76,17 @@ pub struct Claimed {
 }
 
 impl State {
-    /// Takes what is due: nobody else gets it before its pause is over.
-    pub async fn claim_messages(&self, now: Moment) -> Result<Claimed, StateError> {
+    /// Takes what is due for one destination: nobody else gets it before its pause is over. Each destination by itself,
+    /// so that one which is down is in nobody's way.
+    pub async fn claim_messages(&self, destination: &str, now: Moment) -> Result<Claimed, StateError> {
+        let destination = destination.to_owned();
         self.access("claim messages", move |backend| async move {
             let mut transaction = backend.write("outbox").await?;
             let rows = sqlx::query(
-                "SELECT id, destination, request, told, told_at, attempts FROM outbox WHERE next_at <= $1 \
-                 ORDER BY next_at LIMIT $2",
+                "SELECT id, destination, request, told, told_at, attempts FROM outbox \
+                 WHERE destination = $1 AND next_at <= $2 ORDER BY next_at LIMIT $3",
             )
+            .bind(destination.as_str())
             .bind(now.unix_millis())
             .bind(CLAIMED_MAX)
             .fetch_all(&mut *transaction)
@@ -114,6 +121,16 @@ impl State {
         self.access("remove a message", move |backend| async move {
             let mut connection = backend.pool.acquire().await?;
             Ok(remove(&mut connection, &id).await?)
+        })
+        .await
+    }
+
+    /// Removes what nobody has sent for so long that it is of no use.
+    pub async fn forget_messages(&self, now: Moment) -> Result<(), StateError> {
+        let kept_from = now.unix_millis().saturating_sub(KEPT_MS);
+        self.access("forget messages", move |backend| async move {
+            sqlx::query("DELETE FROM outbox WHERE told_at < $1").bind(kept_from).execute(&backend.pool).await?;
+            Ok::<(), Fault>(())
         })
         .await
     }

@@ -259,7 +259,7 @@ fn time_escalates_and_expires_each_request_once() {
                 assert_eq!(states[0].request(&id).await.unwrap().unwrap().progress.state.name(), name);
             }
             assert_eq!(states[0].sweep_requests(at(200)).await.unwrap(), []);
-            states[0].sweep_requests(at(40 * 24 * 3600)).await.unwrap();
+            states[0].forget_requests(at(40 * 24 * 3600)).await.unwrap();
             assert!(states[0].request(&id).await.unwrap().is_none(), "it is over for long");
         });
     });
@@ -390,18 +390,20 @@ fn messages_come_up_until_they_arrive_or_are_given_up() {
         block(async {
             let states = two(&place).await;
             let id = opened(&states[0], &asks("agent", 1), 1, at(0)).await;
-            let (one, other) = tokio::join!(states[0].claim_messages(at(0)), states[1].claim_messages(at(0)));
+            let (one, other) =
+                tokio::join!(states[0].claim_messages("ops", at(0)), states[1].claim_messages("ops", at(0)));
             let claimed: Vec<_> = one.unwrap().messages.into_iter().chain(other.unwrap().messages).collect();
             assert_eq!(claimed.len(), 1, "one of two gets it: {claimed:?}");
             assert_eq!((&claimed[0].request, claimed[0].told, claimed[0].attempt), (&id, Told::Asked, 1));
-            assert_eq!(states[0].claim_messages(at(4)).await.unwrap().messages, []);
-            let again = states[0].claim_messages(at(5)).await.unwrap().messages;
+            assert_eq!(states[0].claim_messages("ops", at(14)).await.unwrap().messages, []);
+            assert_eq!(states[0].claim_messages("other", at(15)).await.unwrap().messages, []);
+            let again = states[0].claim_messages("ops", at(15)).await.unwrap().messages;
             assert_eq!((&again[0].id, again[0].attempt), (&claimed[0].id, 2));
             states[0].delivered(&again[0]).await.unwrap();
-            states[0].decide(&id, deny("boss"), at(6)).await.unwrap();
+            states[0].decide(&id, deny("boss"), at(16)).await.unwrap();
             let mut attempts = 0;
             let given_up = loop {
-                let mut claimed = states[0].claim_messages(at(6 + attempts * 100_000)).await.unwrap();
+                let mut claimed = states[0].claim_messages("ops", at(16 + attempts * 100_000)).await.unwrap();
                 match claimed.given_up.pop() {
                     Some(message) => break message,
                     None => assert_eq!(claimed.messages[0].told, Told::Closed),
@@ -410,7 +412,10 @@ fn messages_come_up_until_they_arrive_or_are_given_up() {
                 assert!(attempts < 20);
             };
             assert_eq!((given_up.told, attempts), (Told::Closed, 8));
-            assert_eq!(states[0].claim_messages(at(10_000_000)).await.unwrap().messages, []);
+            assert_eq!(states[0].claim_messages("ops", at(10_000_000)).await.unwrap().messages, []);
+            opened(&states[0], &asks("agent", 2), 1, at(20)).await;
+            states[0].forget_messages(at(20 + 4 * 24 * 3600)).await.unwrap();
+            assert_eq!(states[0].claim_messages("ops", at(20)).await.unwrap().messages, [], "nobody sent it for days");
         });
     });
 }

@@ -14,6 +14,7 @@ use crate::catalog;
 use crate::cli::CheckArgs;
 use crate::config::{self, Config, ConfigError};
 use crate::exit::{self, Exit};
+use crate::notify;
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Report, Verdict};
 use crate::pool::{self, PoolError};
@@ -87,6 +88,11 @@ fn check_parts(config: &Config) -> Result<(), CheckError> {
     }
     if let Err(error) = config.store.check() {
         problems.push(exeat_store::chain(&error));
+    }
+    for destination in &config.notify {
+        if let Err(error) = notify::check(destination) {
+            problems.push(format!("notify \"{}\": {}", destination.name, exeat_store::chain(&error)));
+        }
     }
     for target in config.proxy.targets.values() {
         for login in &target.logins {

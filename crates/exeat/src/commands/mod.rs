@@ -1,5 +1,7 @@
 //! One module per command: reads its arguments, calls what does the work, prints the answer.
 
+pub(crate) mod approvals;
+mod card;
 pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod policy;

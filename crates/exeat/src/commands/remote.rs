@@ -1,4 +1,4 @@
-//! `exeat limits` and `exeat discover`: what goes to a running gateway, by its console and with the caller's token.
+//! What goes to a running gateway, by its console and with the caller's token; of it, `exeat limits` and `exeat discover`.
 //! Never opens the gateway's store: the gateway checks who asks and records what changes.
 
 use std::net::IpAddr;
@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use exeat_proxy::tls::{Roots, TlsError, Trust, client_config};
 use exeat_store::secret::SecretString;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{DiscoverArgs, LimitsArgs, LimitsCommand, RemoteArgs};
 use crate::exit::{self, Exit};
+use crate::plain;
 use crate::render;
 
 /// A catalog with many relations takes a moment.
@@ -41,30 +42,45 @@ pub(crate) async fn limits(args: LimitsArgs) -> Result<Exit, RemoteError> {
         LimitsCommand::Reset(filter) => (filter, "/v1/limits/reset"),
     };
     let members = [("principal", &filter.principal), ("target", &filter.target), ("label", &filter.label)];
-    let answer = ask(&filter.remote, path, wish(&members)).await?;
+    let answer = ask(&filter.remote, Call::post(path, wish(&members))).await?;
     finish(answer, filter.remote.json)
 }
 
 pub(crate) async fn discover(args: DiscoverArgs) -> Result<Exit, RemoteError> {
     let mut wish = wish(&[("target", &args.target), ("database", &args.database)]);
     wish.insert("accept".to_owned(), json!(args.accept));
-    let answer = ask(&args.remote, "/v1/discover", wish).await?;
+    let answer = ask(&args.remote, Call::post("/v1/discover", wish)).await?;
     finish(answer, args.remote.json)
 }
 
-fn wish(members: &[(&str, &Option<String>)]) -> Map<String, Value> {
+pub(super) fn wish(members: &[(&str, &Option<String>)]) -> Map<String, Value> {
     members.iter().filter_map(|(name, value)| Some(((*name).to_owned(), json!(value.as_ref()?)))).collect()
 }
 
-enum Answer {
+/// What is asked of the console.
+pub(super) struct Call {
+    pub(super) method: Method,
+    /// With its query.
+    pub(super) path: String,
+    pub(super) body: Option<Map<String, Value>>,
+}
+
+impl Call {
+    pub(super) fn post(path: &str, body: Map<String, Value>) -> Self {
+        Self { method: Method::POST, path: path.to_owned(), body: Some(body) }
+    }
+}
+
+pub(super) enum Answer {
     Done(Value),
     NotAuthenticated(String),
     Refused(String),
     Failed(String),
 }
 
-async fn ask(remote: &RemoteArgs, path: &str, wish: Map<String, Value>) -> Result<Answer, RemoteError> {
-    let url = address(&remote.url)?.join(path).map_err(|_| RemoteError::NotLoopback { url: remote.url.clone() })?;
+pub(super) async fn ask(remote: &RemoteArgs, call: Call) -> Result<Answer, RemoteError> {
+    let Call { method, path, body } = call;
+    let url = address(&remote.url)?.join(&path).map_err(|_| RemoteError::NotLoopback { url: remote.url.clone() })?;
     let token = std::env::var("EXEAT_TOKEN").ok().filter(|token| !token.is_empty()).map(SecretString::new);
     let token = token.ok_or(RemoteError::NoToken)?;
     // The system's trust store is not needed for plain http, and may not exist.
@@ -77,7 +93,11 @@ async fn ask(remote: &RemoteArgs, path: &str, wish: Map<String, Value>) -> Resul
         .no_proxy()
         .build()
         .map_err(RemoteError::Client)?;
-    let request = client.post(url.clone()).bearer_auth(token.expose()).json(&wish);
+    let request = client.request(method, url.clone()).bearer_auth(token.expose());
+    let request = match &body {
+        Some(body) => request.json(body),
+        None => request,
+    };
     let unreachable = |source| RemoteError::Unreachable { url: url.clone(), source };
     let response = request.send().await.map_err(unreachable)?;
     let status = response.status();
@@ -104,7 +124,7 @@ fn address(text: &str) -> Result<Url, RemoteError> {
     if url.scheme() == "http" && is_loopback { Ok(url) } else { Err(refused()) }
 }
 
-fn finish(answer: Answer, as_json: bool) -> Result<Exit, RemoteError> {
+pub(super) fn finish(answer: Answer, as_json: bool) -> Result<Exit, RemoteError> {
     let (exit, problem) = match answer {
         Answer::Done(body) => {
             let text = if as_json { format!("{body:#}\n") } else { render::text(&body) };
@@ -115,7 +135,7 @@ fn finish(answer: Answer, as_json: bool) -> Result<Exit, RemoteError> {
         Answer::Refused(problem) => (Exit::Refused, problem),
         Answer::Failed(problem) => (Exit::Error, problem),
     };
-    exit::note(&format!("error: {problem}"));
+    exit::note(&format!("error: {}", plain::line(&problem)));
     Ok(exit)
 }
 

@@ -7,6 +7,7 @@
 mod audit;
 mod identity;
 mod listen;
+mod notify;
 mod secret;
 mod show;
 mod target;
@@ -27,12 +28,8 @@ use ring::digest::{SHA256, digest};
 
 pub(crate) use show::show;
 
-use crate::admin::ConsoleRoles;
-
-/// Keys of the format that this version does not honour yet.
-const TOP_KEYS_UNSUPPORTED: &[&str] = &["notify"];
-/// There is nothing to approve yet.
-const ROLES_UNSUPPORTED: &[&str] = &["approver"];
+use crate::notify::Destination;
+use crate::roles::ConsoleRoles;
 
 /// The configuration, resolved.
 #[derive(Debug)]
@@ -53,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) policy: PathBuf,
     pub(crate) console: Option<SocketAddr>,
     pub(crate) roles: ConsoleRoles,
+    /// Who is told of statements that wait for humans.
+    pub(crate) notify: Vec<Destination>,
     pub(crate) proxy: exeat_proxy::config::Config,
 }
 
@@ -117,7 +116,10 @@ impl Reading<'_> {
             None => Some(ConsoleRoles::default()),
             Some(node) => self.console(node),
         };
-        reader.unsupported(TOP_KEYS_UNSUPPORTED, &mut self.diags);
+        let notify = match reader.optional("notify") {
+            None => Some(Vec::new()),
+            Some(node) => self.notify(node),
+        };
         reader.finish(&mut self.diags);
         let (listen, console) = listeners?;
         let (durability, auditors) = audit?;
@@ -134,6 +136,7 @@ impl Reading<'_> {
             policy: policy?,
             console,
             roles: roles?,
+            notify: notify?,
             proxy: exeat_proxy::config::Config { listen, targets: targets? },
         })
     }
@@ -185,13 +188,13 @@ impl Reading<'_> {
 
     fn roles(&mut self, node: &Node) -> Option<ConsoleRoles> {
         let mut reader = node.mapping(&mut self.diags)?;
-        reader.unsupported(ROLES_UNSUPPORTED, &mut self.diags);
-        let [admin, auditor, viewer] = ["admin", "auditor", "viewer"].map(|role| match reader.optional(role) {
-            None => Some(Vec::new()),
-            Some(node) => node.as_strings(&mut self.diags),
-        });
+        let [admin, approver, auditor, viewer] =
+            ["admin", "approver", "auditor", "viewer"].map(|role| match reader.optional(role) {
+                None => Some(Vec::new()),
+                Some(node) => node.as_strings(&mut self.diags),
+            });
         reader.finish(&mut self.diags);
-        Some(ConsoleRoles { admin: admin?, auditor: auditor?, viewer: viewer? })
+        Some(ConsoleRoles { admin: admin?, approver: approver?, auditor: auditor?, viewer: viewer? })
     }
 
     fn policy(&mut self, node: &Node) -> Option<PathBuf> {

@@ -15,6 +15,7 @@ use exeat_store::state::StateSource;
 use serde_json::{Map, Value, json};
 
 use super::Config;
+use crate::notify::{Destination, Kind};
 
 /// The whole configuration. Secrets appear as their source.
 pub(crate) fn show(config: &Config) -> Value {
@@ -36,11 +37,13 @@ pub(crate) fn show(config: &Config) -> Value {
             "console": config.console.map(|address| json!({"address": address.to_string()})),
         },
         "console": {"roles": {
-            "admin": config.roles.admin, "auditor": config.roles.auditor, "viewer": config.roles.viewer,
+            "admin": config.roles.admin, "approver": config.roles.approver, "auditor": config.roles.auditor,
+            "viewer": config.roles.viewer,
         }},
         "identity": config.identity.iter().map(show_issuer).collect::<Vec<_>>(),
         "targets": targets,
         "policy": {"path": path(&config.policy)},
+        "notify": config.notify.iter().map(show_destination).collect::<Vec<_>>(),
         "audit": {"durability": match config.durability {
             Durability::Os => "os",
             Durability::Fsync => "fsync",
@@ -76,6 +79,17 @@ fn show_listen(listen: &Listen) -> Value {
         "idle_timeout": listen.idle_timeout.map(seconds),
         "drain": seconds(listen.drain),
     })
+}
+
+fn show_destination(destination: &Destination) -> Value {
+    let Destination { name, kind, url, ca } = destination;
+    let ca = ca.as_deref().map(path);
+    match kind {
+        Kind::Webhook { secret: key } => {
+            json!({"name": name, "webhook": {"url": secret(url), "secret": secret(key), "ca": ca}})
+        }
+        Kind::Slack => json!({"name": name, "slack": {"url": secret(url), "ca": ca}}),
+    }
 }
 
 fn show_issuer(issuer: &IssuerConfig) -> Value {

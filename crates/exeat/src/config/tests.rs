@@ -209,13 +209,37 @@ fn the_store_is_embedded_or_at_an_address_that_stands_elsewhere() {
 }
 
 #[test]
+fn messages_go_where_a_secret_says_and_each_place_has_its_name() {
+    let with = |notify: &str| format!("notify:\n{notify}policy:");
+    assert_eq!(changed("policy:", "policy:").unwrap().notify, []);
+    let hook = "  - webhook: {url: {env: HOOK}, secret: {env: HOOK_SECRET}, ca: ca.pem}\n";
+    let config =
+        changed("policy:", &with(&format!("{hook}  - slack: {{url: {{env: CHAT}}}}\n    name: ops\n"))).unwrap();
+    let names: Vec<&str> = config.notify.iter().map(|destination| destination.name.as_str()).collect();
+    assert_eq!(names, ["webhook", "ops"]);
+    assert_eq!(config.notify[0].ca.as_deref(), Some(Path::new("/etc/exeat/ca.pem")));
+    assert_eq!(show(&config)["notify"][0]["webhook"]["secret"], serde_json::json!({"env": "HOOK_SECRET"}));
+    for (wrong, said) in [
+        (format!("{hook}{hook}"), "have the name \"webhook\""),
+        ("  - webhook: {url: {env: HOOK}}\n".to_owned(), "lacks the key `secret`"),
+        ("  - slack: {url: 'https://hooks.example.com/token'}\n".to_owned(), "names no source of a secret"),
+        ("  - {name: x}\n".to_owned(), "one kind of destination"),
+        ("  - {slack: {url: {env: A}}, webhook: {url: {env: A}, secret: {env: B}}}\n".to_owned(), "one kind"),
+        ("  - {slack: {url: {env: A}}, name: 'a b'}\n".to_owned(), "no name for a destination"),
+        ("  - {mail: {to: x}}\n".to_owned(), "`mail`"),
+    ] {
+        refused("policy:", &with(&wrong), said);
+    }
+    let secret = changed("policy:", &with("  - slack: {url: 'https://hooks.example.com/token'}\n")).unwrap_err();
+    assert!(!secret.to_string().contains("hooks.example.com"), "{secret}");
+}
+
+#[test]
 fn what_later_versions_know_is_refused_by_name() {
     for (from, to, key) in [
-        ("policy:", "notify: []\npolicy:", "`notify`"),
         ("policy:", "audit: {archive: 's3://b'}\npolicy:", "`archive`"),
         ("policy:", "audit: {results: {rows: 1}}\npolicy:", "`results`"),
         ("listen:\n", "listen:\n  http: {address: '127.0.0.1:1', tls: off}\n", "`http`"),
-        ("policy:", "console: {roles: {approver: [a]}}\npolicy:", "`approver`"),
         ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
         ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
     ] {

@@ -341,7 +341,7 @@ impl PassThrough {
 
     /// What both sides are told, and what the record says.
     async fn finish(mut self: Box<Self>, end: SessionEnd) {
-        if let SessionEnd::Leaving(Ending::IdentityWithdrawn) = end
+        if let SessionEnd::Leaving(Ending::IdentityWithdrawn | Ending::Frozen(_)) = end
             && self.pipeline.due() > 0
         {
             // What runs must not run on for somebody who may not be here.

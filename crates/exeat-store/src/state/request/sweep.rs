@@ -50,11 +50,11 @@ impl State {
                 }
             }
         }
-        self.forget_requests(now).await?;
         Ok(swept)
     }
 
-    async fn forget_requests(&self, now: Moment) -> Result<(), StateError> {
+    /// Removes what has been over for long. Every so often is enough.
+    pub async fn forget_requests(&self, now: Moment) -> Result<(), StateError> {
         let kept_from = now.unix_millis().saturating_sub(KEPT_DAYS * 24 * 60 * 60 * 1000);
         self.access("forget requests", move |backend| async move {
             sqlx::query(
