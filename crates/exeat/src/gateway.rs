@@ -13,6 +13,7 @@ use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
 use exeat_proxy::auth::{Handles, IssueError};
 use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
+use exeat_proxy::freezes::CurrentFreezes;
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
 use exeat_proxy::server::{ServeError, Server};
 use exeat_proxy::upstream::TlsMode;
@@ -30,7 +31,7 @@ use crate::approvals::{Approvals, SharedApprovals};
 use crate::config::Config;
 use crate::freezes::{self, Freezes, SharedFreezes};
 use crate::handles::{Desk, SharedDesk};
-use crate::notify;
+use crate::notify::{self, Destination};
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
 use crate::pool::{self, PoolError};
@@ -109,9 +110,6 @@ impl Gateway {
         let state_config =
             StateConfig { data_dir: &config.data_dir, source: &config.store, durability: config.durability };
         let state = State::open(&state_config, &keys).await?;
-        if state.is_plain() {
-            tracing::warn!("the state store is reached without TLS, on loopback only");
-        }
         record_start(&recorder, &loaded, &config)?;
         let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
         let console = bind_console(config.console).await?;
@@ -160,11 +158,8 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
-        tasks.spawn(freezes::follow(state.clone(), freezes, shutdown.clone()));
-        tasks.spawn(sweeps::run(state.clone(), Arc::clone(&recorder), shutdown.clone()));
-        tasks.spawn(notify::run(config.notify, config.name, state.clone(), shutdown.clone()));
-        tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), Arc::clone(&recorder), state, shutdown.clone()));
-        tasks.spawn(heartbeat(recorder, shutdown.clone()));
+        keep_state(&mut tasks, (&state, freezes, &recorder), (config.notify, config.name), &shutdown);
+        tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), recorder, state, shutdown.clone()));
         let (console, console_task) = console
             .map(|(listener, address)| {
                 let (stop, stopped) = watch::channel(false);
@@ -254,6 +249,23 @@ fn warn_of_what_is_off(config: &Config) {
             tracing::warn!(name = target.name, "the target accepts a server newer than the grammar");
         }
     }
+}
+
+/// What goes on beside sessions and the console: freezes are followed, time moves requests, messages are sent, and the
+/// record shows signs of life.
+fn keep_state(
+    tasks: &mut JoinSet<()>,
+    (state, freezes, recorder): (&State, CurrentFreezes, &Arc<Recorder>),
+    (destinations, name): (Vec<Destination>, String),
+    shutdown: &watch::Receiver<bool>,
+) {
+    if state.is_plain() {
+        tracing::warn!("the state store is reached without TLS, on loopback only");
+    }
+    tasks.spawn(freezes::follow(state.clone(), freezes, shutdown.clone()));
+    tasks.spawn(sweeps::run(state.clone(), Arc::clone(recorder), shutdown.clone()));
+    tasks.spawn(notify::run(destinations, name, state.clone(), shutdown.clone()));
+    tasks.spawn(heartbeat(Arc::clone(recorder), shutdown.clone()));
 }
 
 /// Who answers at the console what needs a token.
