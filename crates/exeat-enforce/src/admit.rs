@@ -76,30 +76,31 @@ pub enum Verdict {
 }
 
 pub fn admit_query(message: Query, permit: &Arc<Permit>) -> Verdict {
-    admit(message.sql.as_str() == permit.sql(), message.frame, permit)
+    admit((message.sql.as_str() == permit.sql(), true), message.frame, permit)
 }
 
 pub fn admit_parse(message: Parse, permit: &Arc<Permit>) -> Verdict {
-    admit(message.sql.as_str() == permit.sql(), message.frame, permit)
+    admit((message.sql.as_str() == permit.sql(), false), message.frame, permit)
 }
 
 /// `sql` is the text of the Parse that made the statement this Bind names.
 pub fn admit_bind(message: Bind, sql: &str, permit: &Arc<Permit>) -> Verdict {
-    admit(sql == permit.sql(), message.frame, permit)
+    admit((sql == permit.sql(), true), message.frame, permit)
 }
 
 pub fn admit_function_call(message: FunctionCall, permit: &Arc<Permit>) -> Verdict {
-    admit(function_text(message.oid) == permit.sql(), message.frame, permit)
+    admit((function_text(message.oid) == permit.sql(), true), message.frame, permit)
 }
 
-fn admit(same_text: bool, frame: Frame, permit: &Arc<Permit>) -> Verdict {
+/// `is_run`: to run, or to be bound for it; preparing runs nothing.
+fn admit((same_text, is_run): (bool, bool), frame: Frame, permit: &Arc<Permit>) -> Verdict {
     if !same_text {
         let reason = "the statement differs from the one that was analysed";
         return Verdict::Refuse(Refusal::new(RefusalCode::NotEnforceable, reason));
     }
-    // Nobody can be asked: what a rule holds does not run, and what it counts does not stream uncounted.
-    if permit.plans.iter().any(|plan| !plan.bulk.is_empty()) {
-        let reason = "a rule holds this statement or counts its rows, and there is nobody to ask";
+    // Whoever lets it through brings the permit that an approval has left.
+    if is_run && permit.is_held() {
+        let reason = "a rule holds this statement, and nobody has let it through";
         return Verdict::Refuse(Refusal::new(RefusalCode::NotEnforceable, reason));
     }
     Verdict::Forward(Admitted { frame, permit: Arc::clone(permit) })

@@ -4,8 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exeat_policy::approval::Ceiling;
+use exeat_policy::grant::Covered;
 use exeat_policy::hold::StatementKind as RuledKind;
-use exeat_policy::ruling::{Cause, Copied, Duty, ReadShape, Ruling, StatementFacts, Touch, Verdict, Why, WriteShape};
+use exeat_policy::ledger::Unit;
+use exeat_policy::ruling::{
+    Cause, Copied, Duty, Measure, ReadShape, Ruling, StatementFacts, Touch, Verdict, Why, WriteShape,
+};
 use exeat_policy::{Decision, Effect, Policy};
 use exeat_sql::{Lineage, Oid, Packing, Relation, RelationKind, StatementKind, Use};
 
@@ -26,6 +30,8 @@ pub struct Bulk {
     pub packing: Packing,
     /// What an approval lets through.
     pub ceiling: Option<Ceiling>,
+    /// It changes data or definitions, or may: what it did must be taken back where its answer may not leave.
+    pub writes: bool,
 }
 
 /// Rows of a relation that count.
@@ -51,6 +57,36 @@ impl Bulk {
     pub(crate) fn without_rows(&self) -> Self {
         let counted = self.counted.iter().map(|counted| Counted { times: 0, ..counted.clone() }).collect();
         Self { counted, packing: Packing::None, ..self.clone() }
+    }
+
+    /// As an approval of it leaves it: the rules whose approvers have agreed hold it no more, and what leaves is not what
+    /// leaves without a human. It may run where nothing else holds it.
+    #[must_use]
+    pub fn under(&self, covered: &Covered) -> Self {
+        let lifts = |cause: &Cause| cause.rule.as_ref().is_some_and(|rule| covered.lifts(rule));
+        let causes = self.causes.iter().filter(|cause| !lifts(cause)).cloned().collect();
+        let counted = self.counted.iter().cloned().map(|mut counted| {
+            counted.duty.thresholds.retain(|threshold| !covered.lifts(&threshold.rule));
+            counted.duty.budgets.retain(|budget| budget.unit != Unit::UnapprovedRows);
+            counted
+        });
+        Self {
+            causes,
+            counted: counted.collect(),
+            packing: self.packing,
+            ceiling: Some(covered.ceiling()),
+            writes: self.writes,
+        }
+    }
+
+    /// Whether anything has to be counted while it runs.
+    pub fn is_counted(&self) -> bool {
+        !self.counted.is_empty()
+    }
+
+    /// Whether a write is judged by how many rows it has changed: what it did must be taken back where that is too many.
+    pub fn judges_writes(&self) -> bool {
+        self.counted.iter().any(|counted| counted.duty.threshold(Measure::Affected).is_some())
     }
 
     /// Only what is counted: whether it may run was asked before.
@@ -87,7 +123,9 @@ pub(crate) fn rule(
     let Some(ruled_as) = ruled_kind(named::acts_as(kind)) else {
         let decision = policy.decide(&asked);
         return match decision.effect {
-            Effect::Permit => Ruled::Permitted { decision, bulk: Bulk::default() },
+            Effect::Permit => {
+                Ruled::Permitted { decision, bulk: Bulk { writes: may_write(kind, of), ..Bulk::default() } }
+            }
             Effect::Deny => Ruled::Denied { decision },
         };
     };
@@ -98,7 +136,7 @@ pub(crate) fn rule(
     if decision.effect == Effect::Deny {
         return Ruled::Denied { decision };
     }
-    let causes = match verdict {
+    let mut causes = match verdict {
         Verdict::Permit => Vec::new(),
         Verdict::Hold(causes) => causes,
         Verdict::Deny(causes) => {
@@ -106,9 +144,51 @@ pub(crate) fn rule(
             return Ruled::TooMuch { decision, refusal };
         }
     };
+    if !of.is_some_and(|lineage| tells_what_it_changed(kind, lineage)) {
+        causes.extend(duties.iter().flat_map(changes_unseen));
+    }
     let counted = seen.as_ref().map_or_else(Vec::new, |seen| seen.counted(duties));
     let packing = of.map_or(Packing::None, |lineage| lineage.content.packing);
-    Ruled::Permitted { decision, bulk: Bulk { causes, counted, packing, ceiling } }
+    let writes = may_write(kind, of);
+    Ruled::Permitted { decision, bulk: Bulk { causes, counted, packing, ceiling, writes } }
+}
+
+fn may_write(kind: &StatementKind, of: Option<&Lineage>) -> bool {
+    match named::acts_as(kind) {
+        StatementKind::Session(_) | StatementKind::Cursor(_) | StatementKind::SqlExecute { .. } => false,
+        StatementKind::Select | StatementKind::CopyOut | StatementKind::CopyFile => {
+            of.is_none_or(|lineage| !lineage.writes.is_empty() || lineage.defines.is_some())
+        }
+        StatementKind::Insert
+        | StatementKind::Update
+        | StatementKind::Delete
+        | StatementKind::Merge
+        | StatementKind::CopyIn
+        | StatementKind::Ddl
+        | StatementKind::Call
+        | StatementKind::Code
+        | StatementKind::Admin
+        | StatementKind::Utility { .. } => true,
+        // They are what they carry, which was asked for just now.
+        StatementKind::Explain(_) | StatementKind::SqlPrepare { .. } => true,
+    }
+}
+
+/// Whether the server's word on its end says how many rows it has changed, and all of them.
+fn tells_what_it_changed(kind: &StatementKind, lineage: &Lineage) -> bool {
+    let direct =
+        matches!(kind, StatementKind::Insert | StatementKind::Update | StatementKind::Delete | StatementKind::Merge);
+    direct && !lineage.writes_aside
+}
+
+/// A rule that holds by how many rows are changed, where nobody can tell: then before it runs.
+fn changes_unseen(duty: &Duty) -> impl Iterator<Item = Cause> {
+    let affected = duty.thresholds.iter().filter(|threshold| threshold.measure == Measure::Affected);
+    affected.map(|threshold| Cause {
+        rule: Some(threshold.rule.clone()),
+        relation: Some(duty.relation.clone()),
+        why: Why::Unseen,
+    })
 }
 
 /// `None`: rules about volume have no word for it.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use exeat_policy::grant::Covered;
+
 use crate::named::{KnownNames, Made, Missing};
 use crate::plan::StatementPlan;
 use crate::record::RecordFacts;
@@ -59,6 +61,26 @@ impl Permit {
             Some(Made::Statement { permit, .. }) => Some(permit),
             Some(Made::Cursor { .. }) | None => None,
         }
+    }
+
+    /// Whether a rule holds it until a human has agreed.
+    pub fn is_held(&self) -> bool {
+        self.plans.iter().any(|plan| !plan.bulk.causes.is_empty())
+    }
+
+    /// Whether anything of what it returns or changes is counted.
+    pub fn is_counted(&self) -> bool {
+        self.plans.iter().any(|plan| plan.bulk.is_counted())
+    }
+
+    /// As an approval of it leaves it. The same text under the same policy: nothing else is judged in another way.
+    #[must_use]
+    pub fn under(&self, covered: &Covered, approval: &str) -> Self {
+        let lifted = |plan: &StatementPlan| StatementPlan { bulk: plan.bulk.under(covered), ..plan.clone() };
+        let mut facts = self.facts.clone();
+        facts.reasons.push(format!("let through by approval {approval}"));
+        let plans = self.plans.iter().map(lifted).collect();
+        Self { sql: Arc::clone(&self.sql), plans, facts, names: self.names.clone() }
     }
 
     /// The text this permit speaks of; admission compares it with the message's.

@@ -257,7 +257,16 @@ impl StateEffect {
 
 /// Settings whose value our picture of the session depends on.
 fn names_state(setting: &str) -> bool {
-    ["search_path", "role", "session_authorization", "client_encoding", "standard_conforming_strings"]
-        .iter()
-        .any(|name| setting.eq_ignore_ascii_case(name))
+    const READ: &[&str] = &[
+        "search_path",
+        "role",
+        "session_authorization",
+        "client_encoding",
+        "standard_conforming_strings",
+        // How long a statement that is held may wait.
+        "statement_timeout",
+        "transaction_timeout",
+        "idle_in_transaction_session_timeout",
+    ];
+    READ.iter().any(|name| setting.eq_ignore_ascii_case(name))
 }

@@ -188,11 +188,20 @@ pub struct Refusal {
 }
 
 /// When the same would be allowed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Retry {
-    after_s: u64,
-    /// In RFC 3339.
-    resets_at: String,
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Retry {
+    /// Of the request for approval: `pending`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+    pub after_s: u64,
+    /// In RFC 3339, as the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The request for approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -253,8 +262,13 @@ impl Refusal {
 
     /// When it would be allowed again: so many seconds from now, at this time.
     #[must_use]
-    pub fn retry(mut self, after_s: u64, resets_at: String) -> Self {
-        self.retry = Some(Box::new(Retry { after_s, resets_at }));
+    pub fn retry(self, after_s: u64, resets_at: String) -> Self {
+        self.retry_as(Retry { after_s, resets_at: Some(resets_at), ..Retry::default() })
+    }
+
+    #[must_use]
+    pub fn retry_as(mut self, retry: Retry) -> Self {
+        self.retry = Some(Box::new(retry));
         self
     }
 

@@ -30,6 +30,7 @@ struct Counter {
     times: u32,
     rows: u64,
     bytes: u64,
+    affected: u64,
 }
 
 /// Where an answer stands after one more row.
@@ -51,7 +52,7 @@ pub struct WithinThreshold(());
 impl Counting {
     /// Each duty with how many rows of its relation one row of the answer holds.
     pub fn new(duties: impl IntoIterator<Item = (Duty, u32)>, ceiling: Option<Ceiling>) -> Self {
-        let counter = |(duty, times)| Counter { duty, times, rows: 0, bytes: 0 };
+        let counter = |(duty, times)| Counter { duty, times, rows: 0, bytes: 0, affected: 0 };
         Self { relations: duties.into_iter().map(counter).collect(), ceiling, passed: None }
     }
 
@@ -73,11 +74,6 @@ impl Counting {
         self.passage()
     }
 
-    /// What the next row takes of each duty's budget of rows, in the order of the duties: to be reserved first.
-    pub fn takes(&self, scale: u64) -> impl Iterator<Item = (&Duty, u64)> {
-        self.relations.iter().map(move |counter| (&counter.duty, u64::from(counter.times).saturating_mul(scale)))
-    }
-
     /// More cannot be kept: that counts as passing whatever is in force, for nobody can know that it will not.
     pub fn full(&mut self) -> Passage {
         let first = |counter: &Counter| {
@@ -95,16 +91,31 @@ impl Counting {
         self.passed.is_none().then_some(WithinThreshold(()))
     }
 
-    /// Counting anew under an approval: every row that was kept is counted again as it leaves, for a human may have
-    /// allowed less than is there.
+    /// Rows that a write changed.
+    pub fn affected(&mut self, rows: u64) -> Passage {
+        for counter in &mut self.relations {
+            counter.affected = counter.affected.saturating_add(rows);
+        }
+        self.passage()
+    }
+
+    /// Going on under an approval: what was kept counts, for it leaves now, and a human may have allowed less than is
+    /// there. Then it has ended before anything left.
     #[must_use]
     pub fn under(self, covered: &Covered) -> Self {
         let lift = |mut counter: Counter| {
             counter.duty.thresholds.retain(|threshold| !covered.lifts(&threshold.rule));
-            Counter { rows: 0, bytes: 0, ..counter }
+            counter
         };
         let relations = self.relations.into_iter().map(lift).collect();
-        Self { relations, ceiling: Some(covered.ceiling()), passed: None }
+        let mut under = Self { relations, ceiling: Some(covered.ceiling()), passed: None };
+        under.passage();
+        under
+    }
+
+    /// May it go on? Under an approval that allows less than was counted before it came it may not.
+    pub fn has_ended(&self) -> bool {
+        self.ceiling.is_some() && self.passed.is_some()
     }
 
     /// Rows of each duty's relation so far, for whoever is asked.
@@ -112,10 +123,17 @@ impl Counting {
         self.relations.iter().map(|counter| (&counter.duty, counter.rows))
     }
 
+    /// Bytes of the answer so far.
+    pub fn bytes(&self) -> u64 {
+        self.relations.iter().map(|counter| counter.bytes).max().unwrap_or_default()
+    }
+
     fn passage(&mut self) -> Passage {
         let past = |counter: &Counter| {
             let rows = counter.duty.passed(Measure::Rows, counter.rows);
-            rows.chain(counter.duty.passed(Measure::Bytes, counter.bytes)).map(str::to_owned).collect::<Vec<_>>()
+            let bytes = counter.duty.passed(Measure::Bytes, counter.bytes);
+            let affected = counter.duty.passed(Measure::Affected, counter.affected);
+            rows.chain(bytes).chain(affected).map(str::to_owned).collect::<Vec<_>>()
         };
         let rules: BTreeSet<String> = self.relations.iter().flat_map(past).collect();
         let over = self.ceiling.is_some_and(|ceiling| self.relations.iter().any(|counter| counter.is_over(ceiling)));
@@ -132,7 +150,9 @@ impl Counting {
 
 impl Counter {
     fn is_over(&self, ceiling: Ceiling) -> bool {
-        let Ceiling { rows, bytes, affected: _ } = ceiling;
-        rows.is_some_and(|rows| rows < self.rows) || bytes.is_some_and(|bytes| bytes < self.bytes)
+        let Ceiling { rows, bytes, affected } = ceiling;
+        rows.is_some_and(|rows| rows < self.rows)
+            || bytes.is_some_and(|bytes| bytes < self.bytes)
+            || affected.is_some_and(|affected| affected < self.affected)
     }
 }

@@ -2,7 +2,6 @@
 //! at once. What the format will mean in later versions is known by name and refused by name, since an obligation
 //! that is not understood must not load as if it were not there.
 
-mod ahead;
 mod holds;
 mod limits;
 mod masks;
@@ -42,13 +41,6 @@ const RULE_KEYS_UNSUPPORTED: &[&str] = &["when", "ask", "mode"];
 const EFFECT_KEYS: [&str; 9] =
     ["allow", "mask", "detect", "limit", "select_star", "unbounded_writes", "unbounded", "hold", "statements"];
 
-/// Whether what no data plane carries out yet may be in a policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ahead {
-    Refused,
-    Read,
-}
-
 /// What has been read so far, with what can only be judged when every file has been: a rule with one mistake is
 /// not kept, but its id and masks are still checked.
 pub(crate) struct Draft<'a> {
@@ -68,16 +60,6 @@ pub(crate) struct MaskMention {
 impl Policy {
     /// Reads and checks all files of a policy, given as (name, text). The name is used in messages only.
     pub fn load(files: &[(String, String)], context: &PolicyContext) -> Result<Policy, Diagnostics> {
-        Self::load_with(files, context, Ahead::Refused)
-    }
-
-    /// With what is read and not enforced yet: for tests of what policy says. No gateway may run on it.
-    #[doc(hidden)]
-    pub fn load_ahead(files: &[(String, String)], context: &PolicyContext) -> Result<Policy, Diagnostics> {
-        Self::load_with(files, context, Ahead::Read)
-    }
-
-    fn load_with(files: &[(String, String)], context: &PolicyContext, ahead: Ahead) -> Result<Policy, Diagnostics> {
         let mut diags = Diagnostics::new();
         if files.is_empty() {
             diags
@@ -93,12 +75,7 @@ impl Policy {
         let mut draft = Draft::new(context);
         for (name, text) in files {
             match Document::parse(name, text) {
-                Ok(root) => {
-                    if ahead == Ahead::Refused {
-                        ahead::refuse(&root, &mut diags);
-                    }
-                    read_file(&root, &mut draft, &mut diags);
-                }
+                Ok(root) => read_file(&root, &mut draft, &mut diags),
                 Err(broken) => diags.extend(broken),
             }
         }

@@ -445,8 +445,8 @@ impl<'a> Voice<'a> {
         let mut thresholds = Vec::new();
         for rule in self.rules(touch).filter(|rule| !lifted(covered, Some(rule.id()))) {
             let Some(hold) = rule.hold() else { continue };
-            let amounts =
-                [(Measure::Rows, hold.rows), (Measure::Bytes, hold.bytes), (Measure::Affected, hold.affected)];
+            let affected = hold.affected.filter(|_| touch.write != WriteShape::Nothing);
+            let amounts = [(Measure::Rows, hold.rows), (Measure::Bytes, hold.bytes), (Measure::Affected, affected)];
             thresholds.extend(amounts.into_iter().filter_map(|(measure, amount)| {
                 Some(Threshold { measure, amount: amount?, rule: rule.id().to_owned() })
             }));

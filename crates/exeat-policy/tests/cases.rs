@@ -3,8 +3,8 @@
 //! `decide/`: `-- policy` once, then `-- principal`, `-- request`, `-- expect` as often as wanted; a principal stays
 //! until the next one. A request is one line: `TARGET ACCESS; ACCESS…` with accesses like `read public.customers`,
 //! `read` (of no relation), `session`, `metadata`, `nothing`; or `TARGET mask SCHEMA.TABLE LABEL LABEL…`; or
-//! `TARGET facts`; or `TARGET approver RULE…`. `load/`: `-- policy` and the diagnostics it gives. `ahead/` and `ruling/`: the
-//! same with what is read and not enforced yet; a request of `ruling/` is
+//! `TARGET facts`; or `TARGET approver RULE…`. `load/`: `-- policy` and the diagnostics it gives. `ruling/`: a
+//! request is
 //! `TARGET KIND SCHEMA.TABLE FLAG…; SCHEMA.TABLE FLAG… | covered RULE…` with the flags `labelled`, `unbounded`, `limit=N`,
 //! `copied`, `copied=N`, `whole`, `star`; instead of relations a capability may stand; `| past MEASURE N` asks what is asked for then.
 //! EXEAT_REWRITE_CASES=1 writes what was found into the files, for a human to read the diff.
@@ -14,7 +14,6 @@
 
 use std::path::{Path, PathBuf};
 
-use exeat_policy::document::Diagnostics;
 use exeat_policy::{
     Access, AccessRequest, Capability, Effect, Mask, Nulls, Policy, PolicyContext, Preset, Principal, Reason,
     RelationName,
@@ -29,24 +28,18 @@ fn decisions_are_as_written_down() {
 
 #[test]
 fn mistakes_are_reported_as_written_down() {
-    check_folder("load", |sections| load(sections, Policy::load));
-}
-
-#[test]
-fn mistakes_in_holds_are_reported_as_written_down() {
-    check_folder("ahead", |sections| load(sections, Policy::load_ahead));
+    check_folder("load", load);
 }
 
 #[test]
 fn rulings_are_as_written_down() {
-    check_folder("ruling", |sections| decide_with(sections, Policy::load_ahead, ruling::ask));
+    check_folder("ruling", |sections| decide_with(sections, ruling::ask));
 }
 
 #[path = "cases/ruling.rs"]
 mod ruling;
 
-/// How a policy is loaded, and how a question to it is answered.
-type Load = fn(&[(String, String)], &PolicyContext) -> Result<Policy, Diagnostics>;
+/// How a question to a policy is answered.
 type Ask = fn(&Policy, &Principal, &str) -> String;
 
 /// The answer to each `expect` section of a case, in order.
@@ -114,10 +107,10 @@ fn context() -> PolicyContext {
     PolicyContext { default_issuer: Some(ISSUER.to_owned()), targets: Some(targets) }
 }
 
-fn load(sections: &[Section], load: Load) -> Vec<String> {
+fn load(sections: &[Section]) -> Vec<String> {
     let policies = sections.iter().filter(|section| section.name == "policy");
     policies
-        .map(|section| match load(&[("policy.yaml".to_owned(), section.body.clone())], &context()) {
+        .map(|section| match Policy::load(&[("policy.yaml".to_owned(), section.body.clone())], &context()) {
             Ok(policy) if policy.warnings().is_empty() => "loads".to_owned(),
             Ok(policy) => format!("loads with\n{}", policy.warnings()),
             Err(diags) => diags.to_string(),
@@ -126,10 +119,10 @@ fn load(sections: &[Section], load: Load) -> Vec<String> {
 }
 
 fn decide(sections: &[Section]) -> Vec<String> {
-    decide_with(sections, Policy::load, ask)
+    decide_with(sections, ask)
 }
 
-fn decide_with(sections: &[Section], load: Load, ask: Ask) -> Vec<String> {
+fn decide_with(sections: &[Section], ask: Ask) -> Vec<String> {
     let mut policy = None;
     let mut principal = None;
     let mut answers = Vec::new();
@@ -137,7 +130,7 @@ fn decide_with(sections: &[Section], load: Load, ask: Ask) -> Vec<String> {
         match section.name.as_str() {
             "policy" => {
                 let files = [("policy.yaml".to_owned(), section.body.clone())];
-                policy = Some(load(&files, &context()).unwrap_or_else(|diags| panic!("{diags}")));
+                policy = Some(Policy::load(&files, &context()).unwrap_or_else(|diags| panic!("{diags}")));
             }
             "principal" => principal = Some(parse_principal(&section.body)),
             "request" => {

@@ -131,10 +131,12 @@ fn under_an_approval_rows_leave_up_to_its_ceiling() {
     let mut held = counted();
     while held.row(1, 0) == Passage::Within {}
     let rows = |rows| Ceiling { rows: Some(rows), ..Ceiling::default() };
-    let mut narrow = held.clone().under(&covered(&["bulk"], rows(1)));
-    assert!(!narrow.keeps());
-    assert_eq!((narrow.row(1, 0), narrow.row(1, 0)), (Passage::Within, Passage::Ended), "less than was kept");
+    let narrow = held.clone().under(&covered(&["bulk"], rows(2)));
+    assert!(!narrow.keeps() && narrow.has_ended(), "less than was counted: nothing of it leaves");
     assert!(narrow.within().is_none());
+    let mut wide = held.clone().under(&covered(&["bulk"], rows(4)));
+    assert!(!wide.has_ended() && wide.within().is_some());
+    assert_eq!((wide.row(1, 0), wide.row(1, 0)), (Passage::Within, Passage::Ended), "three were counted before");
     let mut whole = held.clone().under(&covered(&["bulk"], Ceiling::default()));
     assert!((0..1000).all(|_| whole.row(1, 1 << 20) == Passage::Within));
     let mut light = held.under(&covered(&["bulk"], Ceiling { bytes: Some(9), ..Ceiling::default() }));
@@ -151,12 +153,13 @@ fn another_rule_s_threshold_ends_what_its_approvers_did_not_see() {
 }
 
 #[test]
-fn nothing_owed_is_never_past() {
+fn what_is_not_owed_is_never_past() {
     let mut counting = Counting::new([(duty("customers", &[(Measure::Affected, 1, "writes")]), 1)], None);
     assert!(!counting.keeps());
     assert!((0..1000).all(|_| counting.row(1000, 1000) == Passage::Within));
+    assert_eq!((counting.affected(1), counting.affected(1)), (Passage::Within, past(&["writes"])));
     let mut none = Counting::new([], None);
-    assert_eq!(none.row(1, 1), Passage::Within);
+    assert_eq!((none.row(1, 1), none.affected(u64::MAX)), (Passage::Within, Passage::Within));
 }
 
 proptest! {

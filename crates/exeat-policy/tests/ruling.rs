@@ -43,7 +43,7 @@ fn load(rules: &[&str]) -> Policy {
     let allow = "  - {id: all, target: shop, allow: [all], mask: {ssn: {with: redact}}}\n";
     let text = format!("{HEAD}{allow}{}", rules.concat());
     let context = PolicyContext { default_issuer: Some(ISSUER.to_owned()), targets: None };
-    Policy::load_ahead(&[("p.yaml".to_owned(), text)], &context).unwrap_or_else(|diags| panic!("{diags}"))
+    Policy::load(&[("p.yaml".to_owned(), text)], &context).unwrap_or_else(|diags| panic!("{diags}"))
 }
 
 fn statements() -> Vec<(Vec<Access>, StatementFacts)> {
@@ -142,7 +142,7 @@ fn what_is_not_enforced_yet_does_not_load() {
         let files = [("p.yaml".to_owned(), text)];
         let diags = Policy::load(&files, &context).unwrap_err().to_string();
         assert!(diags.contains("is not supported by this version"), "{rule}: {diags}");
-        assert!(Policy::load_ahead(&files, &context).is_ok(), "{rule}");
+        assert!(Policy::load(&files, &context).is_ok(), "{rule}");
     }
 }
 
@@ -151,7 +151,7 @@ fn a_session_that_anything_counts_or_holds_is_not_passed_through() {
     let context = PolicyContext { default_issuer: Some(ISSUER.to_owned()), targets: None };
     let load = |rules: &str| {
         let text = format!("{HEAD}  - {{id: all, target: shop, allow: [all]}}\n{rules}");
-        Policy::load_ahead(&[("p.yaml".to_owned(), text)], &context).unwrap_or_else(|diags| panic!("{diags}"))
+        Policy::load(&[("p.yaml".to_owned(), text)], &context).unwrap_or_else(|diags| panic!("{diags}"))
     };
     assert!(load("").unrestricted(&principal(), "shop"));
     for rule in RESTRICTING {

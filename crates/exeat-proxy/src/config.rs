@@ -125,6 +125,8 @@ pub struct Target {
     pub statement_timeout: Option<Duration>,
     pub allow_newer_server: bool,
     pub allow_privileged_login: bool,
+    /// How many held statements may wait for a human on their connections.
+    pub held_max: usize,
     /// What becomes of relations that nobody has accepted yet.
     pub unclassified: Unclassified,
     /// What of its databases' own code the operator vouches for.

@@ -12,6 +12,7 @@ pub mod remembered;
 pub mod server;
 pub mod tls;
 pub mod upstream;
+mod waiting;
 mod workers;
 
 pub use workers::SessionThreads;

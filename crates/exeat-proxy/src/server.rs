@@ -23,6 +23,7 @@ use crate::postgres::drift::Keeper;
 use crate::postgres::{login, session, startup, stream};
 use crate::tls::ServerTls;
 use crate::upstream::{CatalogConnection, UpstreamError};
+use crate::waiting::Waiting;
 use crate::workers::Workers;
 
 /// How long sessions may take for their last words when the time to drain is over.
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) failures: Failures,
     pub(crate) sessions: Sessions,
     pub(crate) large_messages: Arc<LargeMessages>,
+    /// Statements that wait for a human.
+    pub(crate) waiting: Waiting,
     lobby: Lobby,
 }
 
@@ -94,6 +97,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
         failures: Failures::new(config.listen.limits.failed_logins_per_minute),
         sessions: Sessions::new(config.listen.limits),
         large_messages: Arc::new(LargeMessages::new(config.listen.limits)),
+        waiting: Waiting::default(),
         lobby: Lobby::new(config.listen.limits.unauthenticated),
         config,
         targets,

@@ -18,7 +18,7 @@ pub(crate) use calls::{Argument, Reviewed};
 pub use queries::{
     CatalogQuery, FINGERPRINT_QUERY, QUERIES, SESSION_STATE_QUERY, VIEW_LIST, VIEWS, one_view, these_views,
 };
-pub use session::SessionState;
+pub use session::{SessionState, TimeOuts};
 pub use trust::{Pins, QualifiedName, Trust, TrustError, TrustedFunction, Untrusted};
 pub(crate) use types::{Kinds, Operands, Type, UserCast, UserFunction, UserOperator};
 pub use writes::CheckedTogether;

@@ -385,17 +385,6 @@ fn only_the_demo_can_sign_a_token() {
     assert!(wrong.is_empty(), "signing keys outside the demo: {wrong:#?}");
 }
 
-/// What policy says and nothing enforces yet is for tests.
-#[test]
-fn no_gateway_loads_a_policy_that_it_does_not_enforce() {
-    let wrong: Vec<PathBuf> = sources(&["src"])
-        .into_iter()
-        .filter(|path| path != Path::new("crates/exeat-policy/src/load.rs") && !is_test_file(path))
-        .filter(|path| before_tests(&read(&root().join(path))).contains("load_ahead"))
-        .collect();
-    assert!(wrong.is_empty(), "policies read ahead of what is enforced, outside of tests: {wrong:#?}");
-}
-
 /// What a module's own documentation says first, as a line of the list.
 fn module_line(path: &Path) -> String {
     let source = read(&root().join(path));

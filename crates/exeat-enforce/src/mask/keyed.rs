@@ -50,6 +50,16 @@ impl MaskKeys {
         Self { root }
     }
 
+    /// What tells values apart without telling them, for one purpose.
+    pub fn digest(&self, purpose: &str, bytes: &[u8]) -> [u8; ROOT_BYTES] {
+        let mut mac = hmac(&self.root);
+        for part in [b"digest v1".as_slice(), purpose.as_bytes(), bytes] {
+            mac.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
     /// Values of one label are the same person's wherever the label is: they share their keys within a target.
     pub fn label(&self, target: &str, label: &str) -> Arc<LabelKeys> {
         let derive = |purpose: &str| {

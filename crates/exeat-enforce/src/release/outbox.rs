@@ -86,6 +86,16 @@ impl Outbox {
         self.bytes.unsplit(kept);
     }
 
+    /// A word to a client that waits which its user never sees: the value that the setting has in every session here. Some
+    /// clients give up on a connection that says nothing.
+    pub fn still_there(&mut self) {
+        let kept = self.bytes.split_off(self.leaving());
+        // It fits.
+        let _ = encode::parameter_status(&mut self.bytes, "standard_conforming_strings", "on");
+        self.kept_from = self.kept_from.map(|_| self.bytes.len());
+        self.bytes.unsplit(kept);
+    }
+
     /// The gateway's own refusal in the place of the refused statement's answer.
     pub fn refuse(&mut self, refusal: &Refusal, request_id: &str) {
         refusal.to_fields(request_id).encode_error(&mut self.bytes);

@@ -51,8 +51,7 @@ fn cell(text: &str) -> Option<String> {
 pub(crate) fn policy(text: &str) -> Policy {
     let context = PolicyContext { default_issuer: Some(ISSUER.to_owned()), targets: Some(vec![TARGET.to_owned()]) };
     // What holds and counts is decided here before a gateway carries it out.
-    Policy::load_ahead(&[("policy.yaml".to_owned(), text.to_owned())], &context)
-        .unwrap_or_else(|faults| panic!("{faults}"))
+    Policy::load(&[("policy.yaml".to_owned(), text.to_owned())], &context).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 /// A subject and its groups, in words.

@@ -6,12 +6,15 @@ use std::sync::atomic::Ordering;
 use exeat_enforce::plan::{Outputs, StatementPlan};
 use exeat_enforce::release::{self, BoundMask, MaskMismatch, Notified};
 use exeat_enforce::scrub::Taint;
+use exeat_enforce::weigh::Scale;
+use exeat_sql::Packing;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{
     Arrival, BackendMessage, DataRow, Fields, Format, Request, RowDescription, Step, TransactionStatus, backend,
     split_arrival,
 };
 
+use super::counted::Arrived;
 use super::due::Due;
 use super::large::front_bound;
 use super::originals::request_of;
@@ -22,21 +25,35 @@ use super::statements::Portal;
 impl Session {
     /// Everything the server has sent, as far as it is whole.
     pub(crate) async fn take_answers(&mut self) -> Done {
-        while self.large_goes_on()? {
-            match split_arrival(&mut self.io.upstream.buffer).map_err(SessionEnd::Server)? {
-                Some(Arrival::Whole(frame)) => {
-                    let message = backend::decode(frame).map_err(SessionEnd::Server)?;
+        while !self.progress.stands_still() && self.large_goes_on()? {
+            let (arrived, counts) = match self.progress.next() {
+                Some(kept) => kept,
+                None => match split_arrival(&mut self.io.upstream.buffer).map_err(SessionEnd::Server)? {
+                    Some(Arrival::Whole(frame)) => {
+                        (Arrived::Message(backend::decode(frame).map_err(SessionEnd::Server)?), true)
+                    }
+                    Some(Arrival::Large(large)) => (Arrived::Large(large), true),
+                    None => return Ok(()),
+                },
+            };
+            match arrived {
+                Arrived::Message(message) => {
                     self.pass_gate(&message).await?;
-                    self.answer(&message)?;
+                    match self.count_answer(&message, counts)? {
+                        Some(why) => self.progress.stop(Arrived::Message(message), why),
+                        None => self.answer(&message)?,
+                    }
                 }
-                Some(Arrival::Large(large)) => self.large_begins(large).await?,
-                None => return Ok(()),
+                Arrived::Large(large) => self.large_begins(large, counts).await?,
             }
         }
         Ok(())
     }
 
     fn answer(&mut self, message: &BackendMessage) -> Done {
+        if self.progress.failing.is_some() {
+            return self.swallow(message);
+        }
         self.settle_result(message)?;
         match self.pipeline.on_backend(message)? {
             Step::Asynchronous => {
@@ -81,7 +98,7 @@ impl Session {
     }
 
     /// `request`: whose answer it is in, where that is worth telling.
-    fn release_of(&mut self, message: &BackendMessage, taint: Taint, request: Option<&str>) -> Done {
+    pub(crate) fn release_of(&mut self, message: &BackendMessage, taint: Taint, request: Option<&str>) -> Done {
         self.keep_original(message, taint, request)?;
         let listened = &self.target.channels;
         // Where user code runs, what this session seems to have sent may be what that code sent.
@@ -146,7 +163,7 @@ impl Session {
                 } else {
                     self.picture.own.rolled_back();
                 }
-                self.ready(message, true)
+                self.ready(message, !query.guarded)
             }
             Due::Sync => self.ready(message, true),
             Due::Poison(_) => match message {
@@ -177,10 +194,13 @@ impl Session {
                 if let BackendMessage::RowDescription(described) = message {
                     let bound = self.bind_mask(portal.plan(), described, |index| portal.format(index))?;
                     let _ = portal.bound.set(bound);
+                    let packing = portal.plan().map_or(Packing::None, |plan| plan.bulk.packing);
+                    let snapshot = &self.picture.facts.snapshot;
+                    let _ = portal.scale.set(Scale::of(packing, described, snapshot, |index| portal.format(index)));
                 }
                 if ours { Ok(()) } else { self.release(message, Taint::Clean) }
             }
-            Due::Execute(execute) => {
+            Due::Execute(mut execute) => {
                 let (result, tag) = match message {
                     BackendMessage::CommandComplete { tag, .. } => (OutcomeResult::Ok, Some(tag.as_str())),
                     BackendMessage::PortalSuspended => (OutcomeResult::Suspended, None),
@@ -195,7 +215,7 @@ impl Session {
                     BackendMessage::CommandComplete { .. } => self.picture.own.rolled_back(),
                     _ => {}
                 }
-                self.execute_ended(&execute, Ended { result, tag, sqlstate: None })?;
+                self.execute_ended(&mut execute, &Ended { result, tag, sqlstate: None })?;
                 execute.change.into_iter().for_each(|change| self.names.confirm(change));
                 self.release(message, Taint::Clean)
             }
@@ -234,9 +254,9 @@ impl Session {
                 self.own.failed = Some(fields.clone());
                 Ok(())
             }
-            Due::Execute(execute) => {
+            Due::Execute(mut execute) => {
                 let refusal = self.copy_in.take_refusal();
-                self.execute_ended(&execute, Ended::error(refusal.as_ref().unwrap_or(fields)))?;
+                self.execute_ended(&mut execute, &Ended::error(refusal.as_ref().unwrap_or(fields)))?;
                 execute.change.into_iter().for_each(|change| self.names.discard(change));
                 self.release_refused(refusal, message, (taint, request))
             }
@@ -271,7 +291,7 @@ impl Session {
     }
 
     /// A request behind the failed one: the server never looked at it.
-    fn lost(&mut self, due: Due) -> Done {
+    pub(crate) fn lost(&mut self, due: Due) -> Done {
         match due {
             Due::Parse { change, .. } | Due::Close { change } => {
                 self.names.discard(change);
@@ -350,7 +370,7 @@ impl Session {
         if portal.permit.speaks_for_transaction() { own.max(self.taint) } else { own }
     }
 
-    fn ready(&mut self, message: &BackendMessage, to_client: bool) -> Done {
+    pub(crate) fn ready(&mut self, message: &BackendMessage, to_client: bool) -> Done {
         let BackendMessage::ReadyForQuery(status) = message else {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
@@ -360,6 +380,7 @@ impl Session {
         if *status == TransactionStatus::Idle && !self.batch_open && self.pipeline.due() == 0 {
             self.picture.at_rest();
             self.taint = Taint::Clean;
+            self.has_written = false;
             self.notified.forget();
             self.names.forget_portals(|portal| portal.hold);
         }

@@ -49,6 +49,13 @@ enum Of {
     Explained(String),
 }
 
+impl Questions {
+    /// What the client says it does this for, if anything.
+    pub(crate) fn purpose(&self) -> Option<String> {
+        (!self.purpose.is_empty()).then(|| self.purpose.clone())
+    }
+}
+
 impl Question {
     /// The one column of the answer; `None` where there are no rows.
     fn column(&self) -> Option<&'static str> {

@@ -127,6 +127,7 @@ mod tests {
             statement_timeout: None,
             allow_newer_server: false,
             allow_privileged_login: false,
+            held_max: 10,
             unclassified: Default::default(),
             trust: Default::default(),
             channels: Vec::new(),

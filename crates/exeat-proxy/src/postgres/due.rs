@@ -6,9 +6,11 @@ use std::time::Instant;
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::StatementPlan;
 use exeat_enforce::release::{BoundMask, Counts};
+use exeat_store::state::RequestId;
 
 use exeat_wire::{BackendMessage, Fields};
 
+use super::counted::Counted;
 use super::gate::{Analysed, Gate};
 use super::statements::{ChangeId, Portal, Statement};
 
@@ -63,6 +65,13 @@ pub(crate) struct QueryDue {
     pub(crate) result: Option<BackendMessage>,
     /// All its statements were answered, and it may fail all the same.
     pub(crate) may_fail_yet: bool,
+    /// The counters of the statement that answers now, and the cursor they are of.
+    pub(crate) counted: Option<Box<Counted>>,
+    pub(crate) cursor: Option<Arc<Portal>>,
+    /// What let it through that a rule holds.
+    pub(crate) approval: Option<RequestId>,
+    /// It runs in a transaction of the gateway's own, which decides over it at its end.
+    pub(crate) guarded: bool,
 }
 
 impl QueryDue {
@@ -80,7 +89,16 @@ impl QueryDue {
             ends_batch: false,
             result: None,
             may_fail_yet: false,
+            counted: None,
+            cursor: None,
+            approval: None,
+            guarded: false,
         }
+    }
+
+    pub(crate) fn let_through(mut self, approval: Option<RequestId>, guarded: bool) -> Self {
+        (self.approval, self.guarded) = (approval, guarded);
+        self
     }
 
     pub(crate) fn ending_batch(mut self, ends_batch: bool) -> Self {
@@ -104,11 +122,12 @@ pub(crate) struct ExecuteDue {
     /// What its own DEALLOCATE or DISCARD takes away.
     pub(crate) change: Option<ChangeId>,
     pub(crate) gate: Gate,
+    pub(crate) counted: Option<Box<Counted>>,
 }
 
 impl ExecuteDue {
     pub(crate) fn new(portal: Arc<Portal>, request_id: Arc<str>, change: Option<ChangeId>) -> Self {
         let gate = Gate::new(portal.analysed.clone());
-        Self { portal, request_id, counts: Counts::default(), started: Instant::now(), change, gate }
+        Self { portal, request_id, counts: Counts::default(), started: Instant::now(), change, gate, counted: None }
     }
 }

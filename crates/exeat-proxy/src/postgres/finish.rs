@@ -87,10 +87,13 @@ impl Session {
             return;
         }
         let pipeline = std::mem::take(&mut self.pipeline);
-        for (_, due) in pipeline.into_due() {
-            let recorded = match &due {
-                Due::Query(query) => self.request_ended(query, unknown()),
-                Due::Execute(execute) => self.execute_ended(execute, unknown()),
+        for (_, mut due) in pipeline.into_due() {
+            let recorded = match &mut due {
+                Due::Query(query) => {
+                    self.rest_counters(query.counted.take(), None);
+                    self.request_ended(query, unknown())
+                }
+                Due::Execute(execute) => self.execute_ended(execute, &unknown()),
                 Due::Parse { .. }
                 | Due::Bind { .. }
                 | Due::DescribeStatement { .. }

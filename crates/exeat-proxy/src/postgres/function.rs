@@ -10,6 +10,7 @@ use exeat_enforce::release::release_function_result;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{BackendMessage, FunctionCall, Request};
 
+use super::ask::Values;
 use super::due::{Due, QueryDue};
 use super::named::missing_fields;
 use super::outcome::{Ended, Intent};
@@ -32,6 +33,10 @@ impl Session {
             Evaluation::Probe { refusal, .. } => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
             Evaluation::Missing { missing, .. } => return self.refuse_simple(&missing_fields(&missing)).await,
         };
+        let (permit, approval) = match self.seek_leave(&request_id, permit, &Values::Call(&call)).await? {
+            Ok(leave) => leave,
+            Err(unheld) => return self.refuse_unheld(&request_id, "", unheld).await,
+        };
         let sql = Arc::clone(&permit);
         let receipt = match self.record_intent(&request_id, sql.sql(), &permit.facts, Intent::FunctionCall(&call)) {
             Ok(receipt) => receipt,
@@ -44,9 +49,11 @@ impl Session {
                 let change = self.names.function_call();
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open);
+                let is_counted = permit.is_counted();
                 let due = QueryDue::new(permit, request_id, change, self.analysed(None)).ending_batch(ends_batch);
-                self.sender().statement(Request::FunctionCall, admitted, receipt, Due::Query(Box::new(due)));
-                Ok(())
+                let due = Due::Query(Box::new(due.let_through(approval, false)));
+                self.sender().statement(Request::FunctionCall, admitted, receipt, due);
+                if is_counted { self.see_through(None).await } else { Ok(()) }
             }
         }
     }

@@ -188,6 +188,11 @@ where
         self.cleared.upstream = self.outgoing.len();
     }
 
+    /// Nothing waits to be written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.outbox.is_empty() && self.outgoing.is_empty()
+    }
+
     /// The client's side has ended; what it is still owed can reach it all the same.
     pub(crate) fn client_ended(&self) -> bool {
         self.client_ended
@@ -253,7 +258,7 @@ where
             let told = Pin::new(&mut self.upstream.stream).poll_shutdown(cx).is_ready();
             self.upstream_end = if told { End::Told } else { End::Due };
         }
-        let read_upstream = interest.upstream && self.outbox.len() < OUTBOX_BYTES_HIGH;
+        let read_upstream = interest.upstream && self.outbox.leaving() < OUTBOX_BYTES_HIGH;
         if read_upstream && let Poll::Ready(read) = poll_read(&mut self.upstream, cx) {
             return Poll::Ready(Ok(match read {
                 Ok(0) | Err(_) => Turn::UpstreamClosed,

@@ -1,6 +1,7 @@
 //! Rows and COPY data too long to be assembled, on their way from the server to the client in pieces. What admits
 //! and masks them is what admits and masks short ones; only the bytes come in parts.
 
+use bytes::Buf;
 use exeat_enforce::plan::CopyStream;
 use exeat_enforce::release::copy::MaskedPieces;
 use exeat_enforce::release::stream::{CopyPieces, RowStream};
@@ -9,6 +10,7 @@ use exeat_wire::{Large, LargeKind, Step};
 
 use super::answers::bound_of;
 use super::copy::{front_copy, front_counts};
+use super::counted::Arrived;
 use super::due::{Due, ExecuteDue, QueryDue};
 use super::session::{Done, Session, SessionEnd};
 
@@ -18,16 +20,26 @@ pub(crate) enum Passing {
     Row(RowStream),
     Copy(CopyPieces),
     MaskedCopy(MaskedPieces),
+    /// So many bytes of it are still to come, for nobody.
+    Dropped(usize),
 }
 
 impl Session {
     /// The header of a large message was read.
-    pub(crate) async fn large_begins(&mut self, large: Large) -> Done {
+    pub(crate) async fn large_begins(&mut self, large: Large, counts: bool) -> Done {
         let stand_in = large.stand_in().map_err(SessionEnd::Server)?;
         self.pass_gate(&stand_in).await?;
+        if counts && let Some(why) = self.count_large(&large) {
+            self.progress.stop(Arrived::Large(large), why);
+            return Ok(());
+        }
         let step = self.pipeline.on_backend(&stand_in)?;
         if step_is_other(&step) {
             return Err(SessionEnd::UnexpectedAnswer(stand_in.name()));
+        }
+        if self.progress.failing.is_some() {
+            self.passing = Some(Passing::Dropped(large.payload_bytes));
+            return Ok(());
         }
         self.passing = Some(match large.kind {
             LargeKind::Row => Passing::Row(RowStream::begin(large.payload_bytes)),
@@ -57,6 +69,12 @@ impl Session {
             Passing::MaskedCopy(pieces) => {
                 let masker = self.copy_out.as_mut().ok_or(SessionEnd::Copy)?;
                 pieces.pass(input, masker, front_counts(due).ok_or(SessionEnd::Copy)?, &mut self.io.outbox)?
+            }
+            Passing::Dropped(left) => {
+                let piece = input.len().min(*left);
+                input.advance(piece);
+                *left -= piece;
+                *left == 0
             }
             Passing::Copy(copy) => copy.pass(input, front_counts(due).ok_or(SessionEnd::Copy)?, &mut self.io.outbox),
         };

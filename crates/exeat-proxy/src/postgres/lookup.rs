@@ -80,11 +80,11 @@ impl Session {
         let recorded = self.record.limit_reached(&LimitReached {
             request_id,
             kind: "probes",
-            label: &lookup.label,
-            relation: &relation,
-            used,
-            limit: limit.probes,
-            resets_at: &resets_at,
+            label: Some(&lookup.label),
+            relation: Some(&relation),
+            used: used.into(),
+            limit: limit.probes.into(),
+            resets_at: Some(&resets_at),
             policy: policy_ref(&self.picture.policy),
         });
         if let Err(problem) = recorded {

@@ -1,19 +1,24 @@
 //! PostgreSQL sessions: login, the session loop and everything one session owns.
 
 mod answers;
+mod ask;
 mod asked;
 mod authenticate;
 mod batch;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod copy;
+mod counted;
 mod departure;
 pub(crate) mod destination;
 pub(crate) mod drift;
 mod due;
+mod failing;
 mod finish;
 mod function;
 mod gate;
+mod guard;
+mod held;
 mod hidden;
 mod io;
 mod large;

@@ -12,6 +12,7 @@ use exeat_enforce::refusal::{Refusal, RefusalCode};
 use exeat_sql::{MessageAnalysis, Reference};
 use exeat_wire::Fields;
 
+use super::counted::Resting;
 use super::outcome::Intent;
 use super::picture::{Refused, Unclear};
 use super::send::OWN_NAME;
@@ -161,6 +162,10 @@ impl Session {
             declared: true,
             hold,
             describe_sent: AtomicBool::new(false),
+            scale: OnceLock::new(),
+            resting: Resting::default(),
+            values: None,
+            approval: None,
         }
     }
 

@@ -8,12 +8,16 @@ use exeat_enforce::plan::Forgets;
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::Refusal;
 use exeat_enforce::release::Counts;
+use exeat_policy::Moment;
+use exeat_policy::ledger::{Counted as Ledgered, CounterKey};
+use exeat_policy::ruling::AppliedBudget;
 use exeat_store::StoreError;
 use exeat_store::record::{
-    Committed, Decision, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt,
-    SessionRecord, Statement,
+    Committed, Decision, LimitReached, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol,
+    RecordReceipt, SessionRecord, Statement,
 };
 use exeat_wire::{Bind, Fields, Format, FunctionCall};
+use jiff::Timestamp;
 
 use super::batch::Ran;
 use super::copy::copied_rows;
@@ -35,12 +39,12 @@ impl Ended<'_> {
     /// With its transaction, and what ran in that before.
     fn took_back(&self) -> bool {
         match self.result {
-            OutcomeResult::Error | OutcomeResult::Cancelled | OutcomeResult::RolledBack => true,
-            OutcomeResult::Ok
-            | OutcomeResult::Suspended
-            | OutcomeResult::Skipped
-            | OutcomeResult::Refused
-            | OutcomeResult::OutcomeUnknown => false,
+            OutcomeResult::Error | OutcomeResult::Cancelled | OutcomeResult::RolledBack | OutcomeResult::Refused => {
+                true
+            }
+            OutcomeResult::Ok | OutcomeResult::Suspended | OutcomeResult::Skipped | OutcomeResult::OutcomeUnknown => {
+                false
+            }
         }
     }
 }
@@ -156,19 +160,31 @@ impl Session {
         query.counts = Counts::default();
         query.started = Instant::now();
         query.gate.shut();
+        let (counted, cursor) = (query.counted.take(), query.cursor.take());
+        self.rest_counters(counted, cursor.as_ref());
         Ok(())
     }
 
-    pub(crate) fn execute_ended(&mut self, execute: &ExecuteDue, ended: Ended<'_>) -> Done {
+    pub(crate) fn execute_ended(&mut self, execute: &mut ExecuteDue, ended: &Ended<'_>) -> Done {
+        self.execution_ended((&execute.request_id, execute.counts, execute.started), ended)?;
+        self.rest_counters(execute.counted.take(), Some(&execute.portal));
+        Ok(())
+    }
+
+    /// Of an Execute of this request.
+    pub(crate) fn execution_ended(
+        &mut self,
+        (request, counts, started): (&Arc<str>, Counts, Instant),
+        ended: &Ended<'_>,
+    ) -> Done {
         let policy = policy_ref(&self.picture.policy);
-        let rows = ended.tag.and_then(copied_rows).unwrap_or(execute.counts.rows);
-        let counts = Counts { rows, ..execute.counts };
-        let request = &execute.request_id;
+        let rows = ended.tag.and_then(copied_rows).unwrap_or(counts.rows);
+        let counts = Counts { rows, ..counts };
         let before = self.batch.first().filter(|first| *first != request && ended.took_back());
         let outcome = Outcome {
             last: ended.result != OutcomeResult::Suspended,
             batch_from: before.map(AsRef::as_ref),
-            ..outcome(request, &ended, counts, execute.started, policy)
+            ..outcome(request, ended, counts, started, policy)
         };
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
         if matches!(ended.result, OutcomeResult::Ok | OutcomeResult::Suspended) {
@@ -186,6 +202,48 @@ impl Session {
         };
         let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
         Ok(())
+    }
+
+    /// The transaction of the gateway's own that a Query ran in ended in another way than the Query did.
+    pub(crate) fn guarded_ended(&mut self, request_id: &str, ended: &Ended<'_>) -> Done {
+        let policy = policy_ref(&self.picture.policy);
+        let outcome = outcome(request_id, ended, Counts::default(), Instant::now(), policy);
+        let _recorded = self.record.outcome(&outcome).map_err(SessionEnd::Outcome)?;
+        Ok(())
+    }
+
+    /// An allowance is used up.
+    pub(crate) fn record_limit(
+        &mut self,
+        request_id: &str,
+        key: &CounterKey,
+        applied: &AppliedBudget,
+        (used, resets_at): (u64, Option<Moment>),
+    ) {
+        let relation = match &key.counted {
+            Ledgered::Target => None,
+            Ledgered::Relation(relation) | Ledgered::Label { relation, .. } => Some(relation),
+        };
+        let relation = relation.map(|relation| format!("{}.{}", relation.schema, relation.name));
+        let label = match &key.counted {
+            Ledgered::Label { label, .. } => Some(label.as_str()),
+            Ledgered::Target | Ledgered::Relation(_) => None,
+        };
+        let resets_at = resets_at.and_then(|at| Timestamp::from_millisecond(at.unix_millis()).ok());
+        let resets_at = resets_at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let recorded = self.record.limit_reached(&LimitReached {
+            request_id,
+            kind: applied.unit.name(),
+            label,
+            relation: relation.as_deref(),
+            used,
+            limit: applied.budget.amount,
+            resets_at: resets_at.as_deref(),
+            policy: policy_ref(&self.picture.policy),
+        });
+        if let Err(problem) = recorded {
+            tracing::error!(problem = exeat_store::chain(&problem), "could not record that a limit was reached");
+        }
     }
 
     /// A Query nobody will see the end of.
@@ -220,6 +278,7 @@ impl Session {
     /// A forwarded statement moves the session's picture and the transaction's taint.
     pub(crate) fn note_effects(&mut self, permit: &Permit) {
         self.taint = self.taint.max(permit.worst_taint());
+        self.has_written |= permit.plans.iter().any(|plan| plan.bulk.writes);
         self.picture.note_effects(permit.plans.iter().map(|plan| plan.effect));
         if permit.plans.iter().any(|plan| plan.forgets == Some(Forgets::All)) {
             self.questions.forget_statements();

@@ -11,7 +11,10 @@ use exeat_enforce::stand_in::in_parameters;
 use exeat_sql::Oid;
 use exeat_wire::{Bind, Close, Describe, Execute, Fields, Parse, Request, Target};
 
+use super::ask::Values;
+use super::counted::Resting;
 use super::due::{Due, ExecuteDue};
+use super::held::Unheld;
 use super::named::{own_name, too_many_names};
 use super::notify::worded;
 use super::outcome::Intent;
@@ -107,11 +110,18 @@ impl Session {
             self.record_refusal(&request_id, &statement.sql, &refused);
             return self.refuse_extended(refused.refusal.to_fields(&request_id));
         }
+        let values = Values::Of(&bind, statement.types.as_deref());
+        let digest = permit.is_counted().then(|| self.digest_of(&values));
+        let (permit, approval) = match self.seek_leave(&request_id, permit, &values).await? {
+            Ok(leave) => leave,
+            Err(unheld) => return self.refuse_unheld_extended(&request_id, &statement.sql, unheld),
+        };
         let receipt = match self.record_intent(&request_id, &statement.sql, &permit.facts, Intent::Bind(&bind)) {
             Ok(receipt) => receipt,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&request_id)),
         };
-        let portal = Arc::new(self.portal(&bind, (permit, analysis), Arc::clone(&request_id)));
+        let portal = self.portal(&bind, (permit, analysis), Arc::clone(&request_id));
+        let portal = Arc::new(Portal { values: digest, approval, ..portal });
         let name = bind.portal.clone();
         match admit_bind(bind, &statement.sql, &portal.permit) {
             Verdict::Refuse(refusal) => self.refuse_extended(refusal.to_fields(&request_id)),
@@ -135,6 +145,10 @@ impl Session {
             declared: false,
             hold: false,
             describe_sent: AtomicBool::new(false),
+            scale: OnceLock::new(),
+            resting: Resting::default(),
+            values: None,
+            approval: None,
             permit,
         }
     }
@@ -163,7 +177,7 @@ impl Session {
         Ok(())
     }
 
-    pub(crate) fn execute(&mut self, execute: Execute) -> Done {
+    pub(crate) async fn execute(&mut self, execute: Execute) -> Done {
         let Some(portal) = self.names.portal(execute.portal.as_str()).cloned() else {
             return self.say_missing("34000", "portal", execute.portal.as_str());
         };
@@ -194,11 +208,30 @@ impl Session {
         let permit = Arc::clone(&portal.permit);
         let due = Due::Execute(Box::new(ExecuteDue::new(portal, request_id, change)));
         let skipped = self.sender().control(Request::Execute, control, due);
-        if skipped.is_none() {
+        let is_due = skipped.is_none();
+        if is_due {
             self.copy_in.sent(&permit);
         }
         self.take_back(skipped);
+        if is_due && permit.is_counted() {
+            // Its answer comes before the client's Sync, which would commit what it did.
+            self.sender().flush();
+            return self.see_through(None).await;
+        }
         Ok(())
+    }
+
+    fn refuse_unheld_extended(&mut self, request_id: &str, sql: &str, unheld: Unheld) -> Done {
+        match unheld {
+            Unheld::Refused(refused) => {
+                self.record_refusal(request_id, sql, &refused);
+                self.refuse_extended(refused.refusal.to_fields(request_id))
+            }
+            Unheld::Cancelled(fields) => {
+                self.record_said(request_id, sql, &fields);
+                self.refuse_extended(fields)
+            }
+        }
     }
 
     pub(crate) fn close(&mut self, close: Close) -> Done {

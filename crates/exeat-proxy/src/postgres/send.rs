@@ -79,6 +79,13 @@ impl Sender<'_> {
         Ok(skipped(self.pipeline.sent(Request::Query, due)))
     }
 
+    /// BEGIN, COMMIT or ROLLBACK of the gateway's own, around a Query of the client's.
+    pub(crate) fn own_command(&mut self, text: &'static str) -> Result<(), Unsendable> {
+        self.own(|out| encode::query(out, text))?;
+        self.pipeline.sent(Request::Query, Due::Own);
+        Ok(())
+    }
+
     /// A named Parse of one statement of the client's that is never executed, and the Close of what it made.
     pub(crate) fn parse_probe(&mut self, sql: &str, parameter_types: &[u32]) -> Result<(), Unsendable> {
         self.own(|out| encode::parse(out, OWN_NAME, sql, parameter_types))?;

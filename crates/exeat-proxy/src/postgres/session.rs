@@ -1,6 +1,7 @@
 //! One client session on one upstream connection, from the first statement to the last byte. One task owns it all.
 //! `run_exchange` is the life of one query, top to bottom; each step lives in the module its name says.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,18 +10,22 @@ use bytes::BytesMut;
 use exeat_enforce::admit::{Verdict, admit_query};
 use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::scrub::Taint;
+use exeat_policy::RelationName;
 use exeat_sql::catalog::SessionState;
 use exeat_store::record::SessionRecord;
+use exeat_store::state::Reserved;
 use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX;
 use exeat_wire::{
     DecodeError, Fields, FrontendMessage, Pipeline, PipelineError, Query, Request, TransactionStatus, frontend,
     split_frontend,
 };
 
+use super::ask::Values;
 use super::asked::Questions;
 use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::copy::CopyIn;
+use super::counted::Progress;
 use super::due::{Due, QueryDue};
 use super::io::{Inbound, Interest, Io, Turn, UPSTREAM_BYTES_HIGH};
 use super::large::Passing;
@@ -76,6 +81,16 @@ pub(crate) struct Session {
     in_hand_bytes: usize,
     /// Masks the data of the COPY that the server is sending.
     pub(crate) copy_out: Option<CopyMasker>,
+    /// Where the answer of a counted statement stands.
+    pub(crate) progress: Progress,
+    /// What was reserved on the ledger and did not leave: given back once the outcome is on record.
+    pub(crate) owed: Vec<(Reserved, u64)>,
+    /// Rows of protected relations that have left in this session, for whoever is asked.
+    pub(crate) released: BTreeMap<RelationName, u64>,
+    /// The open transaction may hold locks of writes.
+    pub(crate) has_written: bool,
+    /// Of approvals, when it was last looked whether the one in use still holds.
+    pub(crate) approvals_seen: u64,
     /// What the client asks the gateway itself.
     pub(crate) questions: Questions,
     /// A message of the server's that is passed on in pieces.
@@ -196,6 +211,11 @@ impl Session {
             copy_in: CopyIn::default(),
             in_hand_bytes: 0,
             copy_out: None,
+            progress: Progress::default(),
+            owed: Vec::new(),
+            released: BTreeMap::new(),
+            has_written: false,
+            approvals_seen: 0,
             questions: Questions::default(),
             passing: None,
             own: Own::default(),
@@ -285,7 +305,7 @@ impl Session {
             }
             FrontendMessage::Execute(execute) => {
                 if !self.ask_execute(&execute).await? {
-                    self.execute(execute)?;
+                    self.execute(execute).await?;
                 }
             }
             FrontendMessage::Close(close) => {
@@ -379,12 +399,23 @@ impl Session {
             self.record_refusal(&request_id, sql.as_str(), &refused);
             return self.refuse_simple(&refused.refusal.to_fields(&request_id)).await;
         }
+        let (permit, approval) = match self.seek_leave(&request_id, permit, &Values::None).await? {
+            Ok(leave) => leave,
+            Err(unheld) => return self.refuse_unheld(&request_id, sql.as_str(), unheld).await,
+        };
+        let guarded = match self.guard(&permit).await? {
+            Ok(guarded) => guarded,
+            Err(refused) => {
+                self.record_refusal(&request_id, sql.as_str(), &refused);
+                return self.refuse_simple(&refused.refusal.to_fields(&request_id)).await;
+            }
+        };
         let receipt = match self.record_intent(&request_id, sql.as_str(), &permit.facts, Intent::Query) {
             Ok(receipt) => receipt, // step 8
-            Err(refusal) => return self.refuse_simple(&refusal.to_fields(&request_id)).await,
+            Err(refusal) => return self.refuse_guarded(guarded, &refusal.to_fields(&request_id)).await,
         };
         match admit_query(query, &permit) {
-            Verdict::Refuse(refusal) => self.refuse_simple(&refusal.to_fields(&request_id)).await,
+            Verdict::Refuse(refusal) => self.refuse_guarded(guarded, &refusal.to_fields(&request_id)).await,
             Verdict::Forward(admitted) => {
                 self.notified.sends(&worded(&permit, &[]));
                 self.note_effects(&permit);
@@ -394,9 +425,14 @@ impl Session {
                 self.picture.transaction_may_end();
                 let ends_batch = std::mem::take(&mut self.batch_open); // with the implicit transaction it runs in
                 let analysed = self.analysed(Some(analysis));
-                let due =
-                    Due::Query(Box::new(QueryDue::new(permit, request_id, change, analysed).ending_batch(ends_batch)));
+                let is_counted = permit.is_counted();
+                let guard = guarded.then(|| Arc::clone(&request_id));
+                let due = QueryDue::new(permit, request_id, change, analysed).ending_batch(ends_batch);
+                let due = Due::Query(Box::new(due.let_through(approval, guarded)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
+                if is_counted {
+                    self.see_through(guard).await?;
+                }
                 Ok(())
             }
         }
@@ -525,12 +561,26 @@ impl Session {
         }
     }
 
+    /// The client's cancel of a statement behind which nothing was sent: it goes on at once.
+    pub(crate) fn cancel_running(&mut self) {
+        if !self.cancelling.under_way()
+            && let Some(asked) = self.cancel_asked()
+        {
+            self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
+        }
+    }
+
+    /// A cancel that was heard and that its asker still waits for.
+    pub(crate) fn cancel_asked(&mut self) -> Option<Asked> {
+        self.cancel_due.take().filter(|asked| !asked.is_closed())
+    }
+
     /// A cancel is for what the client sent before it asked: that is taken in first, as far as it is here, and what
     /// it says goes out. Then the cancel is forwarded if a statement of the client's own is running; the gateway's are
     /// never cancelled.
     async fn cancel_in_order(&mut self) -> Done {
         // Who was told that it is settled may have sent the next statement since.
-        let Some(asked) = self.cancel_due.take().filter(|asked| !asked.is_closed()) else { return Ok(()) };
+        let Some(asked) = self.cancel_asked() else { return Ok(()) };
         for _ in 0..READS_BEFORE_CANCEL_MAX {
             let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
             self.io.clear(committed);

@@ -7,9 +7,13 @@ use std::sync::{Arc, OnceLock};
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::{Forgets, StatementPlan};
 use exeat_enforce::release::BoundMask;
+use exeat_enforce::weigh::Scale;
+use exeat_policy::grant::Digest;
 use exeat_sql::{MessageAnalysis, StatementKind};
+use exeat_store::state::RequestId;
 use exeat_wire::frontend::Format;
 
+use super::counted::Resting;
 use super::gate::Analysed;
 
 /// A statement the server has under a name (the unnamed one is "").
@@ -73,6 +77,14 @@ pub(crate) struct Portal {
     pub(crate) hold: bool,
     /// A Describe of this portal is already on its way, the client's or ours.
     pub(crate) describe_sent: std::sync::atomic::AtomicBool,
+    /// How its rows are weighed, where single values may hold many.
+    pub(crate) scale: OnceLock<Scale>,
+    /// Its counters, between two fetches.
+    pub(crate) resting: Resting,
+    /// Of the values it was bound with, where somebody may be asked about it.
+    pub(crate) values: Option<Digest>,
+    /// What let it through that a rule holds.
+    pub(crate) approval: Option<RequestId>,
 }
 
 impl Portal {

@@ -406,4 +406,8 @@ pub const SESSION_STATE_QUERY: &str = "SELECT \
     pg_catalog.current_setting('client_encoding'), \
     pg_catalog.current_setting('standard_conforming_strings'), \
     pg_catalog.current_setting('transaction_isolation'), \
-    pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')::pg_catalog.text";
+    pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')::pg_catalog.text, \
+    pg_catalog.pg_is_in_recovery()::pg_catalog.text, \
+    pg_catalog.current_setting('statement_timeout'), \
+    pg_catalog.current_setting('transaction_timeout', true), \
+    pg_catalog.current_setting('idle_in_transaction_session_timeout')";

@@ -1,6 +1,7 @@
 //! The part of a session's state that names resolve against, as read by `SESSION_STATE_QUERY`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{CatalogError, Oid};
 use crate::Scope;
@@ -23,14 +24,27 @@ pub struct SessionState {
     pub reads_committed: bool,
     /// The server shows this role what it hides from others: every setting, and where it was set.
     pub administrator: bool,
+    /// The server replays another's changes: they may cancel what waits here.
+    pub standby: bool,
+    pub time_outs: TimeOuts,
+}
+
+/// How long the server lets a session take; `None`: as long as it likes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimeOuts {
+    pub statement: Option<Duration>,
+    pub transaction: Option<Duration>,
+    pub idle_in_transaction: Option<Duration>,
 }
 
 impl SessionState {
-    /// The nine text values of the row, in order.
+    /// The thirteen text values of the row, in order.
     pub fn from_row(row: &[Option<String>]) -> Result<Self, CatalogError> {
-        let [database, path, usable, current_user, session_user, encoding, strings, isolation, administrator] = row
-        else {
-            return Err(shape(format!("{} columns instead of 9", row.len())));
+        let [database, path, usable, current_user, session_user, encoding, strings, isolation, rest @ ..] = row else {
+            return Err(shape(format!("{} columns instead of 13", row.len())));
+        };
+        let [administrator, standby, statement, transaction, idle] = rest else {
+            return Err(shape(format!("{} columns instead of 13", row.len())));
         };
         Ok(Self {
             database: oid(text(database, "database")?)?,
@@ -46,10 +60,13 @@ impl SessionState {
                 other => return Err(shape(format!("standard_conforming_strings is {other:?}"))),
             },
             reads_committed: matches!(text(isolation, "transaction_isolation")?, "read committed" | "read uncommitted"),
-            administrator: match text(administrator, "administrator")? {
-                "true" => true,
-                "false" => false,
-                other => return Err(shape(format!("whether the role is an administrator is {other:?}"))),
+            administrator: boolean(text(administrator, "administrator")?, "whether the role is an administrator")?,
+            standby: boolean(text(standby, "standby")?, "whether the server is a standby")?,
+            time_outs: TimeOuts {
+                statement: time_out(text(statement, "statement_timeout")?)?,
+                // Servers before 17 have none.
+                transaction: transaction.as_deref().map_or(Ok(None), time_out)?,
+                idle_in_transaction: time_out(text(idle, "idle_in_transaction_session_timeout")?)?,
             },
         })
     }
@@ -65,6 +82,31 @@ fn text<'a>(cell: &'a Option<String>, what: &str) -> Result<&'a str, CatalogErro
     cell.as_deref().ok_or_else(|| shape(format!("{what} is null")))
 }
 
+fn boolean(text: &str, what: &str) -> Result<bool, CatalogError> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(shape(format!("{what} is {other:?}"))),
+    }
+}
+
+/// As the server shows it: a number and the largest unit that divides it.
+fn time_out(text: &str) -> Result<Option<Duration>, CatalogError> {
+    let unknown = || shape(format!("a time-out of {text:?}"));
+    let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit);
+    let millis = match unit {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(unknown()),
+    };
+    let number: u64 = number.parse().map_err(|_| unknown())?;
+    Ok((number > 0).then(|| Duration::from_millis(number.saturating_mul(millis))))
+}
+
 fn oid(text: &str) -> Result<Oid, CatalogError> {
     text.parse().map(Oid).map_err(|_| shape(format!("{text:?} is not an OID")))
 }
@@ -77,8 +119,22 @@ fn shape(problem: String) -> CatalogError {
 mod tests {
     use super::*;
 
+    const REST: [&str; 4] = ["false", "0", "0", "0"];
+
     fn row(cells: &[&str]) -> Vec<Option<String>> {
-        cells.iter().map(|c| Some((*c).to_owned())).collect()
+        cells.iter().chain(&REST).map(|c| Some((*c).to_owned())).collect()
+    }
+
+    #[test]
+    fn time_outs_are_read_as_the_server_shows_them() {
+        let millis = |text| time_out(text).unwrap().map(|time| time.as_millis());
+        assert_eq!(
+            ["0", "1500ms", "5s", "2min", "1h", "1d"].map(millis),
+            [None, Some(1500), Some(5000), Some(120_000), Some(3_600_000), Some(86_400_000)]
+        );
+        for text in ["", "5 s", "-1", "5w", "s"] {
+            assert!(time_out(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]
@@ -102,6 +158,12 @@ mod tests {
             &["5", "11", "11", "a", "a", "UTF8", "on", "serializable"],
         ] {
             assert!(SessionState::from_row(&row(cells)).is_err(), "{cells:?}");
+        }
+        for (place, wrong) in [(9, "maybe"), (10, "soon"), (12, "")] {
+            let mut cells = row(&["5", "11", "11", "a", "a", "UTF8", "on", "serializable", "true"]);
+            assert!(SessionState::from_row(&cells).is_ok());
+            cells[place] = Some(wrong.to_owned());
+            assert!(SessionState::from_row(&cells).is_err(), "{place}");
         }
         let mut null = row(&["5", "11", "11", "a", "a", "UTF8", "on", "serializable", "true"]);
         null[1] = None;

@@ -296,6 +296,7 @@ impl<'a> Walker<'a> {
             called,
             functions,
             writes,
+            writes_aside: _,
             writing,
             sets,
             unbounded: _,

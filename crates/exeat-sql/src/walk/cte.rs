@@ -58,6 +58,7 @@ impl Walker<'_> {
     fn with_query(&mut self, cte: &CommonTableExpr) -> Walk<Query> {
         let (query, names) = taken_apart(cte)?;
         let depth = self.levels.len();
+        self.facts.writes_aside |= !matches!(query, NodeEnum::SelectStmt(_));
         let (outputs, content) = self.counting_apart(|walker| match query {
             NodeEnum::SelectStmt(query) => walker.apart(|walker| walker.select(query)),
             NodeEnum::InsertStmt(insert) => walker.apart(|walker| walker.insert(insert)).map(Option::unwrap_or_default),

@@ -130,15 +130,33 @@ pub struct LimitReset<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct LimitReached<'a> {
     pub request_id: &'a str,
-    /// `probes`.
+    /// `probes`, `rows`...
     pub kind: &'a str,
-    pub label: &'a str,
-    pub relation: &'a str,
-    pub used: u32,
-    pub limit: u32,
-    /// In RFC 3339.
-    pub resets_at: &'a str,
+    pub label: Option<&'a str>,
+    pub relation: Option<&'a str>,
+    pub used: u64,
+    pub limit: u64,
+    /// In RFC 3339; `None`: never, for one row alone is more.
+    pub resets_at: Option<&'a str>,
     pub policy: PolicyRef<'a>,
+}
+
+/// What became of a statement that a rule holds, as its session sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct ApprovalChange<'a> {
+    pub what: ApprovalEvent,
+    /// The request for approval.
+    pub approval: &'a str,
+    pub request_id: &'a str,
+    pub rules: &'a [&'a str],
+    pub policy: PolicyRef<'a>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApprovalEvent {
+    Requested,
+    /// One use of it, by this statement.
+    Consumed,
 }
 
 /// A message of the server that the client got in other words, or not at all.

@@ -1,6 +1,6 @@
-//! Allowances that are used up, as a session's record says it.
+//! Allowances that are used up and statements that are held, as a session's record says it.
 
-use super::event::LimitReached;
+use super::event::{ApprovalChange, ApprovalEvent, LimitReached};
 use super::json;
 use super::session::SessionRecord;
 use crate::StoreError;
@@ -12,14 +12,30 @@ impl SessionRecord {
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
                 body.text("kind", reached.kind);
-                body.text("label", reached.label);
+                body.optional("label", reached.label);
                 body.number("limit", reached.limit);
-                body.text("relation", reached.relation);
+                body.optional("relation", reached.relation);
                 body.text("request_id", reached.request_id);
-                body.text("resets_at", reached.resets_at);
+                body.optional("resets_at", reached.resets_at);
                 body.number("used", reached.used);
             });
         });
         self.finish(Some(reached.policy)).map(drop)
+    }
+
+    /// A held statement was asked for, or runs on an approval.
+    pub fn approval(&mut self, change: &ApprovalChange<'_>) -> Result<(), StoreError> {
+        self.begin(match change.what {
+            ApprovalEvent::Requested => "approval.requested",
+            ApprovalEvent::Consumed => "approval.consumed",
+        });
+        json::object(&mut self.entry.head, |line| {
+            line.object("body", |body| {
+                body.text("approval", change.approval);
+                body.text("request_id", change.request_id);
+                body.texts("rules", change.rules.iter().copied());
+            });
+        });
+        self.finish(Some(change.policy)).map(drop)
     }
 }

@@ -23,9 +23,9 @@ use std::sync::Arc;
 
 pub use approvals::{ApprovalChange, ApprovalEvent, FreezeChange, FreezeEvent};
 pub use event::{
-    AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, LimitReached,
-    LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef, Protocol, Requester,
-    SessionStart, Statement, TokenRef, Withheld, WithheldKind,
+    ApprovalChange, ApprovalEvent, AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange,
+    HandleEvent, LimitReached, LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
+    Protocol, Requester, SessionStart, Statement, TokenRef, Withheld, WithheldKind,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};

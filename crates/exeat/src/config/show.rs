@@ -135,6 +135,7 @@ fn show_target(target: &Target) -> Value {
         },
         "allow_newer_server": target.allow_newer_server,
         "allow_privileged_login": target.allow_privileged_login,
+        "held_max": target.held_max,
         "unclassified": match target.unclassified {
             Unclassified::Seal => "seal",
             Unclassified::Detect => "detect",

@@ -17,7 +17,11 @@ use super::Reading;
 use super::identity::optional;
 
 const TARGET_KEYS_UNSUPPORTED: &[&str] = &["http"];
-const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["held_max", "mode", "hide", "sealed_originals"];
+const POSTGRES_KEYS_UNSUPPORTED: &[&str] = &["mode", "hide", "sealed_originals"];
+
+/// Held statements that may wait for a human on their connections: each pins one to the server.
+const HELD_MAX_DEFAULT: usize = 10;
+const HELD_MAX_MAX: i64 = 10_000;
 
 const TLS_MODES: &[(&str, TlsMode)] =
     &[("verify-full", TlsMode::VerifyFull), ("require", TlsMode::Require), ("off", TlsMode::Off)];
@@ -93,6 +97,10 @@ impl Reading<'_> {
         let statement_timeout = self.optional_duration(&mut reader, "statement_timeout", STATEMENT_TIMEOUT);
         let allow_newer_server = self.switch(&mut reader, "allow_newer_server");
         let allow_privileged_login = self.switch(&mut reader, "allow_privileged_login");
+        let held_max = match reader.optional("held_max") {
+            None => Some(HELD_MAX_DEFAULT),
+            Some(node) => node.as_integer(0..=HELD_MAX_MAX, &mut self.diags).and_then(|n| n.try_into().ok()),
+        };
         let unclassified = match reader.optional("unclassified") {
             None => Some(Unclassified::default()),
             Some(node) => node.one_of(UNCLASSIFIED, &mut self.diags),
@@ -114,6 +122,7 @@ impl Reading<'_> {
             statement_timeout: statement_timeout?,
             allow_newer_server: allow_newer_server?,
             allow_privileged_login: allow_privileged_login?,
+            held_max: held_max?,
             unclassified: unclassified?,
             trust: trust?,
             channels: channels?,

@@ -1,0 +1,344 @@
+//! One answer on its way, counted: what each row takes of which counter, what has to be reserved before it may leave, and
+//! where a rule holds it. Pure: reserving is the store's, keeping and releasing the session's. Nothing is taken of any
+//! counter before all of them have it.
+
+use std::collections::BTreeSet;
+
+use exeat_policy::counting::{Counting, Passage, WithinThreshold};
+use exeat_policy::grant::Covered;
+use exeat_policy::ledger::{self, Budget, Counted, CounterKey, Purse, Unit, Want};
+use exeat_policy::ruling::AppliedBudget;
+use exeat_policy::{Asker, RelationName};
+use exeat_sql::Packing;
+use exeat_wire::{DataRow, DecodeError};
+
+use crate::bulk::Bulk;
+use crate::permit::Permit;
+use crate::plan::{Outputs, StatementPlan};
+use crate::weigh::{Scale, by_length};
+
+/// Whose answer it is, for the counters.
+#[derive(Debug, Clone)]
+pub struct Whose<'a> {
+    pub asker: Asker,
+    pub target: &'a str,
+}
+
+/// The counters of one answer, or of a portal's over all its fetches.
+#[derive(Debug)]
+pub struct Tally {
+    counting: Counting,
+    packing: Packing,
+    scale: Option<Scale>,
+    spending: Vec<Spending>,
+    /// Rows of each duty's relation that had left when somebody asked last; and that have left.
+    told: Vec<u64>,
+    left: Vec<u64>,
+}
+
+/// What is taken of one counter.
+#[derive(Debug)]
+struct Spending {
+    key: CounterKey,
+    applied: AppliedBudget,
+    takes: Takes,
+    purse: Purse,
+    /// Spent on what is kept and has not left.
+    kept: u64,
+    /// An approval has taken its place.
+    lifted: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Takes {
+    /// So many for each row that the values of a row hold.
+    Rows(u64),
+    Bytes,
+    /// So many for each row that the server sends.
+    Cells(u64),
+}
+
+/// A row, as it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// How many rows its values hold for one.
+    pub rows: u64,
+    pub bytes: u64,
+}
+
+/// What follows for a row that has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It goes where `keeps` says.
+    Go,
+    /// First more has to be reserved; nothing of it is counted yet.
+    Reserve,
+    /// It stays, with all that is kept: these rules hold the statement.
+    Past(BTreeSet<String>),
+    /// It stays: what was approved is used up.
+    Ended,
+}
+
+/// What is missing of one counter for the next row.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub spending: usize,
+    pub key: CounterKey,
+    pub budget: Budget,
+    pub want: Want,
+}
+
+impl Tally {
+    /// `None`: nothing of the statement is counted.
+    pub fn of(permit: &Permit, plan: &StatementPlan, whose: &Whose<'_>) -> Option<Self> {
+        let Bulk { counted, packing, ceiling, .. } = &plan.bulk;
+        if counted.is_empty() {
+            return None;
+        }
+        let duties = counted.iter().map(|counted| (counted.duty.clone(), counted.times));
+        let flowing = counted.iter().filter(|counted| counted.times > 0);
+        let spending = flowing.flat_map(|counted| {
+            let budgets = counted.duty.budgets.iter();
+            budgets.flat_map(|applied| spendings(permit, plan, (counted, applied), whose))
+        });
+        Some(Self {
+            counting: Counting::new(duties, *ceiling),
+            packing: *packing,
+            scale: None,
+            spending: spending.collect(),
+            told: Vec::new(),
+            left: Vec::new(),
+        })
+    }
+
+    /// How rows are weighed, once the server has described them.
+    pub fn weighed_by(&mut self, scale: Scale) {
+        self.scale = Some(scale);
+    }
+
+    pub fn weigh(&self, row: &DataRow) -> Result<Weight, DecodeError> {
+        let bytes = u64::try_from(row.frame.bytes().len()).unwrap_or(u64::MAX);
+        let rows = match (&self.packing, &self.scale) {
+            (Packing::None, _) => 1,
+            (Packing::Once | Packing::Nested, Some(scale)) => scale.weigh(row)?,
+            (Packing::Once | Packing::Nested, None) => by_length(bytes).max(1),
+        };
+        Ok(Weight { rows, bytes })
+    }
+
+    /// Of a row of which only its length is known.
+    pub fn weigh_length(&self, bytes: usize) -> Weight {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let rows = if self.packing == Packing::None { 1 } else { by_length(bytes).max(1) };
+        Weight { rows, bytes }
+    }
+
+    /// One more row.
+    pub fn row(&mut self, weight: Weight) -> Next {
+        if self.spending.iter().any(|spending| spending.lacks(weight) > 0) {
+            return Next::Reserve;
+        }
+        let keeps = self.counting.keeps();
+        for spending in &mut self.spending {
+            spending.spend(weight, keeps);
+        }
+        next(self.counting.row(weight.rows, weight.bytes))
+    }
+
+    /// Rows that a write has changed, as the server says at its end.
+    pub fn affected(&mut self, rows: u64) -> Next {
+        next(self.counting.affected(rows))
+    }
+
+    /// What has to be reserved before such a row may count.
+    pub fn missing(&self, weight: Weight) -> Vec<Missing> {
+        let lacking = self.spending.iter().enumerate().filter(|(_, spending)| spending.lacks(weight) > 0);
+        lacking.map(|(number, spending)| spending.missing(number, weight)).collect()
+    }
+
+    /// So much more is on the ledger for it.
+    pub fn reserved(&mut self, spending: usize, amount: u64) {
+        if let Some(spending) = self.spending.get_mut(spending) {
+            spending.purse.add(amount);
+        }
+    }
+
+    /// The budget that one of the counters has.
+    pub fn budget(&self, spending: usize) -> Option<&AppliedBudget> {
+        self.spending.get(spending).map(|spending| &spending.applied)
+    }
+
+    pub fn key(&self, spending: usize) -> Option<&CounterKey> {
+        self.spending.get(spending).map(|spending| &spending.key)
+    }
+
+    /// Do rows stay until more is known?
+    pub fn keeps(&self) -> bool {
+        self.counting.keeps()
+    }
+
+    /// More cannot be kept: whatever is in force holds it.
+    pub fn full(&mut self) -> Next {
+        next(self.counting.full())
+    }
+
+    /// A budget of these is used up, and its rule holds what is past it.
+    pub fn used_up(&mut self, rule: &str) -> BTreeSet<String> {
+        self.counting.full();
+        BTreeSet::from([rule.to_owned()])
+    }
+
+    /// May what is kept leave?
+    pub fn within(&self) -> Option<WithinThreshold> {
+        self.counting.within()
+    }
+
+    /// What was kept has left.
+    pub fn released(&mut self) {
+        self.left = self.counting.rows().map(|(_, rows)| rows).collect();
+        for spending in &mut self.spending {
+            spending.kept = 0;
+        }
+    }
+
+    /// Humans have agreed. `false`: to less than was counted before they were asked, so nothing of it leaves.
+    #[must_use]
+    pub fn agreed(&mut self, covered: &Covered) -> bool {
+        let counting = std::mem::replace(&mut self.counting, Counting::new([], None));
+        self.counting = counting.under(covered);
+        for spending in self.spending.iter_mut().filter(|spending| spending.key.unit == Unit::UnapprovedRows) {
+            spending.lifted = true;
+        }
+        !self.counting.has_ended()
+    }
+
+    /// At the end of a fetch: what of each counter was reserved and has not left. Nothing is reserved from here on.
+    pub fn left_over(&mut self) -> Vec<(usize, u64)> {
+        let left = self.spending.iter_mut().enumerate().map(|(number, spending)| {
+            let kept = std::mem::take(&mut spending.kept);
+            let purse = std::mem::replace(&mut spending.purse, Purse::EMPTY);
+            (number, purse.unspent().saturating_add(kept))
+        });
+        left.filter(|(_, amount)| *amount > 0).collect()
+    }
+
+    /// Rows of each relation so far, for whoever is asked.
+    pub fn rows(&self) -> impl Iterator<Item = (&RelationName, u64)> {
+        self.counting.rows().map(|(duty, rows)| (&duty.relation, rows))
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.counting.bytes()
+    }
+
+    /// Rows of each relation that have left since this was asked last.
+    pub fn newly_released(&mut self) -> Vec<(RelationName, u64)> {
+        // Without anything to keep rows leave as they come.
+        if !self.counting.keeps() {
+            self.left = self.counting.rows().map(|(_, rows)| rows).collect();
+        }
+        let relations = self.counting.rows().map(|(duty, _)| duty.relation.clone());
+        let told = self.told.iter().copied().chain(std::iter::repeat(0));
+        let since = self.left.iter().zip(told).map(|(left, told)| left.saturating_sub(told));
+        let since = relations.zip(since).filter(|(_, rows)| *rows > 0).collect();
+        self.told.clone_from(&self.left);
+        since
+    }
+}
+
+impl Spending {
+    fn takes(&self, weight: Weight) -> u64 {
+        if self.lifted {
+            return 0;
+        }
+        match self.takes {
+            Takes::Rows(times) => times.saturating_mul(weight.rows),
+            Takes::Bytes => weight.bytes,
+            Takes::Cells(cells) => cells,
+        }
+    }
+
+    fn lacks(&self, weight: Weight) -> u64 {
+        self.takes(weight).saturating_sub(self.purse.unspent())
+    }
+
+    fn spend(&mut self, weight: Weight, keeps: bool) {
+        let takes = self.takes(weight);
+        let spent = self.purse.spend(takes);
+        debug_assert!(spent.is_ok(), "asked before");
+        if keeps {
+            self.kept = self.kept.saturating_add(takes);
+        }
+    }
+
+    fn missing(&self, number: usize, weight: Weight) -> Missing {
+        let at_least = self.lacks(weight);
+        let budget = self.applied.budget;
+        let left = budget.amount.saturating_sub(self.purse.spent());
+        let at_most = ledger::chunk(self.purse.spent(), left).max(at_least);
+        Missing { spending: number, key: self.key.clone(), budget, want: Want { at_least, at_most } }
+    }
+}
+
+fn next(passage: Passage) -> Next {
+    match passage {
+        Passage::Within => Next::Go,
+        Passage::Past { rules } => Next::Past(rules),
+        Passage::Ended => Next::Ended,
+    }
+}
+
+fn spendings(
+    permit: &Permit,
+    plan: &StatementPlan,
+    (counted, applied): (&crate::bulk::Counted, &AppliedBudget),
+    whose: &Whose<'_>,
+) -> Vec<Spending> {
+    let relation = &counted.duty.relation;
+    let spending = |of: Counted, takes: Takes| Spending {
+        key: CounterKey {
+            asker: whose.asker.clone(),
+            target: whose.target.to_owned(),
+            counted: of,
+            unit: applied.unit,
+        },
+        applied: applied.clone(),
+        takes,
+        purse: Purse::EMPTY,
+        kept: 0,
+        lifted: false,
+    };
+    match applied.unit {
+        Unit::Rows | Unit::UnapprovedRows => {
+            vec![spending(Counted::Relation(relation.clone()), Takes::Rows(u64::from(counted.times)))]
+        }
+        Unit::Bytes => vec![spending(Counted::Relation(relation.clone()), Takes::Bytes)],
+        Unit::Cells => cells(permit, plan, relation)
+            .into_iter()
+            .map(|(label, cells)| {
+                let of = Counted::Label { label: label.to_owned(), relation: relation.clone() };
+                spending(of, Takes::Cells(cells))
+            })
+            .collect(),
+        // Counted where they are tried, and where they are refused.
+        Unit::Probes | Unit::Refusals => Vec::new(),
+    }
+}
+
+/// Masked cells of each label of the relation in a row: every masked column of the label counts, wherever its values are
+/// from, and one at least where the columns are not known one by one.
+fn cells<'a>(permit: &'a Permit, plan: &StatementPlan, relation: &RelationName) -> Vec<(&'a str, u64)> {
+    let prefix = format!("{}.{}.", relation.schema, relation.name);
+    let masked = permit.facts.masked.iter().filter(|masked| masked.column.starts_with(&prefix));
+    let labels: BTreeSet<&str> = masked.map(|masked| masked.label.as_str()).collect();
+    let of = |label: &str| {
+        let is = |mask: &Option<exeat_policy::ColumnMask>| mask.as_ref().is_some_and(|mask| mask.label == label);
+        let many = match &plan.outputs {
+            Outputs::Columns(columns) => columns.iter().filter(|column| is(&column.mask)).count(),
+            Outputs::Copied(copied) => copied.columns.iter().filter(|column| is(&column.mask)).count(),
+            Outputs::None | Outputs::ByOrigin | Outputs::FunctionResult | Outputs::Unchecked => 0,
+        };
+        u64::try_from(many).unwrap_or(u64::MAX).max(1)
+    };
+    labels.into_iter().map(|label| (label, of(label))).collect()
+}

@@ -1,0 +1,418 @@
+//! Statements whose rows are counted. Nothing is sent behind one before it is answered: so the session stops at any row of
+//! it with nothing else under way, and what it did can still be taken back. A row is counted before it is released; what
+//! it needs of a budget is on the ledger before that.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use exeat_enforce::evaluate::Permit;
+use exeat_enforce::held::{Held, used_up};
+use exeat_enforce::plan::{CopyStream, StatementPlan};
+use exeat_enforce::refusal::Refusal;
+use exeat_enforce::tally::{Missing, Next, Tally, Weight, Whose};
+use exeat_enforce::weigh::Scale;
+use exeat_policy::Moment;
+use exeat_policy::ledger::Resets;
+use exeat_policy::ruling::{AppliedBudget, Reached};
+use exeat_sql::Reference;
+use exeat_store::state::{LedgerVerdict, RequestId, Reserved, Wish};
+use exeat_wire::{BackendMessage, Format, Large};
+use jiff::Timestamp;
+
+use super::due::Due;
+use super::failing::Failing;
+use super::session::{Done, Session, SessionEnd};
+use super::statements::Portal;
+
+/// What is kept of one answer until it is known whether it may leave. Past it the hold comes early.
+const KEPT_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The counters of an answer, and what they have on the ledger.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) tally: Tally,
+    /// By counter.
+    reserved: Vec<Vec<Reserved>>,
+    /// The approval it runs on.
+    pub(crate) under: Option<RequestId>,
+}
+
+/// Where the counters of a portal are between two fetches.
+#[derive(Debug, Default)]
+pub(crate) struct Resting(Mutex<Option<Box<Counted>>>);
+
+impl Resting {
+    fn take(&self) -> Option<Box<Counted>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, counted: Box<Counted>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(counted);
+    }
+}
+
+/// Something of the server's that is not dealt with yet.
+#[derive(Debug)]
+pub(crate) enum Arrived {
+    Message(BackendMessage),
+    Large(Large),
+}
+
+/// Why the answer stands still.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// More has to be on the ledger first.
+    Reserve(Weight),
+    /// These rules hold it.
+    Past(BTreeSet<String>),
+    /// What was approved is used up.
+    Ended,
+}
+
+/// Where the answer of a counted statement stands.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// It stands still at this.
+    stopped: Option<(Arrived, Stop)>,
+    /// It goes on with this; whether it is still to be counted.
+    resumed: Option<(Arrived, bool)>,
+    /// What the client hears in the place of the rest.
+    pub(crate) failing: Option<Failing>,
+}
+
+impl Progress {
+    pub(crate) fn stands_still(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// `None`: the next is what the server sends.
+    pub(crate) fn next(&mut self) -> Option<(Arrived, bool)> {
+        self.resumed.take()
+    }
+
+    pub(crate) fn stop(&mut self, at: Arrived, why: Stop) {
+        self.stopped = Some((at, why));
+    }
+
+    pub(crate) fn go_on(&mut self, from: Arrived, counts: bool) {
+        self.resumed = Some((from, counts));
+    }
+}
+
+impl Counted {
+    fn add(&mut self, spending: usize, reserved: Reserved) {
+        self.tally.reserved(spending, reserved.amount());
+        while self.reserved.len() <= spending {
+            self.reserved.push(Vec::new());
+        }
+        if let Some(all) = self.reserved.get_mut(spending) {
+            all.push(reserved);
+        }
+    }
+
+    /// What has not left of what is on the ledger.
+    fn left_over(&mut self) -> Vec<(Reserved, u64)> {
+        let mut back = Vec::new();
+        for (spending, mut amount) in self.tally.left_over() {
+            let Some(reserved) = self.reserved.get_mut(spending) else { continue };
+            while amount > 0
+                && let Some(last) = reserved.pop()
+            {
+                let part = amount.min(last.amount());
+                amount -= part;
+                back.push((last, part));
+            }
+        }
+        self.reserved.clear();
+        back
+    }
+}
+
+impl Session {
+    /// What the message takes of the counters of the answer it is in. `Some`: it stands still here.
+    /// `counts`: it was not counted before the answer stood still at it.
+    pub(crate) fn count_answer(&mut self, message: &BackendMessage, counts: bool) -> Result<Option<Stop>, SessionEnd> {
+        if !counts || self.progress.failing.is_some() || !self.open_counters() {
+            return Ok(None);
+        }
+        let next = match message {
+            BackendMessage::RowDescription(described) => {
+                let Some((_, Due::Query(query))) = self.pipeline.front_mut() else { return Ok(None) };
+                let packing = query.plan().map(|plan| plan.bulk.packing).unwrap_or_default();
+                let format = |index: usize| described.fields.get(index).map_or(Format::Text, |field| field.format);
+                let scale = Scale::of(packing, described, &self.picture.facts.snapshot, format);
+                if let Some(counted) = &mut query.counted {
+                    counted.tally.weighed_by(scale);
+                }
+                return Ok(None);
+            }
+            BackendMessage::DataRow(row) => {
+                let Some(counted) = self.counted() else { return Ok(None) };
+                let weight = counted.tally.weigh(row).map_err(SessionEnd::Server)?;
+                self.count_row(weight)
+            }
+            BackendMessage::CopyData(data) if self.is_copying_out() => {
+                let Some(counted) = self.counted() else { return Ok(None) };
+                let weight = counted.tally.weigh_length(data.bytes().len());
+                self.count_row(weight)
+            }
+            BackendMessage::CommandComplete { tag, .. } => {
+                let changed = changed_rows(tag.as_str());
+                match (changed, self.counted()) {
+                    (Some(rows), Some(counted)) => stop(counted.tally.affected(rows), Weight { rows: 0, bytes: 0 }),
+                    (_, _) => None,
+                }
+            }
+            _ => None,
+        };
+        let ends = matches!(
+            message,
+            BackendMessage::CommandComplete { .. }
+                | BackendMessage::PortalSuspended
+                | BackendMessage::EmptyQueryResponse
+                | BackendMessage::ErrorResponse(_)
+        );
+        if ends && next.is_none() {
+            self.release_kept();
+        }
+        Ok(next)
+    }
+
+    /// As `count_answer`, of a row that comes in pieces.
+    pub(crate) fn count_large(&mut self, large: &Large) -> Option<Stop> {
+        if self.progress.failing.is_some() || !self.open_counters() {
+            return None;
+        }
+        let weight = self.counted()?.tally.weigh_length(large.payload_bytes);
+        self.count_row(weight)
+    }
+
+    fn count_row(&mut self, weight: Weight) -> Option<Stop> {
+        let kept = u64::try_from(self.io.outbox.kept_bytes()).unwrap_or(u64::MAX);
+        let counted = self.counted()?;
+        let mut next = counted.tally.row(weight);
+        let keeps = counted.tally.keeps();
+        if next == Next::Go && keeps && kept.saturating_add(weight.bytes) > KEPT_BYTES_MAX {
+            next = counted.tally.full();
+        }
+        if next == Next::Go && keeps {
+            self.io.outbox.keep();
+        }
+        stop(next, weight)
+    }
+
+    /// The answer, or a fetch of it, has ended and nothing is passed.
+    fn release_kept(&mut self) {
+        let Some(counted) = self.counted() else { return };
+        let within = counted.tally.within();
+        counted.tally.released();
+        match within {
+            Some(within) => self.io.outbox.release_within(within),
+            None => self.io.outbox.drop_kept(),
+        }
+    }
+
+    fn is_copying_out(&self) -> bool {
+        super::copy::front_copy(self.pipeline.front().map(|(_, due)| due)) == Some(CopyStream::Out)
+    }
+
+    /// The counters of the statement that answers now.
+    pub(crate) fn counted(&mut self) -> Option<&mut Counted> {
+        match self.pipeline.front_mut() {
+            Some((_, Due::Query(query))) => query.counted.as_deref_mut(),
+            Some((_, Due::Execute(execute))) => execute.counted.as_deref_mut(),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Whether the statement that answers now has counters: they are there from its first message on.
+    fn open_counters(&mut self) -> bool {
+        let opened = match self.pipeline.front() {
+            Some((_, Due::Query(query))) => {
+                let Some(plan) = query.plan().filter(|plan| plan.bulk.is_counted()) else { return false };
+                if query.counted.is_some() {
+                    return true;
+                }
+                let cursor = query.gate.analysed.analysis.as_ref().and_then(|analysis| {
+                    match analysis.statements.get(query.index)?.kind.reference()? {
+                        Reference::Cursor(name) => self.names.portal(name).cloned(),
+                        Reference::Prepared(_) => None,
+                    }
+                });
+                let resting = cursor.as_ref().and_then(|cursor| cursor.resting.take());
+                let counted = resting.or_else(|| self.counters(&query.permit, plan, query.approval.as_ref()));
+                (counted, cursor)
+            }
+            Some((_, Due::Execute(execute))) => {
+                let portal = &execute.portal;
+                let Some(plan) = portal.plan().filter(|plan| plan.bulk.is_counted()) else { return false };
+                if execute.counted.is_some() {
+                    return true;
+                }
+                let mut counted =
+                    portal.resting.take().or_else(|| self.counters(&portal.permit, plan, portal.approval.as_ref()));
+                if let (Some(counted), Some(scale)) = (&mut counted, portal.scale.get()) {
+                    counted.tally.weighed_by(scale.clone());
+                }
+                (counted, None)
+            }
+            Some(_) | None => return false,
+        };
+        match (self.pipeline.front_mut(), opened) {
+            (Some((_, Due::Query(query))), (counted, cursor)) => {
+                query.counted = counted;
+                query.cursor = cursor;
+                query.counted.is_some()
+            }
+            (Some((_, Due::Execute(execute))), (counted, _)) => {
+                execute.counted = counted;
+                execute.counted.is_some()
+            }
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// `under`: the approval it was let through by.
+    fn counters(&self, permit: &Permit, plan: &StatementPlan, under: Option<&RequestId>) -> Option<Box<Counted>> {
+        let facts = &self.picture.facts;
+        let whose = Whose { asker: facts.principal.asker(), target: &facts.target };
+        let tally = Tally::of(permit, plan, &whose)?;
+        Some(Box::new(Counted { tally, reserved: Vec::new(), under: under.cloned() }))
+    }
+
+    /// A statement whose rows are counted was sent: through to its end, with nothing behind it.
+    /// `guarded`: in a transaction of the gateway's, and the request it is of.
+    pub(crate) async fn see_through(&mut self, guarded: Option<Arc<str>>) -> Done {
+        loop {
+            match self.progress.stopped.take() {
+                Some((at, Stop::Reserve(weight))) => self.reserve(at, weight).await?,
+                Some((at, Stop::Past(rules))) => self.hold_running((at, false), rules).await?,
+                Some((at, Stop::Ended)) => {
+                    let refusal = self.held_here(None).ceiling();
+                    self.fail_running(Some(at), refusal)?;
+                }
+                None if self.pipeline.due() == 0 || self.pipeline.is_skipping() => break,
+                None => {
+                    self.cancel_running();
+                    self.await_answers().await?;
+                    self.stop_if_revoked().await?;
+                    continue;
+                }
+            }
+            self.take_answers().await?;
+        }
+        self.give_back();
+        let failing = self.progress.failing.take();
+        match guarded {
+            Some(request_id) => self.end_guarded(&request_id, failing.map(Failing::into_fields)).await,
+            None => self.end_failing(failing).await,
+        }
+    }
+
+    /// What is said of the statement in front, by a rule.
+    pub(crate) fn held_here<'a>(&'a self, rule: Option<&'a str>) -> Held<'a> {
+        Held { target: &self.picture.facts.target, rule, relation: None }
+    }
+
+    async fn reserve(&mut self, at: Arrived, weight: Weight) -> Done {
+        let missing = self.counted().map(|counted| counted.tally.missing(weight)).unwrap_or_default();
+        let wish = |missing: &Missing| Wish { key: missing.key.clone(), budget: missing.budget, want: missing.want };
+        let wishes: Vec<Wish> = missing.iter().map(wish).collect();
+        let state = self.shared.dependencies.state.clone();
+        let now = moment();
+        let (wish, used, resets_at) = match self.while_client_stays(state.reserve(&wishes, now)).await? {
+            Ok(LedgerVerdict::Reserved(reserved)) => {
+                if let Some(counted) = self.counted() {
+                    for (missing, reserved) in missing.iter().zip(reserved) {
+                        counted.add(missing.spending, reserved);
+                    }
+                }
+                self.progress.go_on(at, true);
+                return Ok(());
+            }
+            Ok(LedgerVerdict::Exhausted { wish, used, resets_at, .. }) => (wish, used, resets_at),
+            Err(problem) => {
+                tracing::error!(problem = exeat_store::chain(&problem), "rows could not be reserved; none is released");
+                let refusal = Refusal::not_enforceable("what is released cannot be counted");
+                return self.fail_running(Some(at), refusal);
+            }
+        };
+        let Some(missing) = missing.into_iter().nth(wish) else { return Err(SessionEnd::UnexpectedAnswer("a row")) };
+        let applied = self.counted().and_then(|counted| counted.tally.budget(missing.spending)).cloned();
+        let Some(applied) = applied else { return Err(SessionEnd::UnexpectedAnswer("a row")) };
+        if applied.reached == Reached::Held {
+            let rules = self.counted().map(|counted| counted.tally.used_up(&applied.rule)).unwrap_or_default();
+            return self.hold_running((at, true), rules).await;
+        }
+        let refusal = self.limit_refusal(&missing, &applied, (used, resets_at), now);
+        self.fail_running(Some(at), refusal)
+    }
+
+    fn limit_refusal(
+        &mut self,
+        missing: &Missing,
+        applied: &AppliedBudget,
+        (used, resets): (u64, Resets),
+        now: Moment,
+    ) -> Refusal {
+        let resets_at = match resets {
+            Resets::At(at) => Some(at),
+            Resets::Never => None,
+        };
+        let request_id = self.request_in_front();
+        self.record_limit(&request_id, &missing.key, applied, (used, resets_at));
+        used_up(&self.held_here(Some(&applied.rule)), applied, used, resets_at, now)
+    }
+
+    /// The statement in front has ended: its counters rest with the portal or cursor they are of, and what they have
+    /// left goes back.
+    pub(crate) fn rest_counters(&mut self, counted: Option<Box<Counted>>, portal: Option<&Arc<Portal>>) {
+        let Some(mut counted) = counted else { return };
+        self.owed.extend(counted.left_over());
+        for (relation, rows) in counted.tally.newly_released() {
+            let sum = self.released.entry(relation).or_default();
+            *sum = sum.saturating_add(rows);
+        }
+        if let Some(portal) = portal {
+            portal.resting.put(counted);
+        }
+    }
+
+    /// After the outcome is on record, and for nobody to wait for: what does not arrive stays counted.
+    pub(crate) fn give_back(&mut self) {
+        if self.owed.is_empty() {
+            return;
+        }
+        let owed = std::mem::take(&mut self.owed);
+        let state = self.shared.dependencies.state.clone();
+        tokio::spawn(async move {
+            if let Err(problem) = state.give_back(owed).await {
+                tracing::warn!(
+                    problem = exeat_store::chain(&problem),
+                    "what was reserved and not released stays counted"
+                );
+            }
+        });
+    }
+}
+
+fn stop(next: Next, weight: Weight) -> Option<Stop> {
+    match next {
+        Next::Go => None,
+        Next::Reserve => Some(Stop::Reserve(weight)),
+        Next::Past(rules) => Some(Stop::Past(rules)),
+        Next::Ended => Some(Stop::Ended),
+    }
+}
+
+pub(crate) fn moment() -> Moment {
+    Moment::from_unix_millis(Timestamp::now().as_millisecond())
+}
+
+/// Rows that a write has changed, from the tag with which it ends.
+fn changed_rows(tag: &str) -> Option<u64> {
+    let (verb, rest) = tag.split_once(' ')?;
+    let writes = matches!(verb, "INSERT" | "UPDATE" | "DELETE" | "MERGE");
+    let count = rest.rsplit(' ').next()?;
+    if writes { count.parse().ok() } else { None }
+}

@@ -1,0 +1,98 @@
+"""`hold`: rows are counted as they come, and nothing of a result leaves before it is known that it is within the threshold
+or a human has agreed. What is not agreed to leaves client and server in step, in and out of blocks, in both protocols."""
+
+import json
+import re
+
+import psycopg
+import pytest
+
+from lib import wire
+from lib.yaml_text import dump
+from streams import admin
+
+SCHEMA = """
+DROP SCHEMA IF EXISTS held CASCADE;
+CREATE SCHEMA held;
+CREATE TABLE held.people (id integer PRIMARY KEY, name text NOT NULL, email text NOT NULL, city text NOT NULL);
+INSERT INTO held.people SELECT i, 'name ' || i, 'mail' || i || '@example.com', 'city ' || i % 7 FROM generate_series(1, 500) i;
+CREATE TABLE held.notes (id integer PRIMARY KEY, note text NOT NULL);
+INSERT INTO held.notes SELECT i, 'note ' || i FROM generate_series(1, 500) i;
+GRANT USAGE ON SCHEMA held TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA held TO shop_reader, shop_dpo;
+"""
+
+HOLD = {"rows": 100, "approvers": {"groups": ["dpo"]}, "wait": "1s"}
+
+POLICY = {
+    "version": 1,
+    "labels": {"shop": {"email": ["held.people.email"]}},
+    "rules": [
+        {"id": "all", "who": {"groups": ["agents", "dpo"]}, "target": "shop",
+         "allow": ["read", "insert", "update", "delete"]},
+        {"id": "bulk", "who": {"groups": ["agents"]}, "target": "shop", "hold": HOLD},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def held(fresh_gateway, shop, trust):
+    admin(shop, SCHEMA)
+    made = fresh_gateway("held", policy=dump(POLICY)).trust(trust.entry()).start(level="debug")
+    yield made
+    made.stop()
+    admin(shop, "DROP SCHEMA held CASCADE")
+
+
+NUMBER = iter(range(1, 1_000_000))
+
+
+def somebody(held, trust):
+    """An agent that nobody has seen yet: its budget is whole."""
+    return held.dsn(trust.token(f"agent-{next(NUMBER)}", ["agents"]))
+
+
+def payload(error):
+    return json.loads(error.diag.message_detail)
+
+
+def test_what_is_within_the_threshold_leaves(held, trust):
+    with psycopg.connect(somebody(held, trust).text(), autocommit=True) as connection:
+        assert len(connection.execute("SELECT id, name FROM held.people WHERE id <= 40").fetchall()) == 40
+        assert len(connection.execute("SELECT id, name FROM held.people WHERE id <= 60 ORDER BY id").fetchall()) == 60
+        assert len(connection.execute("SELECT * FROM held.notes").fetchall()) == 500, "no label, no hold"
+
+
+@pytest.mark.parametrize("in_block", [False, True])
+@pytest.mark.parametrize("extended", [False, True])
+def test_what_is_past_it_does_not_leave_and_both_sides_stay_in_step(held, trust, extended, in_block):
+    dsn = somebody(held, trust)
+    sql = "SELECT id, name FROM held.people"
+    with wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        if in_block:
+            connection.cycle(wire.query("BEGIN"))
+        sent = wire.parse(sql) + wire.bind() + wire.describe() + wire.execute() + wire.SYNC if extended else wire.query(sql)
+        heard = connection.cycle(sent)
+        tags = b"".join(tag if isinstance(tag, bytes) else tag.encode() for tag, _ in heard)
+        assert b"D" not in tags and b"C" not in tags, tags
+        assert tags.endswith(b"EZ"), tags
+        error = next(body for tag, body in heard if tag in ("E", b"E"))
+        assert b"CYG001\0" in error and b"approval_pending" in error
+        assert heard[-1][1] == (b"E" if in_block else b"I")
+        if in_block:
+            assert b"25P02" in connection.cycle(wire.query("SELECT 1"))[0][1]
+            connection.cycle(wire.query("ROLLBACK"))
+        after = connection.cycle(wire.query("SELECT count(*) FROM held.people"))
+        assert [tag for tag, _ in after][-1:] == [heard[-1][0]] and any(b"500" in body for _, body in after)
+
+
+def test_chains_of_small_pulls_reach_the_same_limit(held, trust):
+    with psycopg.connect(somebody(held, trust).text(), autocommit=True) as connection:
+        seen = 0
+        with pytest.raises(psycopg.Error) as refused:
+            for offset in range(0, 500, 30):
+                seen += len(connection.execute(f"SELECT name FROM held.people ORDER BY id LIMIT 30 OFFSET {offset}").fetchall())
+        assert refused.value.sqlstate == "YG001"
+        assert 70 <= seen <= 100
+        assert re.fullmatch(r"apr_\w+", payload(refused.value)["retry"]["approval"])
