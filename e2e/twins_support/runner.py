@@ -2,7 +2,8 @@
 
 The order is A and B, A and B again, so that what does not roll back (sequences, object numbers) moves on equally on
 both. A and A again differ: noise. A and B differ where neither does from itself: confirmed by more runs, and then
-it is interference, a value that reached the client in some form.
+it is interference, a value that reached the client in some form. Unless it goes when both have their rows written anew:
+plans and orders follow the room that rows take, which is a matter of time (and a channel THREATS.md speaks of).
 """
 
 from collections import Counter
@@ -44,7 +45,7 @@ class Figures:
 class Runner:
     def __init__(self, stack, tell, admitted):
         """`tell` is given every finding as it is made; `admitted` every unit that was let through, with what it gave."""
-        self._tell, self._admitted = tell, admitted
+        self._tell, self._admitted, self._stack = tell, admitted, stack
         self.figures, self._more = {}, []
         self._both = ThreadPoolExecutor(max_workers=2)
         self._sessions = {
@@ -79,6 +80,12 @@ class Runner:
             if difference(one, first.run(unit)) is not None or difference(other, second.run(unit)) is not None:
                 figures.noise += 1
                 return
+        self._stack.align(world)
+        first.renew()
+        second.renew()
+        if difference(first.run(unit), second.run(unit)) is None:
+            figures.noise += 1
+            return
         figures.interferences.append(unit)
         self._tell(f"INTERFERENCE {world.name} {unit.source} {unit.mode} {unit.form}\n  {unit.text()}\n  {difference(one, other)}")
 
