@@ -141,7 +141,7 @@ SELECT * FROM pg_stats WHERE attname = '{su}'
 SELECT most_common_vals::text, histogram_bounds::text FROM pg_stats WHERE schemaname NOT IN ('pg_catalog')
 SELECT stavalues1, stanumbers1, stadistinct, stawidth FROM pg_statistic WHERE starelid = '{t}'::regclass
 SELECT reltuples, relpages FROM pg_class WHERE oid = '{t}'::regclass
-SELECT relname, relpages, reltuples FROM pg_class WHERE relname NOT LIKE 'pg_%' ORDER BY 1
+SELECT relname, relpages, reltuples FROM pg_class WHERE relname NOT LIKE 'pg_%' ORDER BY oid
 SELECT pg_relation_size('{t}'), pg_total_relation_size('{t}')
 SELECT n_live_tup, n_tup_ins FROM pg_stat_user_tables ORDER BY relid
 SELECT * FROM pg_stats_ext

@@ -118,8 +118,9 @@ pub const COLUMNS: &[Builtin] = &[
         &["stxdndistinct", "stxddependencies", "stxdmcv", "stxdexpr"],
         STATISTICS,
     ),
-    // Sizes, as those that functions tell: an index on a sealed column grows with what is in it.
-    builtin(CATALOG, "pg_class", &["relpages", "relallvisible", "relallfrozen"], STATISTICS),
+    // Sizes, as those that functions tell: an index on a sealed column grows with what is in it. Numbers of rows too: of an
+    // index that takes values apart (GIN) it is the number of parts, of a partial one of the rows its condition holds for.
+    builtin(CATALOG, "pg_class", &["relpages", "reltuples", "relallvisible", "relallfrozen"], STATISTICS),
     builtin(CATALOG, "pg_stat_activity", &["query"], STATEMENTS),
     builtin(ANY_SCHEMA, "pg_stat_statements", &["query"], STATEMENTS),
     builtin(CATALOG, "pg_prepared_statements", &["statement"], STATEMENTS),
