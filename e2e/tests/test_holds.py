@@ -96,3 +96,76 @@ def test_chains_of_small_pulls_reach_the_same_limit(held, trust):
         assert refused.value.sqlstate == "YG001"
         assert 70 <= seen <= 100
         assert re.fullmatch(r"apr_\w+", payload(refused.value)["retry"]["approval"])
+
+
+def test_a_write_that_returns_too_much_is_taken_back(held, trust, shop):
+    """Outside a block in the simple protocol it runs in a transaction of the gateway's; in the extended one before Sync."""
+    dsn = somebody(held, trust)
+    sql = "UPDATE held.people SET city = 'changed' WHERE id > 0 RETURNING id, name"
+    with wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        for sent in (wire.query(sql), wire.parse(sql) + wire.bind() + wire.execute() + wire.SYNC):
+            heard = connection.cycle(sent)
+            assert [tag for tag, _ in heard][-2:] == ["E", "Z"] and heard[-1][1] == b"I", heard
+            assert b"YG001" in heard[-2][1]
+        with psycopg.connect(shop.admin.text()) as truth:
+            assert truth.execute("SELECT count(*) FROM held.people WHERE city = 'changed'").fetchone() == (0,)
+        few = connection.cycle(wire.query("UPDATE held.people SET city = 'few' WHERE id <= 5 RETURNING id"))
+        assert [tag for tag, _ in few] == ["T", *"DDDDD", "C", "Z"] and few[-1][1] == b"I"
+        with psycopg.connect(shop.admin.text()) as truth:
+            assert truth.execute("SELECT count(*) FROM held.people WHERE city = 'few'").fetchone() == (5,)
+
+
+def test_the_count_goes_on_over_fetches(held, trust):
+    dsn = somebody(held, trust)
+    with wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        connection.cycle(wire.query("BEGIN"))
+        connection.cycle(wire.parse("SELECT id, name FROM held.people") + wire.bind("p") + wire.SYNC)
+        tags = []
+        for _ in range(4):
+            heard = connection.cycle(wire.execute("p", 40) + wire.SYNC)
+            tags.append("".join(tag for tag, _ in heard))
+        assert tags == ["D" * 40 + "sZ", "D" * 40 + "sZ", "EZ", "EZ"]
+        assert heard[-1][1] == b"E"
+        connection.cycle(wire.query("ROLLBACK"))
+    with psycopg.connect(somebody(held, trust).text()) as connection:
+        connection.execute("DECLARE c CURSOR FOR SELECT id, name FROM held.people")
+        assert [len(connection.execute("FETCH 45 FROM c").fetchall()) for _ in range(2)] == [45, 45]
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute("FETCH 45 FROM c")
+        assert refused.value.sqlstate == "YG001"
+
+
+@pytest.mark.parametrize("sql", ["COPY held.people (id, name) TO STDOUT", "COPY (SELECT name FROM held.people) TO STDOUT (FORMAT csv)"])
+def test_copy_is_counted_as_rows_are(held, trust, sql):
+    with psycopg.connect(somebody(held, trust).text(), autocommit=True) as connection:
+        with pytest.raises(psycopg.Error) as refused, connection.cursor().copy(sql) as copy:
+            assert [bytes(data) for data in copy] == []
+        assert refused.value.sqlstate == "YG001"
+        with connection.cursor().copy("COPY (SELECT name FROM held.people WHERE id <= 7) TO STDOUT") as copy:
+            assert len(list(copy.rows())) == 7
+
+
+def test_rows_count_as_often_as_they_stand_in_a_row(held, trust):
+    four = "SELECT a.name, b.name, c.name, d.name FROM held.people a, held.people b, held.people c, held.people d " \
+        "WHERE a.id <= 3 AND b.id <= 3 AND c.id <= 3 AND d.id = 1"
+    packed = "SELECT {} FROM held.people"
+    for sql in (four, *(packed.format(f) for f in ("array_agg(name)", "json_agg(name)", "string_agg(name, ',')"))):
+        with psycopg.connect(somebody(held, trust).text(), autocommit=True) as connection:
+            with pytest.raises(psycopg.Error) as refused:
+                connection.execute(sql).fetchall()
+            assert refused.value.sqlstate == "YG001", sql
+            assert connection.execute("SELECT count(*) FROM held.people").fetchone() == (500,)
+
+
+def test_a_client_that_cancels_or_leaves_withdraws(held, trust):
+    dsn = somebody(held, trust)
+    with psycopg.connect(dsn.text(), autocommit=True) as connection:
+        connection.execute("SELECT 1")
+        import threading  # noqa: PLC0415
+        threading.Timer(0.3, connection.cancel).start()
+        with pytest.raises(psycopg.Error) as cancelled:
+            connection.execute("SELECT id, name FROM held.people")
+        assert cancelled.value.sqlstate == "57014"
+        assert connection.execute("SELECT count(*) FROM held.people").fetchone() == (500,)

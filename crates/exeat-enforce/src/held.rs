@@ -1,9 +1,9 @@
 //! What a client hears of a statement that a rule holds, or that has used up what may leave. In words that name the rule
 //! and the relation, as far as the client may know of it, and say what to do.
 
+use exeat_policy::RelationName;
 use exeat_policy::ledger::Unit;
 use exeat_policy::ruling::{AppliedBudget, Cause, Why};
-use exeat_policy::{Moment, RelationName};
 
 use crate::refusal::{Object, Refusal, RefusalCode, Retry};
 
@@ -28,14 +28,14 @@ impl Held<'_> {
         }
     }
 
-    /// A human has been asked.
-    pub fn pending(&self, approval: &str, decide_by: Moment) -> Refusal {
+    /// A human has been asked. `decide_by`: in RFC 3339.
+    pub fn pending(&self, approval: &str, decide_by: Option<String>) -> Refusal {
         self.refusal(RefusalCode::ApprovalPending, format!("held until a human approves it: request {approval}"))
             .suggestion("send the identical statement again once it is approved; nothing of it has been released")
             .retry_as(Retry {
                 state: Some("pending"),
                 after_s: ASK_AGAIN_S,
-                expires_at: rfc3339(decide_by),
+                expires_at: decide_by,
                 approval: Some(approval.to_owned()),
                 ..Retry::default()
             })
@@ -77,8 +77,8 @@ impl Held<'_> {
     }
 }
 
-/// A budget is used up. `relation` as in [`Held`].
-pub fn used_up(held: &Held<'_>, applied: &AppliedBudget, used: u64, resets_at: Option<Moment>, now: Moment) -> Refusal {
+/// A budget is used up. `resets`: so many seconds from now, at this time in RFC 3339.
+pub fn used_up(held: &Held<'_>, applied: &AppliedBudget, used: u64, resets: Option<(u64, String)>) -> Refusal {
     let (code, unit) = match applied.unit {
         Unit::Rows | Unit::UnapprovedRows => (RefusalCode::RowLimit, "rows"),
         Unit::Bytes => (RefusalCode::ByteLimit, "bytes"),
@@ -89,15 +89,9 @@ pub fn used_up(held: &Held<'_>, applied: &AppliedBudget, used: u64, resets_at: O
     let window = applied.budget.window.as_secs();
     let reason = format!("{used} of {} {unit} within {window} s are used up", applied.budget.amount);
     let refusal = held.refusal(code, reason);
-    match resets_at {
-        Some(at) => {
-            let wait = at.unix_millis().saturating_sub(now.unix_millis()).max(0) / 1000;
-            let after_s = u64::try_from(wait).unwrap_or_default().saturating_add(1);
-            refusal.suggestion("ask for less, or wait until the window has moved on").retry_as(Retry {
-                after_s,
-                resets_at: rfc3339(at),
-                ..Retry::default()
-            })
+    match resets {
+        Some((after_s, at)) => {
+            refusal.suggestion("ask for less, or wait until the window has moved on").retry(after_s, at)
         }
         None => refusal.suggestion("one row alone is more than the whole limit: select less of it"),
     }
@@ -114,9 +108,4 @@ pub fn why(cause: &Cause) -> &'static str {
         Why::Definition => "it alters what the rule is about",
         Why::Unseen => "what it touches cannot be counted while it runs",
     }
-}
-
-fn rfc3339(at: Moment) -> Option<String> {
-    let text = jiff::Timestamp::from_millisecond(at.unix_millis()).ok()?;
-    Some(text.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }

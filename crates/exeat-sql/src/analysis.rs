@@ -283,8 +283,7 @@ pub struct Lineage {
     pub functions: BTreeSet<Oid>,
     /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets, those in WITH too).
     pub writes: BTreeSet<Oid>,
-    /// A WITH of it writes: how many rows, the server does not say.
-    pub writes_aside: bool,
+    pub writes_aside: bool, // By a WITH: how many rows, the server does not say.
     /// What is done to each of them.
     pub writing: BTreeSet<Writing>,
     /// The columns of each SET list, list by list: what one list leaves as it was, another does not replace.

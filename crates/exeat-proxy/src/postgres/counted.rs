@@ -361,7 +361,8 @@ impl Session {
         };
         let request_id = self.request_in_front();
         self.record_limit(&request_id, &missing.key, applied, (used, resets_at));
-        used_up(&self.held_here(Some(&applied.rule)), applied, used, resets_at, now)
+        let resets = resets_at.and_then(|at| Some((seconds_until(at, now), rfc3339(at)?)));
+        used_up(&self.held_here(Some(&applied.rule)), applied, used, resets)
     }
 
     /// The statement in front has ended: its counters rest with the portal or cursor they are of, and what they have
@@ -407,6 +408,18 @@ fn stop(next: Next, weight: Weight) -> Option<Stop> {
 
 pub(crate) fn moment() -> Moment {
     Moment::from_unix_millis(Timestamp::now().as_millisecond())
+}
+
+/// To the second: what stands behind it tells nothing more to whoever waits.
+pub(crate) fn rfc3339(at: Moment) -> Option<String> {
+    let at = Timestamp::from_millisecond(at.unix_millis()).ok()?;
+    Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Rounded up.
+fn seconds_until(at: Moment, now: Moment) -> u64 {
+    let millis = at.unix_millis().saturating_sub(now.unix_millis()).max(0);
+    u64::try_from(millis / 1000).unwrap_or_default().saturating_add(1)
 }
 
 /// Rows that a write has changed, from the tag with which it ends.

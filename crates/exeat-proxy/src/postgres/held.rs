@@ -22,7 +22,7 @@ use exeat_wire::{Fields, TransactionStatus};
 use tokio::sync::watch;
 
 use super::ask::Values;
-use super::counted::{Arrived, moment};
+use super::counted::{Arrived, moment, rfc3339};
 use super::due::Due;
 use super::failing::cancelled;
 use super::io::{Interest, Turn};
@@ -183,7 +183,7 @@ impl Session {
                 return Ok(sought);
             }
             let waited = since.elapsed();
-            let pending = || refused(self.words(asks).pending(id.as_str(), asking.terms.decide_by));
+            let pending = || refused(self.words(asks).pending(id.as_str(), rfc3339(asking.terms.decide_by)));
             let Some(left) = longest.and_then(|longest| longest.checked_sub(waited)) else { return Ok(pending()) };
             if self.tenure.is_leaving() {
                 return Ok(pending());

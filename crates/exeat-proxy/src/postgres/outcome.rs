@@ -17,10 +17,10 @@ use exeat_store::record::{
     RecordReceipt, SessionRecord, Statement,
 };
 use exeat_wire::{Bind, Fields, Format, FunctionCall};
-use jiff::Timestamp;
 
 use super::batch::Ran;
 use super::copy::copied_rows;
+use super::counted::rfc3339;
 use super::due::{Due, ExecuteDue, QueryDue};
 use super::picture::Refused;
 use super::session::{Done, Session, SessionEnd};
@@ -229,8 +229,7 @@ impl Session {
             Ledgered::Label { label, .. } => Some(label.as_str()),
             Ledgered::Target | Ledgered::Relation(_) => None,
         };
-        let resets_at = resets_at.and_then(|at| Timestamp::from_millisecond(at.unix_millis()).ok());
-        let resets_at = resets_at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let resets_at = resets_at.and_then(rfc3339);
         let recorded = self.record.limit_reached(&LimitReached {
             request_id,
             kind: applied.unit.name(),
