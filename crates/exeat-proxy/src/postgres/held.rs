@@ -15,8 +15,8 @@ use exeat_policy::approval::{Event, Rerun, State as RequestState};
 use exeat_policy::grant::{Ask, Covered};
 use exeat_policy::hold::Mode;
 use exeat_policy::ruling::{Asking, Duty};
-use exeat_store::record::{ApprovalChange, ApprovalEvent, OutcomeResult};
-use exeat_store::state::{Asked, Decided, GrantUse, NewRequest, RequestId, Revisions, StateError, Tell, Whose};
+use exeat_store::record::{HeldChange, HeldEvent, OutcomeResult};
+use exeat_store::state::{Asked, Decided, GrantUse, NewRequest, RequestId, Revisions, StateError, Whose};
 use exeat_wire::{Fields, TransactionStatus};
 
 use tokio::sync::watch;
@@ -139,12 +139,12 @@ impl Session {
             terms: asking.terms.clone(),
             fingerprint: asks.permit.facts.fingerprint.clone().unwrap_or_default(),
             card: asks.card.clone().encoded(),
-            tell: Tell::default(),
+            tell: self.shared.dependencies.tell.clone(),
         };
         let asked = self.while_client_stays(state.ask(new, now)).await?;
         let id = match asked {
             Ok(Asked::Opened(id)) => {
-                self.record_approval(&asks, &id, ApprovalEvent::Requested);
+                self.record_approval(&asks, &id, HeldEvent::Requested);
                 id
             }
             Ok(Asked::Found {
@@ -285,7 +285,7 @@ impl Session {
                 if !asks.rules.iter().all(|rule| covered.lifts(rule)) {
                     return Ok(Some(refused(self.words(asks).gone(id.as_str()))));
                 }
-                self.record_approval(asks, &id, ApprovalEvent::Consumed);
+                self.record_approval(asks, &id, HeldEvent::Consumed);
                 Ok(Some(Sought::Covered(covered, id)))
             }
             Ok(GrantUse::Drifted { .. } | GrantUse::Nothing) => Ok(None),
@@ -373,9 +373,9 @@ impl Session {
         refused(Refusal::not_enforceable("the state store cannot be asked for approvals"))
     }
 
-    fn record_approval(&mut self, asks: &Asks, id: &RequestId, what: ApprovalEvent) {
+    fn record_approval(&mut self, asks: &Asks, id: &RequestId, what: HeldEvent) {
         let rules: Vec<&str> = asks.rules.iter().map(String::as_str).collect();
-        let change = ApprovalChange {
+        let change = HeldChange {
             what,
             approval: id.as_str(),
             request_id: &asks.request_id,

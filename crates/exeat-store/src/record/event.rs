@@ -143,8 +143,8 @@ pub struct LimitReached<'a> {
 
 /// What became of a statement that a rule holds, as its session sees it.
 #[derive(Debug, Clone, Copy)]
-pub struct ApprovalChange<'a> {
-    pub what: ApprovalEvent,
+pub struct HeldChange<'a> {
+    pub what: HeldEvent,
     /// The request for approval.
     pub approval: &'a str,
     pub request_id: &'a str,
@@ -153,7 +153,7 @@ pub struct ApprovalChange<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ApprovalEvent {
+pub enum HeldEvent {
     Requested,
     /// One use of it, by this statement.
     Consumed,

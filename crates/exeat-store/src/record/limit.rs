@@ -1,6 +1,6 @@
 //! Allowances that are used up and statements that are held, as a session's record says it.
 
-use super::event::{ApprovalChange, ApprovalEvent, LimitReached};
+use super::event::{HeldChange, HeldEvent, LimitReached};
 use super::json;
 use super::session::SessionRecord;
 use crate::StoreError;
@@ -24,10 +24,10 @@ impl SessionRecord {
     }
 
     /// A held statement was asked for, or runs on an approval.
-    pub fn approval(&mut self, change: &ApprovalChange<'_>) -> Result<(), StoreError> {
+    pub fn approval(&mut self, change: &HeldChange<'_>) -> Result<(), StoreError> {
         self.begin(match change.what {
-            ApprovalEvent::Requested => "approval.requested",
-            ApprovalEvent::Consumed => "approval.consumed",
+            HeldEvent::Requested => "approval.requested",
+            HeldEvent::Consumed => "approval.consumed",
         });
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {

@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 pub use approvals::{ApprovalChange, ApprovalEvent, FreezeChange, FreezeEvent};
 pub use event::{
-    ApprovalChange, ApprovalEvent, AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange,
-    HandleEvent, LimitReached, LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
+    AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, HeldChange,
+    HeldEvent, LimitReached, LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
     Protocol, Requester, SessionStart, Statement, TokenRef, Withheld, WithheldKind,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};

@@ -99,7 +99,7 @@ impl Place {
         );
         std::fs::write(folder.path().join("exeat.yaml"), text).unwrap();
         let config = Config::load(&folder.path().join("exeat.yaml")).unwrap();
-        let policy = Policy::load_ahead(&[("p".to_owned(), POLICY.to_owned())], &config.policy_context());
+        let policy = Policy::load(&[("p".to_owned(), POLICY.to_owned())], &config.policy_context());
         let policy = policy.unwrap_or_else(|problems| panic!("{problems}"));
         let loaded = LoadedPolicy { policy, generation: 1, sha256: "00".to_owned() };
         let gateway = Gateway::start_with(config, pool::start().unwrap(), loaded).await.unwrap();
