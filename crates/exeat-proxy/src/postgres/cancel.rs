@@ -12,6 +12,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::due::Due;
+use super::io::{Interest, Turn};
+use super::outcome::commit;
+use super::session::{Done, READS_BEFORE_CANCEL_MAX, Session, SessionEnd};
 use crate::config::Target;
 
 /// Secrets have exactly 4 bytes in protocol 3.0...
@@ -105,6 +109,48 @@ impl Cancelling {
             let _ = task.await;
             self.task = None;
         }
+    }
+}
+
+impl Session {
+    /// The client's cancel of a statement behind which nothing was sent: it goes on at once.
+    pub(crate) fn cancel_running(&mut self) {
+        if !self.cancelling.under_way()
+            && let Some(asked) = self.cancel_asked()
+        {
+            self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
+        }
+    }
+
+    /// A cancel that was heard and that its asker still waits for.
+    pub(crate) fn cancel_asked(&mut self) -> Option<Asked> {
+        self.cancel_due.take().filter(|asked| !asked.is_closed())
+    }
+
+    /// A cancel is for what the client sent before it asked: that is taken in first, as far as it is here, and what
+    /// it says goes out. Then the cancel is forwarded if a statement of the client's own is running; the gateway's are
+    /// never cancelled.
+    pub(crate) async fn cancel_in_order(&mut self) -> Done {
+        // Who was told that it is settled may have sent the next statement since.
+        let Some(asked) = self.cancel_asked() else { return Ok(()) };
+        for _ in 0..READS_BEFORE_CANCEL_MAX {
+            let committed = commit(&self.record).await.map_err(SessionEnd::Outcome)?;
+            self.io.clear(committed);
+            let interest = Interest { client: self.window_open(), upstream: false };
+            let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };
+            if self.io.turn_now(interest).await? != Some(Turn::Client) {
+                break;
+            }
+            self.take_messages().await?;
+        }
+        let running = matches!(
+            self.pipeline.front(),
+            Some((_, Due::Query(_) | Due::Execute(_) | Due::Bind { .. } | Due::Parse { .. }))
+        );
+        if running {
+            self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
+        }
+        Ok(())
     }
 }
 

@@ -100,7 +100,7 @@ pub(crate) struct Session {
     /// A Flush of the gateway's own was sent since the window closed.
     flushed: bool,
     /// A request to cancel that was heard and not yet forwarded.
-    cancel_due: Option<Asked>,
+    pub(crate) cancel_due: Option<Asked>,
     pub(crate) cancelling: Cancelling,
     pub(crate) tenure: Tenure,
     pub(crate) large: Share,
@@ -262,7 +262,7 @@ impl Session {
     }
 
     /// What the client has sent, as far as it is whole and the window is open.
-    async fn take_messages(&mut self) -> Done {
+    pub(crate) async fn take_messages(&mut self) -> Done {
         while self.window_open() {
             let Some(message) = self.next_message()? else { break };
             match message {
@@ -489,7 +489,7 @@ impl Session {
     }
 
     /// Whether there is room for the client's next message.
-    fn has_room(&mut self, interest: Interest) -> bool {
+    pub(crate) fn has_room(&mut self, interest: Interest) -> bool {
         let front = if self.copy_in.inside_frame() { None } else { Front::of(&self.io.client.buffer) };
         let kept = self.in_hand_bytes + self.io.client.buffer.len() + self.io.outgoing.len();
         let reads = interest.client && self.io.outgoing.len() < UPSTREAM_BYTES_HIGH;
@@ -559,45 +559,5 @@ impl Session {
             }
             Turn::Upstream | Turn::ClientClosed | Turn::ClientEnded | Turn::Flushed => Ok(turn),
         }
-    }
-
-    /// The client's cancel of a statement behind which nothing was sent: it goes on at once.
-    pub(crate) fn cancel_running(&mut self) {
-        if !self.cancelling.under_way()
-            && let Some(asked) = self.cancel_asked()
-        {
-            self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
-        }
-    }
-
-    /// A cancel that was heard and that its asker still waits for.
-    pub(crate) fn cancel_asked(&mut self) -> Option<Asked> {
-        self.cancel_due.take().filter(|asked| !asked.is_closed())
-    }
-
-    /// A cancel is for what the client sent before it asked: that is taken in first, as far as it is here, and what
-    /// it says goes out. Then the cancel is forwarded if a statement of the client's own is running; the gateway's are
-    /// never cancelled.
-    async fn cancel_in_order(&mut self) -> Done {
-        // Who was told that it is settled may have sent the next statement since.
-        let Some(asked) = self.cancel_asked() else { return Ok(()) };
-        for _ in 0..READS_BEFORE_CANCEL_MAX {
-            let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
-            self.io.clear(committed);
-            let interest = Interest { client: self.window_open(), upstream: false };
-            let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };
-            if self.io.turn_now(interest).await? != Some(Turn::Client) {
-                break;
-            }
-            self.take_messages().await?;
-        }
-        let running = matches!(
-            self.pipeline.front(),
-            Some((_, Due::Query(_) | Due::Execute(_) | Due::Bind { .. } | Due::Parse { .. }))
-        );
-        if running {
-            self.cancelling.forward(&self.target, &self.upstream_key, Some(asked));
-        }
-        Ok(())
     }
 }
