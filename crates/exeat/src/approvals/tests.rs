@@ -123,7 +123,9 @@ impl Place {
         let request = self.client.request(method.clone(), format!("http://{}{path}", self.console)).bearer_auth(token);
         let request = if method == Method::GET { request } else { request.json(&body) };
         let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.json().await.unwrap())
+        let (status, answer) = (answer.status().as_u16(), answer.json().await.unwrap());
+        described((method.as_str(), path), status, &answer);
+        (status, answer)
     }
 
     async fn get(&self, token: &str, path: &str) -> (u16, Value) {
@@ -184,6 +186,72 @@ impl Place {
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| kinds.contains(&line["type"].as_str().unwrap())).collect()
     }
+}
+
+/// Every answer is as the API's description says.
+fn described((method, path): (&str, &str), status: u16, answer: &Value) {
+    let document: Value = serde_json::from_str(include_str!("../../../exeat-console/src/openapi.json")).unwrap();
+    let parts: Vec<&str> = path.split('?').next().unwrap().split('/').collect();
+    let is_this = |known: &&String| {
+        let known: Vec<&str> = known.split('/').collect();
+        known.len() == parts.len()
+            && known.iter().zip(&parts).all(|(known, part)| known == part || known.starts_with('{'))
+    };
+    let paths = document["paths"].as_object().unwrap();
+    let known = paths.keys().filter(is_this).find(|known| !paths[*known][method.to_lowercase()].is_null()).unwrap();
+    let response = &paths[known][method.to_lowercase()]["responses"][status.to_string()];
+    let schema = &response["content"]["application/json"]["schema"];
+    assert!(schema.is_object(), "{method} {known} is not said to answer {status}");
+    if let Some(problem) = differs(&document, schema, answer) {
+        panic!("{method} {known} {status}: {problem}\n{answer:#}");
+    }
+}
+
+/// What of a value is not as a schema says; members that it does not name are not there.
+fn differs(document: &Value, schema: &Value, value: &Value) -> Option<String> {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return differs(document, document.pointer(reference.trim_start_matches('#')).unwrap(), value);
+    }
+    if let Some(ways) = schema["anyOf"].as_array() {
+        let fits = ways.iter().any(|way| differs(document, way, value).is_none());
+        return (!fits).then(|| format!("{value} fits none of several"));
+    }
+    if let Some(choices) = schema["enum"].as_array() {
+        return (!choices.contains(value)).then(|| format!("{value} is none of {choices:?}"));
+    }
+    let kinds = match &schema["type"] {
+        Value::Array(kinds) => kinds.clone(),
+        Value::Null => Vec::new(),
+        kind => vec![kind.clone()],
+    };
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    if !kinds.is_empty() && !kinds.contains(&json!(kind)) {
+        return Some(format!("{value} is no {kinds:?}"));
+    }
+    let items = value.as_array().into_iter().flatten();
+    if let Some(problem) = items.into_iter().find_map(|item| differs(document, &schema["items"], item)) {
+        return Some(problem);
+    }
+    let members = value.as_object()?;
+    if schema["properties"].is_null() && schema["additionalProperties"].is_null() {
+        return None;
+    }
+    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    if let Some(missing) = required.into_iter().find(|name| !members.contains_key(*name)) {
+        return Some(format!("it lacks {missing}"));
+    }
+    members.iter().find_map(|(name, member)| match (&schema["properties"][name], &schema["additionalProperties"]) {
+        (Value::Null, Value::Object(_)) => differs(document, &schema["additionalProperties"], member),
+        (Value::Null, _) => Some(format!("{name} is not described")),
+        (known, _) => differs(document, known, member),
+    })
 }
 
 fn folder(path: &Path) -> Vec<std::path::PathBuf> {
@@ -480,6 +548,35 @@ fn a_thousand_requests_are_listed_page_by_page_and_withdrawn_by_an_administrator
         let (status, gone) = place.post(&place.token("olga", "ops"), "/v1/approvals/withdraw", wish).await;
         assert_eq!((status, gone["withdrawn"].as_array().unwrap().len()), (200, 100));
         assert_eq!(place.recorded(&["approval.withdrawn"]).len(), 100);
+        place.stop().await;
+    });
+}
+
+#[test]
+fn freezes_hold_at_the_console_too_and_answers_are_as_described() {
+    block(async {
+        let place = Place::new("").await;
+        let (olga, bob) = (place.token("olga", "ops"), place.token("bob", "owners"));
+        let id = place.asked(1, &["bulk"], Duration::ZERO).await;
+        let wish = json!({"name": "bob", "reason": "incident 42"});
+        assert_eq!(place.post(&bob, "/v1/freezes", wish.clone()).await.0, 403);
+        assert_eq!(place.post(&olga, "/v1/freezes", wish.clone()).await.0, 201);
+        assert_eq!(place.post(&olga, "/v1/freezes", wish).await.0, 409);
+        let (status, answer) = place.act(("bob", "owners"), &id, "approve", json!({})).await;
+        assert_eq!((status, answer["error"].as_str().unwrap().contains("frozen")), (403, true), "{answer}");
+        let (_, listed) = place.get(&olga, "/v1/freezes").await;
+        assert_eq!(listed["freezes"][0]["issuer"], ISSUER);
+        let lifted = json!({"name": "bob"});
+        assert_eq!(place.post(&olga, "/v1/freezes/lift", lifted.clone()).await.0, 200);
+        assert_eq!(place.post(&olga, "/v1/freezes/lift", lifted).await.0, 404);
+        let (status, answer) = place.act(("bob", "owners"), &id, "approve", json!({})).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(place.post(&olga, "/v1/limits/show", json!({})).await.0, 200);
+        let acting = json!({"sub": "olga", "groups": ["ops"], "act": {"sub": "agent-7"}});
+        let (status, answer) = place.post(&place.issuer.token(&acting), "/v1/limits/reset", json!({})).await;
+        assert_eq!(status, 403, "an agent has none of its human's roles: {answer}");
+        let (status, document) = place.get(&bob, "/v1/openapi.json").await;
+        assert_eq!((status, &document["openapi"]), (200, &json!("3.1.0")));
         place.stop().await;
     });
 }
