@@ -1,0 +1,145 @@
+"""How a wait for a human ends without one: the client leaves or has sent more, the gateway stops, the policy changes, the asker
+is frozen, a transaction may not stay idle. Nothing of the statement leaves by any of these, and nobody hangs."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import threading
+
+import pytest
+
+from lib import wire
+from lib.gateway import binary
+from lib.run import wait_until
+from lib.yaml_text import dump
+from streams import admin, session, tags_of
+from test_approvals_of_statements import Held, Reader
+from test_holds import HOLD, POLICY, SCHEMA
+
+SQL = "SELECT id, name FROM held.people"
+NUMBERS = itertools.count()
+EXTENDED = wire.parse(SQL) + wire.bind() + wire.execute()
+
+
+def policy(**more):
+    return dump({**POLICY, "rules": [POLICY["rules"][0], {**POLICY["rules"][1], "hold": {**HOLD, "wait": "60s", "expires": "5m"}}], **more})
+
+
+@pytest.fixture
+def held(fresh_gateway, shop, trust):
+    admin(shop, SCHEMA)
+    made = fresh_gateway(f"ends-{next(NUMBERS)}", policy=policy()).trust(trust.entry())
+    made.config["console"] = {"roles": {"viewer": ["dpo"], "admin": ["ops"]}}
+    made.start(level="debug")
+    yield Held(made, trust)
+    if made.process is not None and made.process.poll() is None:
+        made.stop()
+    admin(shop, "DROP SCHEMA held CASCADE")
+
+
+def without_notices(tags):
+    return [tag for tag in tags if tag not in "NS"]
+
+
+def state(held, approval):
+    return held.command("show", approval)[1]["state"]
+
+
+@pytest.mark.parametrize("leaving", [wire.TERMINATE, None], ids=["says so", "is gone"])
+@pytest.mark.parametrize("sent", [wire.query(SQL), EXTENDED + wire.SYNC, EXTENDED + wire.FLUSH], ids=["simple", "extended", "flush"])
+def test_a_client_that_leaves_withdraws(held, leaving, sent):
+    name, dsn = held.agent()
+    connection = session(dsn)
+    connection.send(sent)
+    approval = held.waiting(name)
+    if leaving:
+        connection.send(leaving)
+    connection.__exit__()
+    wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
+
+
+def test_what_was_sent_behind_is_answered_behind(held):
+    name, dsn = held.agent()
+    with session(dsn) as connection:
+        connection.send(wire.query(SQL), wire.query("SELECT 1"), EXTENDED, wire.SYNC, wire.query("SELECT 2"))
+        assert held.command("deny", held.waiting(name), "--reason", "no")[0] == 0
+        answers = [without_notices(tags_of(connection.receive_until("Z"))) for _ in range(4)]
+        assert answers[1] == answers[3] == ["T", "D", "C", "Z"]
+        for answer in (answers[0], answers[2]):
+            assert answer[-2:] == ["42501", "Z"] and "D" not in answer, answer
+
+
+def test_a_gateway_that_stops_tells_whoever_waits_and_the_request_stays(held):
+    name, dsn = held.agent()
+    reader = Reader(dsn, wire.query(SQL))
+    approval = held.waiting(name)
+    held.gateway.process.send_signal(signal.SIGTERM)
+    wait_until("the client is told", lambda: "E" in reader.tags(), seconds=15)
+    assert "D" not in reader.tags()
+    assert b"CYG001\0" in next(body for tag, body in reader.heard if tag == "E")
+    held.gateway.process.wait(20)
+    held.gateway.run.forget(held.gateway.process)
+    held.gateway.start(level="debug")
+    assert state(held, approval) == "pending" and held.command("approve", approval)[0] == 0
+    with session(held.gateway.dsn(held.trust.token(name, ["agents"]))) as connection:
+        assert tags_of(connection.cycle(wire.query(SQL))).count("D") == 500
+
+
+def test_a_policy_that_changed_meanwhile_is_not_the_one_approved(held):
+    name, dsn = held.agent()
+    reader = Reader(dsn, wire.query(SQL))
+    approval = held.waiting(name)
+    before = held.gateway.log_text().count("policy")
+    held.gateway.policy(policy(labels={"shop": {"email": ["held.people.email", "held.notes.note"]}}))
+    wait_until("the new policy is in force", lambda: held.gateway.log_text().count("policy") > before, seconds=20)
+    held.command("approve", approval)
+    assert "D" not in reader.all()
+    assert reader.tags().endswith("EZ"), reader.tags()
+
+
+def test_who_is_frozen_while_waiting_gets_nothing(held):
+    name, dsn = held.agent()
+    heard = []
+
+    def read():
+        with session(dsn) as connection:
+            connection.send(wire.query(SQL))
+            try:
+                while True:
+                    heard.append(connection.receive())
+            except (wire.Closed, OSError):
+                pass
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    approval = held.waiting(name)
+    environment = {
+        **os.environ, "EXEAT_URL": held.gateway.console_url(), "EXEAT_TOKEN": held.trust.token("warden", ["ops"]),
+    }
+    done = subprocess.run(
+        [binary(), "freeze", name, "--subject", "--reason", "incident"], env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    reading.join(15)
+    assert not reading.is_alive()
+    tags = tags_of(heard)
+    assert "D" not in tags and "57P01" in tags, tags
+    wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
+
+
+def test_a_transaction_that_may_not_stay_idle_is_told_in_time(held):
+    """Held before it runs: the server would end the session while it waits."""
+    _, dsn = held.agent()
+    copies = "INSERT INTO held.notes SELECT id + 1000, name FROM held.people"
+    with session(dsn) as connection:
+        for step in ("SET idle_in_transaction_session_timeout = '1s'", "BEGIN"):
+            connection.cycle(wire.query(step))
+        heard = connection.cycle(wire.query(copies))
+        errors = [wire.error_fields(body) for tag, body in heard if tag == "E"]
+        assert [error["C"] for error in errors] == ["YG001"] and heard[-1] == ("Z", b"E"), errors
+        assert json.loads(errors[0]["D"])["code"] == "approval_pending"
+        assert connection.cycle(wire.query("ROLLBACK"))[-1] == ("Z", b"I")
+        assert tags_of(connection.cycle(wire.query("SELECT 1"))) == ["T", "D", "C", "Z"]
