@@ -361,7 +361,7 @@ impl Session {
         };
         let request_id = self.request_in_front();
         self.record_limit(&request_id, &missing.key, applied, (used, resets_at));
-        let resets = resets_at.and_then(|at| Some((seconds_until(at, now), rfc3339(at)?)));
+        let resets = resets_at.and_then(|at| resets_in(at, now));
         used_up(&self.held_here(Some(&applied.rule)), applied, used, resets)
     }
 
@@ -416,10 +416,10 @@ pub(crate) fn rfc3339(at: Moment) -> Option<String> {
     Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// Rounded up.
-fn seconds_until(at: Moment, now: Moment) -> u64 {
+/// In so many seconds, rounded up, at this time.
+pub(crate) fn resets_in(at: Moment, now: Moment) -> Option<(u64, String)> {
     let millis = at.unix_millis().saturating_sub(now.unix_millis()).max(0);
-    u64::try_from(millis / 1000).unwrap_or_default().saturating_add(1)
+    Some((u64::try_from(millis / 1000).unwrap_or_default().saturating_add(1), rfc3339(at)?))
 }
 
 /// Rows that a write has changed, from the tag with which it ends.

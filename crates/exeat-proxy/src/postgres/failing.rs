@@ -43,6 +43,7 @@ impl Session {
     pub(crate) fn fail_running(&mut self, at: Option<Arrived>, refusal: Refusal) -> Done {
         let request_id = self.request_in_front();
         self.questions.refused(&refusal, &request_id);
+        self.refusals.noted(refusal.code);
         self.fail_with(at, refusal.to_fields(&request_id), OutcomeResult::Refused)
     }
 

@@ -33,6 +33,9 @@ impl Session {
             Evaluation::Probe { refusal, .. } => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
             Evaluation::Missing { missing, .. } => return self.refuse_simple(&missing_fields(&missing)).await,
         };
+        if let Some(refusal) = self.refused_too_often(&permit).await? {
+            return self.refuse_call(&request_id, Refused { refusal, facts: permit.facts.clone() }).await;
+        }
         let (permit, approval) = match self.seek_leave(&request_id, permit, &Values::Call(&call)).await? {
             Ok(leave) => leave,
             Err(unheld) => return self.refuse_unheld(&request_id, "", unheld).await,

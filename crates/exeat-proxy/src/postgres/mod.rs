@@ -33,6 +33,7 @@ mod overlay;
 mod own;
 pub(crate) mod pass_through;
 mod picture;
+mod refusals;
 mod requests;
 pub(crate) mod seat;
 mod send;

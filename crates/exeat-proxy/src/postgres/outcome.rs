@@ -115,6 +115,7 @@ impl Session {
     pub(crate) fn record_refusal(&mut self, request_id: &str, sql: &str, refused: &Refused) {
         let Refused { refusal, facts } = refused;
         self.questions.refused(refusal, request_id);
+        self.refusals.noted(refusal.code);
         let masked = masked(facts);
         let reasons = [refusal.reason.clone()];
         let policy = policy_ref(&self.picture.policy);

@@ -199,6 +199,20 @@ impl Session {
         parameter_types: &[u32],
         extended: bool,
     ) -> Result<Understood, SessionEnd> {
+        let understood = self.understand_text(sql, parameter_types, extended).await?;
+        let refusal = match &understood {
+            Understood::Permit(permit, _) => self.refused_too_often(permit).await?,
+            _ => None,
+        };
+        Ok(refusal.map_or(understood, Understood::refuse))
+    }
+
+    async fn understand_text(
+        &mut self,
+        sql: &str,
+        parameter_types: &[u32],
+        extended: bool,
+    ) -> Result<Understood, SessionEnd> {
         match self.renew_picture(self.in_failed_block()).await? {
             Renewed::Yes => {}
             Renewed::Skipped => return Ok(Understood::Skipped),

@@ -34,6 +34,7 @@ use super::notify::{OwnNotifications, worded};
 use super::outcome::Intent;
 use super::overlay::Room;
 use super::picture::{Picture, Understood};
+use super::refusals::Refusals;
 use super::seat::{Looks, Seat, Tenure};
 use super::send::{Sender, Unsendable};
 use super::statements::Names;
@@ -91,6 +92,7 @@ pub(crate) struct Session {
     pub(crate) has_written: bool,
     /// Of approvals, when it was last looked whether the one in use still holds.
     pub(crate) approvals_seen: u64,
+    pub(crate) refusals: Refusals,
     /// What the client asks the gateway itself.
     pub(crate) questions: Questions,
     /// A message of the server's that is passed on in pieces.
@@ -216,6 +218,7 @@ impl Session {
             released: BTreeMap::new(),
             has_written: false,
             approvals_seen: 0,
+            refusals: Refusals::default(),
             questions: Questions::default(),
             passing: None,
             own: Own::default(),
