@@ -4,6 +4,7 @@
 //! nothing of relations that its statement does not name or that it may do nothing with, and nobody ever a value.
 
 mod text;
+mod volume;
 
 use std::collections::BTreeSet;
 
@@ -11,6 +12,7 @@ use exeat_policy::{Access, AccessRequest, Capability, ColumnMask, Effect, Nulls,
 use exeat_sql::{Analysis, CatalogSnapshot, ColumnId, Flow, Lineage, MessageAnalysis, Oid, Output, Use};
 use serde_json::{Value, json};
 
+use self::volume::Volume;
 use crate::evaluate::{Evaluation, SessionFacts, planned, relation_name};
 use crate::named::Missing;
 use crate::plan::{Outputs, StatementPlan};
@@ -60,11 +62,14 @@ pub struct Explanation {
     instead: Vec<String>,
     /// More columns or uses than are told.
     more: bool,
+    volume: Volume,
 }
 
 #[derive(Debug, Clone)]
 enum Decision {
     Permit,
+    /// A human is asked before it runs.
+    Hold,
     Refuse(Refusal),
     /// The server would be asked first, and this is said where it knows no better.
     Unresolved(Refusal),
@@ -114,7 +119,10 @@ pub fn explain(decided: &Decided<'_>, audience: Audience) -> Explanation {
     let Decided { facts, analysis, evaluation, .. } = decided;
     let unknown = RecordFacts::default();
     let (decision, record, plans) = match evaluation {
-        Evaluation::Permit(permit) => (Decision::Permit, &permit.facts, permit.plans.as_slice()),
+        Evaluation::Permit(permit) => {
+            let decision = if permit.is_held() { Decision::Hold } else { Decision::Permit };
+            (decision, &permit.facts, permit.plans.as_slice())
+        }
         Evaluation::Refuse { refusal, facts } => (Decision::Refuse(refusal.clone()), facts, &[][..]),
         Evaluation::Probe { refusal, .. } => (Decision::Unresolved(refusal.clone()), &unknown, &[][..]),
         Evaluation::Missing { missing, facts } => (Decision::Error(missing.clone()), facts, &[][..]),
@@ -130,6 +138,7 @@ pub fn explain(decided: &Decided<'_>, audience: Audience) -> Explanation {
         unclear: Vec::new(),
         instead: Vec::new(),
         more: false,
+        volume: Volume::default(),
     };
     let mut kept_back = BTreeSet::new();
     let mut seen = BTreeSet::new();
@@ -165,6 +174,7 @@ pub fn explain(decided: &Decided<'_>, audience: Audience) -> Explanation {
     };
     told.masked = record.masked.iter().filter(in_sight).cloned().collect();
     told.instead = instead(decided, &seen, audience);
+    told.volume = volume::of(plans, |name| audience == Audience::Operator || told.relations.contains(name));
     told
 }
 
@@ -240,6 +250,11 @@ impl Explanation {
         matches!(self.decision, Decision::Permit)
     }
 
+    /// Is a human asked before it runs?
+    pub fn is_held(&self) -> bool {
+        matches!(self.decision, Decision::Hold)
+    }
+
     /// Output columns of all statements, in order.
     pub fn outputs(&self) -> &[OutputColumn] {
         &self.outputs
@@ -307,6 +322,7 @@ impl Explanation {
         };
         let (decision, refusal, error) = match &self.decision {
             Decision::Permit => ("permit", None, None),
+            Decision::Hold => ("hold", None, None),
             Decision::Refuse(refusal) => ("refuse", payload(refusal), None),
             Decision::Unresolved(refusal) => ("unresolved", payload(refusal), None),
             Decision::Error(missing) => ("error", None, Some(missing)),
@@ -321,6 +337,7 @@ impl Explanation {
             "masked": self.masked.iter().map(masked).collect::<Vec<_>>(),
             "outputs": self.outputs.iter().map(OutputColumn::json).collect::<Vec<_>>(),
             "uses": self.uses.iter().map(used).collect::<Vec<_>>(),
+            "held": self.volume.held_json(), "counted": self.volume.counted_json(),
             "instead": self.instead, "more": self.more, "text": self.text(sql),
         })
     }

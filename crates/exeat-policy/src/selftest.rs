@@ -55,6 +55,8 @@ pub struct PolicyTest {
 /// What a test expects of its statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expectation {
+    /// A human is asked before it runs.
+    Hold,
     Allow {
         /// Output column to label, exactly the masked ones; `None` when the test does not say.
         masked: Option<BTreeMap<String, String>>,
@@ -149,8 +151,11 @@ fn read_expectation(node: &Node, diags: &mut Diagnostics) -> Option<Expectation>
     reader.finish(diags);
     let decision = decision?;
     if decision.value == Value::String("hold".to_owned()) {
-        diags.error(&decision.span, "decision `hold` is not supported by this version");
-        return None;
+        if let Some(entry) = masked.or(lineage).or(code) {
+            diags.error(&entry.key_span, format!("a test of what is held says nothing of `{}`", entry.key));
+            return None;
+        }
+        return Some(Expectation::Hold);
     }
     if decision.one_of(&[("allow", true), ("deny", false)], diags)? {
         if let Some(code) = code {

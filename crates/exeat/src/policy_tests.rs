@@ -167,8 +167,14 @@ fn compare(expect: &Expectation, known: &Known, explanation: &Explanation) -> Ve
 }
 
 fn allowed(expect: &Expectation, plans: &[StatementPlan], explanation: Option<&Explanation>) -> Verdict {
-    let Expectation::Allow { masked: expected, lineage } = expect else {
-        return Verdict::Failed("expected deny, allowed".to_owned());
+    let is_held = explanation.is_some_and(Explanation::is_held);
+    let (expected, lineage) = match expect {
+        Expectation::Hold if is_held => return Verdict::Passed,
+        Expectation::Hold => return Verdict::Failed("expected hold, it runs at once".to_owned()),
+        Expectation::Deny { .. } if is_held => return Verdict::Failed("expected deny, held".to_owned()),
+        Expectation::Deny { .. } => return Verdict::Failed("expected deny, allowed".to_owned()),
+        Expectation::Allow { .. } if is_held => return Verdict::Failed("expected allow, held".to_owned()),
+        Expectation::Allow { masked, lineage } => (masked, lineage),
     };
     if let Some(expected) = expected {
         let found = masked(plans);
@@ -196,6 +202,7 @@ fn differs(name: &str, expected: &BTreeSet<String>, outputs: &[OutputColumn]) ->
 fn refused(expect: &Expectation, refusal: &Refusal) -> Verdict {
     let found = refusal.code.as_str();
     match expect {
+        Expectation::Hold => Verdict::Failed(format!("expected hold, refused with {found}: {}", refusal.reason)),
         Expectation::Allow { .. } => {
             Verdict::Failed(format!("expected allow, refused with {found}: {}", refusal.reason))
         }

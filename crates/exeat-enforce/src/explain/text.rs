@@ -69,6 +69,7 @@ pub(super) fn render(told: &Explanation, sql: &str) -> String {
 fn head(told: &Explanation, out: &mut String) {
     let (decision, reason) = match &told.decision {
         Decision::Permit => ("permit".to_owned(), None),
+        Decision::Hold => ("hold: a human is asked before it runs".to_owned(), None),
         Decision::Refuse(refusal) => {
             (format!("refuse, {} ({})", refusal.code.as_str(), refusal.sqlstate()), Some(&refusal.reason))
         }
@@ -86,6 +87,9 @@ fn head(told: &Explanation, out: &mut String) {
         line(out, "rules: ", &told.rules.join(", "));
     }
     line(out, "kind: ", &told.kinds.join(", "));
+    for (about, words) in told.volume.lines() {
+        line(out, about, &words);
+    }
 }
 
 fn said(told: &Explanation) -> Said {
@@ -98,7 +102,7 @@ fn said(told: &Explanation) -> Said {
     }
     let refused = match &told.decision {
         Decision::Refuse(refusal) => refusal.object.at,
-        Decision::Permit | Decision::Unresolved(_) | Decision::Error(_) => None,
+        Decision::Permit | Decision::Hold | Decision::Unresolved(_) | Decision::Error(_) => None,
     };
     for used in &told.uses {
         let does = match used.how {
