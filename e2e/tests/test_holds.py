@@ -134,7 +134,7 @@ def test_the_count_goes_on_over_fetches(held, trust):
         assert [len(connection.execute("FETCH 45 FROM c").fetchall()) for _ in range(2)] == [45, 45]
         with pytest.raises(psycopg.Error) as refused:
             connection.execute("FETCH 45 FROM c")
-        assert refused.value.sqlstate == "YG001"
+        assert refused.value.sqlstate == "42501"
 
 
 @pytest.mark.parametrize("sql", ["COPY held.people (id, name) TO STDOUT", "COPY (SELECT name FROM held.people) TO STDOUT (FORMAT csv)"])

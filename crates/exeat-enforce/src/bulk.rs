@@ -10,13 +10,14 @@ use exeat_policy::ledger::Unit;
 use exeat_policy::ruling::{
     Cause, Copied, Duty, Measure, ReadShape, Ruling, StatementFacts, Touch, Verdict, Why, WriteShape,
 };
-use exeat_policy::{Decision, Effect, Policy};
+use exeat_policy::{Decision, Effect, Policy, RelationName};
 use exeat_sql::{Lineage, Oid, Packing, Relation, RelationKind, StatementKind, Use};
 
 use crate::evaluate::{SessionFacts, relation_name};
 use crate::named;
 use crate::needs::{Needs, request};
 use crate::refusal::{Object, Refusal, RefusalCode};
+use crate::scrub::Taint;
 use crate::shape::{self, is_labelled};
 
 /// What rules about volume leave for a statement that policy permits.
@@ -26,6 +27,8 @@ pub struct Bulk {
     pub causes: Vec<Cause>,
     /// Relations whose rows are counted as they leave.
     pub counted: Vec<Counted>,
+    /// Those of `causes`: what an approval lets through of them is counted, whether or not a rule counts.
+    pub held: Vec<Counted>,
     /// Whether single values hold many rows.
     pub packing: Packing,
     /// What an approval lets through.
@@ -50,13 +53,14 @@ impl Bulk {
 
     /// Only that it is held: what is made under a name counts where its rows come from.
     pub(crate) fn held_only(&self) -> Self {
-        Self { causes: self.causes.clone(), ..Self::default() }
+        Self { causes: self.causes.clone(), held: Vec::new(), ..Self::default() }
     }
 
     /// Its rows stay at the server: what it changes is counted still.
     pub(crate) fn without_rows(&self) -> Self {
-        let counted = self.counted.iter().map(|counted| Counted { times: 0, ..counted.clone() }).collect();
-        Self { counted, packing: Packing::None, ..self.clone() }
+        let without = |all: &[Counted]| all.iter().map(|counted| Counted { times: 0, ..counted.clone() }).collect();
+        let (counted, held) = (without(&self.counted), without(&self.held));
+        Self { counted, held, packing: Packing::None, ..self.clone() }
     }
 
     /// As an approval of it leaves it: the rules whose approvers have agreed hold it no more, and what leaves is not what
@@ -70,13 +74,15 @@ impl Bulk {
             counted.duty.budgets.retain(|budget| budget.unit != Unit::UnapprovedRows);
             counted
         });
-        Self {
-            causes,
-            counted: counted.collect(),
-            packing: self.packing,
-            ceiling: Some(covered.ceiling()),
-            writes: self.writes,
-        }
+        let mut counted: Vec<Counted> = counted.collect();
+        let known: BTreeSet<RelationName> = counted.iter().map(|counted| counted.duty.relation.clone()).collect();
+        counted.extend(self.held.iter().filter(|held| !known.contains(&held.duty.relation)).cloned());
+        Self { causes, counted, ceiling: Some(covered.ceiling()), ..self.clone() }
+    }
+
+    /// An error text can carry as many rows as a result, and nobody counts those: of what is counted or held it is rebuilt.
+    pub(crate) fn taint(&self) -> Taint {
+        if self.is_empty() { Taint::Clean } else { Taint::Sealed }
     }
 
     /// Whether anything has to be counted while it runs.
@@ -147,10 +153,18 @@ pub(crate) fn rule(
     if !of.is_some_and(|lineage| tells_what_it_changed(kind, lineage)) {
         causes.extend(duties.iter().flat_map(changes_unseen));
     }
+    let held =
+        causes.iter().map(|cause| Duty { relation: held_relation(cause), thresholds: Vec::new(), budgets: Vec::new() });
+    let held: BTreeMap<RelationName, Duty> = held.map(|duty| (duty.relation.clone(), duty)).collect();
+    let held = match &seen {
+        Some(seen) => seen.counted(held.into_values().collect()),
+        // Whatever it gives back counts: nobody knows what it is of.
+        None => held.into_values().map(|duty| Counted { duty, times: 1 }).collect(),
+    };
     let counted = seen.as_ref().map_or_else(Vec::new, |seen| seen.counted(duties));
     let packing = of.map_or(Packing::None, |lineage| lineage.content.packing);
     let writes = may_write(kind, of);
-    Ruled::Permitted { decision, bulk: Bulk { causes, counted, packing, ceiling, writes } }
+    Ruled::Permitted { decision, bulk: Bulk { causes, counted, held, packing, ceiling, writes } }
 }
 
 fn may_write(kind: &StatementKind, of: Option<&Lineage>) -> bool {
@@ -172,6 +186,15 @@ fn may_write(kind: &StatementKind, of: Option<&Lineage>) -> bool {
         // They are what they carry, which was asked for just now.
         StatementKind::Explain(_) | StatementKind::SqlPrepare { .. } => true,
     }
+}
+
+/// Stands for whatever a statement may touch that nobody sees into.
+fn any_relation() -> RelationName {
+    RelationName { schema: "*".to_owned(), name: "*".to_owned() }
+}
+
+fn held_relation(cause: &Cause) -> RelationName {
+    cause.relation.clone().unwrap_or_else(any_relation)
 }
 
 /// Whether the server's word on its end says how many rows it has changed, and all of them.
@@ -271,6 +294,8 @@ impl Seen<'_> {
         let whole = &self.lineage.content.whole;
         match whole.iter().find(|(relation, _)| *relation == oid) {
             Some((_, whole)) if streams => ReadShape::Unbounded { limit: whole.limit },
+            // What a cursor gives counts where it is fetched, if rows count at all.
+            Some(_) if matches!(self.kind, StatementKind::Cursor(_)) => ReadShape::Unbounded { limit: Some(0) },
             Some(_) => ReadShape::Restricted,
             None if self.lineage.reads.contains(&oid) || self.lineage.reaches.contains(&oid) => ReadShape::Restricted,
             None if self.occurrences.contains_key(&oid) => ReadShape::Restricted,
@@ -297,7 +322,8 @@ impl Seen<'_> {
         let family = snapshot.family(oid);
         let is_it = |relation: &Oid| *relation == oid || family.contains(relation);
         let makes = self.lineage.defines.as_ref().is_some_and(|definition| !definition.makes.is_empty());
-        let elsewhere = makes || !self.lineage.writes.iter().all(is_it);
+        // Into itself they stay where they count, unless rows other than the one that is written can be put into it.
+        let elsewhere = makes || self.lineage.reads_aside || !self.lineage.writes.iter().all(is_it);
         let from = |relation: Oid| {
             let is_view = matches!(snapshot.relation(relation), Some(known) if known.kind == RelationKind::View);
             // What a view's columns are made from is not asked: it may be any relation behind it.
@@ -314,7 +340,8 @@ impl Seen<'_> {
             .filter_map(|(oid, times)| Some((relation_name(&self.facts.snapshot, *oid)?, *times)))
             .collect();
         let counted = |duty: Duty| {
-            let times = times.get(&duty.relation).copied().unwrap_or_default();
+            let any = u32::from(duty.relation == any_relation());
+            let times = times.get(&duty.relation).copied().unwrap_or(any);
             Counted { duty, times }
         };
         duties.into_iter().map(counted).collect()

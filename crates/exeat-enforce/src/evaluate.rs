@@ -268,7 +268,7 @@ fn evaluate_known(
     }
     let plan = StatementPlan {
         outputs,
-        taint: taint_of(facts, kind, lineage),
+        taint: taint_of(facts, kind, lineage).max(bulk.taint()),
         effect,
         forgets: Forgets::of(kind),
         closes: named::closes(kind),

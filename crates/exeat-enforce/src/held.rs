@@ -41,6 +41,12 @@ impl Held<'_> {
             })
     }
 
+    /// Nobody has decided while it waited, and what a cursor gives can only be let through then.
+    pub fn not_in_time(&self, approval: &str) -> Refusal {
+        self.refusal(RefusalCode::ApprovalExpired, format!("nobody decided request {approval} while the cursor waited"))
+            .suggestion("select without a cursor: what is approved then can be collected later")
+    }
+
     /// `reason`: the human's own.
     pub fn denied(&self, approval: &str, reason: &str) -> Refusal {
         self.refusal(RefusalCode::ApprovalDenied, format!("request {approval} was denied: {reason}"))

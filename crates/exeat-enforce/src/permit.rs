@@ -76,7 +76,19 @@ impl Permit {
     /// As an approval of it leaves it. The same text under the same policy: nothing else is judged in another way.
     #[must_use]
     pub fn under(&self, covered: &Covered, approval: &str) -> Self {
-        let lifted = |plan: &StatementPlan| StatementPlan { bulk: plan.bulk.under(covered), ..plan.clone() };
+        let made = |made: &Made| match made {
+            // What its fetches give is what was approved.
+            Made::Cursor { name, hold, permit } => {
+                let permit = Arc::new(permit.under(covered, approval));
+                Made::Cursor { name: name.clone(), hold: *hold, permit }
+            }
+            Made::Statement { .. } => made.clone(),
+        };
+        let lifted = |plan: &StatementPlan| StatementPlan {
+            bulk: plan.bulk.under(covered),
+            made: plan.made.as_ref().map(made),
+            ..plan.clone()
+        };
         let mut facts = self.facts.clone();
         facts.reasons.push(format!("let through by approval {approval}"));
         let plans = self.plans.iter().map(lifted).collect();

@@ -31,6 +31,9 @@ pub struct Tally {
     packing: Packing,
     scale: Option<Scale>,
     spending: Vec<Spending>,
+    /// As it was before humans agreed.
+    before: Option<Counting>,
+    covered: Option<Covered>,
     /// Rows of each duty's relation that had left when somebody asked last; and that have left.
     told: Vec<u64>,
     left: Vec<u64>,
@@ -106,6 +109,8 @@ impl Tally {
             packing: *packing,
             scale: None,
             spending: spending.collect(),
+            before: None,
+            covered: None,
             told: Vec::new(),
             left: Vec::new(),
         })
@@ -196,8 +201,18 @@ impl Tally {
     /// What was kept has left.
     pub fn released(&mut self) {
         self.left = self.counting.rows().map(|(_, rows)| rows).collect();
-        for spending in &mut self.spending {
+        // What left with a human's word does not count as left without one: it is given back.
+        for spending in self.spending.iter_mut().filter(|spending| !spending.lifted) {
             spending.kept = 0;
+        }
+    }
+
+    /// The next statement of the same Query goes on counting where this one ended.
+    pub fn follow(&mut self, previous: &Self) {
+        self.counting.follow(&previous.counting);
+        if let Some(covered) = &previous.covered {
+            // Where it has ended the first row says so.
+            let _ended = self.agreed(covered);
         }
     }
 
@@ -205,11 +220,24 @@ impl Tally {
     #[must_use]
     pub fn agreed(&mut self, covered: &Covered) -> bool {
         let counting = std::mem::replace(&mut self.counting, Counting::new([], None));
+        self.before = Some(counting.clone());
+        self.covered = Some(covered.clone());
         self.counting = counting.under(covered);
         for spending in self.spending.iter_mut().filter(|spending| spending.key.unit == Unit::UnapprovedRows) {
             spending.lifted = true;
         }
         !self.counting.has_ended()
+    }
+
+    /// What humans agreed to is over: the threshold that was passed then is passed.
+    pub fn approval_ends(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.counting = before;
+        }
+        self.covered = None;
+        for spending in &mut self.spending {
+            spending.lifted = false;
+        }
     }
 
     /// At the end of a fetch: what of each counter was reserved and has not left. Nothing is reserved from here on.

@@ -58,9 +58,11 @@ impl Counting {
 
     /// Do rows have to be kept until more is known? Under a ceiling they leave one by one.
     pub fn keeps(&self) -> bool {
+        // What a write gives back stays as long as what it did may be taken back.
         let threshold = |counter: &Counter| {
             let measures = [Measure::Rows, Measure::Bytes];
-            counter.times > 0 && measures.iter().any(|measure| counter.duty.threshold(*measure).is_some())
+            let rows = counter.times > 0 && measures.iter().any(|measure| counter.duty.threshold(*measure).is_some());
+            rows || counter.duty.threshold(Measure::Affected).is_some()
         };
         self.ceiling.is_none() && self.relations.iter().any(threshold)
     }
@@ -77,11 +79,14 @@ impl Counting {
     /// More cannot be kept: that counts as passing whatever is in force, for nobody can know that it will not.
     pub fn full(&mut self) -> Passage {
         let first = |counter: &Counter| {
-            let measures = [Measure::Rows, Measure::Bytes];
-            measures.map(|measure| counter.duty.threshold(measure).map(|threshold| threshold.rule.clone()))
+            let measures: &[Measure] = match counter.times {
+                0 => &[Measure::Affected],
+                _ => &[Measure::Rows, Measure::Bytes, Measure::Affected],
+            };
+            let rule = |measure: &Measure| counter.duty.threshold(*measure).map(|threshold| threshold.rule.clone());
+            measures.iter().filter_map(rule).collect::<Vec<_>>()
         };
-        let flowing = self.relations.iter().filter(|counter| counter.times > 0);
-        let rules: BTreeSet<String> = flowing.flat_map(first).flatten().collect();
+        let rules: BTreeSet<String> = self.relations.iter().flat_map(first).collect();
         self.passed.get_or_insert_default().rules.extend(rules);
         self.passage()
     }
@@ -111,6 +116,17 @@ impl Counting {
         let mut under = Self { relations, ceiling: Some(covered.ceiling()), passed: None };
         under.passage();
         under
+    }
+
+    /// Another answer of the same message: what that has counted of the same relations counts here.
+    pub fn follow(&mut self, other: &Self) {
+        for counter in &mut self.relations {
+            let before = other.relations.iter().find(|before| before.duty.relation == counter.duty.relation);
+            let Some(before) = before else { continue };
+            counter.rows = counter.rows.saturating_add(before.rows);
+            counter.bytes = counter.bytes.saturating_add(before.bytes);
+            counter.affected = counter.affected.saturating_add(before.affected);
+        }
     }
 
     /// May it go on? Under an approval that allows less than was counted before it came it may not.

@@ -275,7 +275,7 @@ impl Policy {
     }
 
     /// Does a rule hold or count what this principal does at the target?
-    pub(crate) fn holds_or_limits(&self, principal: &Principal, target: &str) -> bool {
+    pub fn holds_or_limits(&self, principal: &Principal, target: &str) -> bool {
         self.rules.iter().any(|rule| {
             let limits = rule.limits(principal, target, &self.default_issuer).is_some_and(|limits| limits.counts());
             limits || (rule.hold().is_some() && rule.restricts(principal, target, &self.default_issuer))
@@ -410,14 +410,15 @@ impl<'a> Voice<'a> {
         self.policy.rules.iter().filter(holds).map(cause).collect()
     }
 
-    /// A LIMIT bounds what is read where it stays within the number of rows from which on a human is asked anyway.
+    /// A LIMIT bounds what is read where it stays within the number of rows from which on a human is asked anyway: where there
+    /// is no such number, none does.
     fn is_unbounded(&self, touch: &'a Touch) -> bool {
         match touch.read {
             ReadShape::Nothing | ReadShape::Restricted => false,
             ReadShape::Unbounded { limit: None } => true,
             ReadShape::Unbounded { limit: Some(limit) } => {
                 let rows = self.rules(touch).filter_map(|rule| rule.hold()?.rows);
-                rows.min().is_some_and(|threshold| threshold < limit)
+                rows.min().is_none_or(|threshold| threshold < limit)
             }
         }
     }

@@ -135,18 +135,6 @@ fn a_rule_that_restricts_never_loosens() {
 }
 
 #[test]
-fn what_is_not_enforced_yet_does_not_load() {
-    let context = PolicyContext { default_issuer: Some(ISSUER.to_owned()), targets: None };
-    for rule in RESTRICTING.iter().filter(|rule| !rule.contains("deny: true")) {
-        let text = format!("{HEAD}  - {{id: m, target: shop, mask: {{ssn: {{with: redact}}}}}}\n{rule}");
-        let files = [("p.yaml".to_owned(), text)];
-        let diags = Policy::load(&files, &context).unwrap_err().to_string();
-        assert!(diags.contains("is not supported by this version"), "{rule}: {diags}");
-        assert!(Policy::load(&files, &context).is_ok(), "{rule}");
-    }
-}
-
-#[test]
 fn a_session_that_anything_counts_or_holds_is_not_passed_through() {
     let context = PolicyContext { default_issuer: Some(ISSUER.to_owned()), targets: None };
     let load = |rules: &str| {

@@ -283,6 +283,7 @@ pub struct Lineage {
     pub functions: BTreeSet<Oid>,
     /// Relations written to (INSERT/UPDATE/DELETE/MERGE targets, those in WITH too).
     pub writes: BTreeSet<Oid>,
+    pub reads_aside: bool,  // Rows of something in FROM, beside the row that is written.
     pub writes_aside: bool, // By a WITH: how many rows, the server does not say.
     /// What is done to each of them.
     pub writing: BTreeSet<Writing>,
@@ -306,8 +307,7 @@ pub struct Lineage {
     pub reaches: BTreeSet<Oid>,
     /// Those of `reaches` that a foreign key's action would change.
     pub changes: BTreeSet<Oid>,
-    /// Output columns in order: of a SELECT, of RETURNING, or of COPY TO the client. `None` for statements that return
-    /// nothing.
+    /// Output columns in order: of a SELECT, of RETURNING, or of COPY TO the client. `None` where nothing is returned.
     pub outputs: Option<Vec<Output>>,
     /// How many rows of which relations a row of the outputs holds.
     pub content: RowContent,

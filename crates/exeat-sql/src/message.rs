@@ -285,6 +285,7 @@ fn finish(
         functions: facts.functions,
         rows: facts.rows,
         writes: facts.writes,
+        reads_aside: facts.reads_aside,
         writes_aside: facts.writes_aside,
         writing: facts.writing,
         sets: facts.sets,

@@ -123,6 +123,11 @@ impl Session {
             parts.add(name.as_bytes());
             parts.add(sql.as_bytes());
         }
+        // Where a cursor stands only its session knows: what it gives is let through while it waits, and never later.
+        if is_of_cursor(permit) {
+            parts.add(self.record.session().as_bytes());
+            parts.add(&self.next_request.to_be_bytes());
+        }
         parts.digest()
     }
 
@@ -139,7 +144,7 @@ impl Session {
             v: CARD_VERSION,
             request_id: request_id.to_string(),
             session: self.record.session().to_owned(),
-            sql: permit.sql().to_owned(),
+            sql: shown_sql(permit),
             is_cut: false,
             parameters: shown(values),
             principal: CardPrincipal {
@@ -201,6 +206,20 @@ fn masks(permit: &Permit) -> Digest {
         parts.add(format!("{:?}", plan.outputs).as_bytes());
     }
     parts.digest()
+}
+
+/// Does it fetch from a cursor?
+pub(crate) fn is_of_cursor(permit: &Permit) -> bool {
+    permit.names().cursors().next().is_some()
+}
+
+/// With what stands behind the names it uses.
+fn shown_sql(permit: &Permit) -> String {
+    let names = permit.names();
+    let cursors = names.cursors().map(|(name, permit)| ("cursor", name, permit.sql()));
+    let prepared = names.prepared().map(|(name, prepared)| ("prepared statement", name, prepared.permit.sql()));
+    let behind = cursors.chain(prepared).map(|(what, name, sql)| format!("\n-- {what} {name:?}:\n{sql}"));
+    std::iter::once(permit.sql().to_owned()).chain(behind).collect()
 }
 
 fn qualified(relation: &RelationName) -> String {

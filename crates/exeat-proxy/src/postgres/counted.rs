@@ -35,6 +35,8 @@ pub(crate) struct Counted {
     reserved: Vec<Vec<Reserved>>,
     /// The approval it runs on.
     pub(crate) under: Option<RequestId>,
+    /// Of approvals, when it was last looked whether that still holds.
+    pub(crate) approvals_seen: u64,
 }
 
 /// Where the counters of a portal are between two fetches.
@@ -44,6 +46,11 @@ pub(crate) struct Resting(Mutex<Option<Box<Counted>>>);
 impl Resting {
     fn take(&self) -> Option<Box<Counted>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The approval that they count under.
+    pub(crate) fn under(&self) -> Option<RequestId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.under.clone()
     }
 
     fn put(&self, counted: Box<Counted>) {
@@ -157,7 +164,8 @@ impl Session {
                 self.count_row(weight)
             }
             BackendMessage::CommandComplete { tag, .. } => {
-                let changed = changed_rows(tag.as_str());
+                // Of a COPY to the client rows were counted as they came.
+                let changed = changed_rows(tag.as_str()).filter(|_| !self.is_copying_out());
                 match (changed, self.counted()) {
                     (Some(rows), Some(counted)) => stop(counted.tally.affected(rows), Weight { rows: 0, bytes: 0 }),
                     (_, _) => None,
@@ -240,7 +248,13 @@ impl Session {
                     }
                 });
                 let resting = cursor.as_ref().and_then(|cursor| cursor.resting.take());
-                let counted = resting.or_else(|| self.counters(&query.permit, plan, query.approval.as_ref()));
+                let declared = cursor.as_ref().and_then(|cursor| cursor.approval.as_ref());
+                let under = query.approval.as_ref().or(declared);
+                let mut counted = resting.or_else(|| self.counters(&query.permit, plan, under));
+                if let (Some(counted), Some(previous), None) = (&mut counted, &query.previous, &cursor) {
+                    counted.tally.follow(&previous.tally);
+                    counted.under.clone_from(&previous.under);
+                }
                 (counted, cursor)
             }
             Some((_, Due::Execute(execute))) => {
@@ -277,7 +291,29 @@ impl Session {
         let facts = &self.picture.facts;
         let whose = Whose { asker: facts.principal.asker(), target: &facts.target };
         let tally = Tally::of(permit, plan, &whose)?;
-        Some(Box::new(Counted { tally, reserved: Vec::new(), under: under.cloned() }))
+        Some(Box::new(Counted { tally, reserved: Vec::new(), under: under.cloned(), approvals_seen: 0 }))
+    }
+
+    /// A statement whose rows are counted was sent. Where it takes data of the client's that comes first.
+    pub(crate) async fn go_alone(&mut self, guarded: Option<Arc<str>>) -> Done {
+        if self.copy_in.awaited() {
+            self.alone = Some(guarded);
+            return Ok(());
+        }
+        self.see_through(guarded).await
+    }
+
+    /// A counted COPY from the client has all its data.
+    pub(crate) async fn end_alone(&mut self) -> Done {
+        if self.copy_in.awaited() || self.copy_in.running() {
+            return Ok(());
+        }
+        let Some(guarded) = self.alone.take() else { return Ok(()) };
+        // In a batch the server keeps its answer back until it is asked for it.
+        if self.batch_open {
+            self.sender().flush();
+        }
+        self.see_through(guarded).await
     }
 
     /// A statement whose rows are counted was sent: through to its end, with nothing behind it.
@@ -367,16 +403,26 @@ impl Session {
 
     /// The statement in front has ended: its counters rest with the portal or cursor they are of, and what they have
     /// left goes back.
-    pub(crate) fn rest_counters(&mut self, counted: Option<Box<Counted>>, portal: Option<&Arc<Portal>>) {
-        let Some(mut counted) = counted else { return };
+    /// `is_cursor`: one of SQL, whose next fetch is a statement of its own: an approval of one is none of the next. What comes
+    /// back rests nowhere.
+    pub(crate) fn rest_counters(
+        &mut self,
+        counted: Option<Box<Counted>>,
+        (portal, is_cursor): (Option<&Arc<Portal>>, bool),
+    ) -> Option<Box<Counted>> {
+        let mut counted = counted?;
         self.owed.extend(counted.left_over());
         for (relation, rows) in counted.tally.newly_released() {
             let sum = self.released.entry(relation).or_default();
             *sum = sum.saturating_add(rows);
         }
-        if let Some(portal) = portal {
-            portal.resting.put(counted);
+        let Some(portal) = portal else { return Some(counted) };
+        if is_cursor && counted.under.is_some() && counted.under != portal.approval {
+            counted.under = None;
+            counted.tally.approval_ends();
         }
+        portal.resting.put(counted);
+        None
     }
 
     /// After the outcome is on record, and for nobody to wait for: what does not arrive stays counted.
@@ -425,7 +471,7 @@ pub(crate) fn resets_in(at: Moment, now: Moment) -> Option<(u64, String)> {
 /// Rows that a write has changed, from the tag with which it ends.
 fn changed_rows(tag: &str) -> Option<u64> {
     let (verb, rest) = tag.split_once(' ')?;
-    let writes = matches!(verb, "INSERT" | "UPDATE" | "DELETE" | "MERGE");
+    let writes = matches!(verb, "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "COPY");
     let count = rest.rsplit(' ').next()?;
     if writes { count.parse().ok() } else { None }
 }

@@ -68,6 +68,8 @@ pub(crate) struct QueryDue {
     /// The counters of the statement that answers now, and the cursor they are of.
     pub(crate) counted: Option<Box<Counted>>,
     pub(crate) cursor: Option<Arc<Portal>>,
+    /// Those of the statement before it in the message.
+    pub(crate) previous: Option<Box<Counted>>,
     /// What let it through that a rule holds.
     pub(crate) approval: Option<RequestId>,
     /// It runs in a transaction of the gateway's own, which decides over it at its end.
@@ -91,6 +93,7 @@ impl QueryDue {
             may_fail_yet: false,
             counted: None,
             cursor: None,
+            previous: None,
             approval: None,
             guarded: false,
         }

@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use exeat_enforce::evaluate::Permit;
+use exeat_enforce::plan::{CopyStream, Outputs, StateEffect, StatementPlan};
 use exeat_enforce::refusal::{Object, Refusal, RefusalCode};
 use exeat_store::record::OutcomeResult;
+use exeat_store::state::RequestId;
 use exeat_wire::{BackendMessage, Fields, TransactionStatus};
 
 use super::due::Due;
@@ -18,17 +20,25 @@ use super::session::{Done, Session, SessionEnd};
 impl Session {
     /// Before a Query is sent: whether it now runs in a transaction of the gateway's.
     pub(crate) async fn guard(&mut self, permit: &Arc<Permit>) -> Result<Result<bool, Box<Refused>>, SessionEnd> {
-        let writes = permit.plans.iter().any(|plan| plan.bulk.writes);
-        if !writes || !permit.is_counted() {
+        if !permit.is_counted() {
             return Ok(Ok(false));
         }
         let refused = |refusal: Refusal| Ok(Err(Box::new(Refused { refusal, facts: permit.facts.clone() })));
-        if permit.plans.iter().any(|plan| plan.effect.transaction.is_some()) {
-            let reason = "rows that this writes are counted, and it ends transactions on its way";
+        // The server runs on while one of them is held, and some of what it does nothing takes back.
+        if permit.plans.len() > 1 && !permit.plans.iter().all(can_be_taken_back) {
+            let reason = "rows of this message are counted, and another statement of it does what cannot be taken back";
             let refusal = Refusal::new(RefusalCode::NotEnforceable, reason)
                 .object(Object::at(&self.picture.facts.target, None))
-                .suggestion("send BEGIN and COMMIT as messages of their own");
+                .suggestion("send BEGIN, COMMIT, SET, PREPARE, cursors and the like as messages of their own");
             return refused(refusal);
+        }
+        for id in self.approvals_of_cursors(permit) {
+            if let Some(refusal) = self.taken_back(&id).await? {
+                return refused(refusal);
+            }
+        }
+        if !permit.plans.iter().any(|plan| plan.bulk.writes) {
+            return Ok(Ok(false));
         }
         // Whether it stands in a block only the answers to what went before tell.
         while self.pipeline.due() > 0 && !self.pipeline.is_skipping() {
@@ -43,6 +53,12 @@ impl Session {
                 refused(Refusal::not_enforceable("the server begins no transaction for a write that is counted"))
             }
         }
+    }
+
+    /// What the cursors that it fetches from run on.
+    fn approvals_of_cursors(&self, permit: &Permit) -> Vec<RequestId> {
+        let portals = permit.names().cursors().filter_map(|(name, _)| self.names.portal(name));
+        portals.filter_map(|portal| portal.resting.under().or_else(|| portal.approval.clone())).collect()
     }
 
     /// A refusal of what was not sent after all.
@@ -96,4 +112,13 @@ impl Session {
         }
         Ok(self.own.failed.take())
     }
+}
+
+/// A query, or a write of rows: it leaves nothing behind that the end of its transaction does not settle, and nothing of what
+/// the session has under names.
+fn can_be_taken_back(plan: &StatementPlan) -> bool {
+    let StatementPlan { effect, forgets, closes, made, makes, copy, notifies, bulk, outputs, .. } = plan;
+    let quiet = *effect == StateEffect::default() && forgets.is_none() && closes.is_none() && made.is_none();
+    let rows = bulk.writes || !matches!(outputs, Outputs::None);
+    quiet && makes.is_empty() && notifies.is_empty() && *copy != CopyStream::In && rows
 }

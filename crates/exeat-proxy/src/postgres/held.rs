@@ -21,7 +21,7 @@ use exeat_wire::{Fields, TransactionStatus};
 
 use tokio::sync::watch;
 
-use super::ask::Values;
+use super::ask::{Values, is_of_cursor};
 use super::counted::{Arrived, moment, rfc3339};
 use super::due::Due;
 use super::failing::cancelled;
@@ -184,10 +184,14 @@ impl Session {
             }
             let waited = since.elapsed();
             let pending = || refused(self.words(asks).pending(id.as_str(), rfc3339(asking.terms.decide_by)));
-            let Some(left) = longest.and_then(|longest| longest.checked_sub(waited)) else { return Ok(pending()) };
-            if self.tenure.is_leaving() {
-                return Ok(pending());
-            }
+            let left = longest.and_then(|longest| longest.checked_sub(waited)).filter(|_| !self.tenure.is_leaving());
+            let Some(left) = left else {
+                if !is_of_cursor(&asks.permit) {
+                    return Ok(pending());
+                }
+                self.withdraw(id).await;
+                return Ok(refused(self.words(asks).not_in_time(id.as_str())));
+            };
             if waited >= told {
                 told = waited + NEXT_NOTICE;
                 self.tell_waiting(id, asking.wait.saturating_sub(waited));
@@ -338,21 +342,42 @@ impl Session {
 
     /// While a stream runs on an approval: it ends when that is taken back.
     pub(crate) async fn stop_if_revoked(&mut self) -> Done {
-        let Some(id) = self.counted().and_then(|counted| counted.under.clone()) else { return Ok(()) };
         let revision = self.shared.dependencies.state.changes().borrow().approval;
-        if self.approvals_seen == revision || self.progress.failing.is_some() {
+        if self.progress.failing.is_some() {
             return Ok(());
         }
-        self.approvals_seen = revision;
-        let state = self.shared.dependencies.state.clone();
-        let found = self.while_client_stays(state.request(&id)).await?;
-        if let Ok(Some(request)) = found
-            && let RequestState::Revoked { reason, .. } = &request.progress.state
-        {
-            let refusal = self.held_here(None).revoked(id.as_str(), reason.as_str());
-            self.fail_running(None, refusal)?;
+        let Some(counted) = self.counted() else { return Ok(()) };
+        let Some(id) = counted.under.clone().filter(|_| counted.approvals_seen != revision) else { return Ok(()) };
+        counted.approvals_seen = revision;
+        match self.taken_back(&id).await? {
+            Some(refusal) => self.fail_running(None, refusal),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Before what rests under an approval goes on: does that still hold?
+    pub(crate) async fn taken_back(&mut self, id: &RequestId) -> Result<Option<Refusal>, SessionEnd> {
+        let state = self.shared.dependencies.state.clone();
+        let found = self.while_client_stays(state.request(id)).await?;
+        let words = self.held_here(None);
+        Ok(match found.map(|request| request.map(|request| request.progress.state)) {
+            Ok(Some(RequestState::Approved(_) | RequestState::Consumed { .. })) => None,
+            Ok(Some(RequestState::Revoked { reason, .. })) => Some(words.revoked(id.as_str(), reason.as_str())),
+            Ok(
+                Some(
+                    RequestState::Pending { .. }
+                    | RequestState::Escalated { .. }
+                    | RequestState::Denied { .. }
+                    | RequestState::Expired { .. }
+                    | RequestState::Withdrawn { .. },
+                )
+                | None,
+            ) => Some(words.gone(id.as_str())),
+            Err(problem) => {
+                tracing::error!(problem = exeat_store::chain(&problem), "an approval in use could not be looked at");
+                Some(Refusal::not_enforceable("the state store cannot be asked for approvals"))
+            }
+        })
     }
 
     fn words<'a>(&'a self, asks: &'a Asks) -> Held<'a> {

@@ -10,6 +10,7 @@ use exeat_enforce::evaluate::{Evaluation, Permit};
 use exeat_enforce::named::{KnownNames, Made, Missing, Prepared};
 use exeat_enforce::refusal::{Refusal, RefusalCode};
 use exeat_sql::{MessageAnalysis, Reference};
+use exeat_store::state::RequestId;
 use exeat_wire::Fields;
 
 use super::counted::Resting;
@@ -125,7 +126,7 @@ impl Session {
     pub(crate) fn steps(
         &self,
         permit: &Permit,
-        request_id: &Arc<str>,
+        (request_id, approval): (&Arc<str>, Option<&RequestId>),
         analysis: &Arc<MessageAnalysis>,
     ) -> Vec<(usize, Step)> {
         let mut steps = Vec::new();
@@ -134,7 +135,8 @@ impl Session {
             steps.extend(plan.closes.clone().map(|closes| (index, Step::Close(closes))));
             let step = match &plan.made {
                 Some(Made::Cursor { name, hold, permit }) => {
-                    let cursor = Arc::new(self.declared(permit, *hold, request_id));
+                    let cursor = self.declared(permit, *hold, request_id);
+                    let cursor = Arc::new(Portal { approval: approval.cloned(), ..cursor });
                     Step::Declare { name: name.clone(), cursor }
                 }
                 Some(Made::Statement { name, permit, .. }) => {

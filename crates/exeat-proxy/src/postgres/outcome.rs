@@ -162,13 +162,16 @@ impl Session {
         query.started = Instant::now();
         query.gate.shut();
         let (counted, cursor) = (query.counted.take(), query.cursor.take());
-        self.rest_counters(counted, cursor.as_ref());
+        let rested = self.rest_counters(counted, (cursor.as_ref(), true));
+        if let (Some(rested), Some((_, Due::Query(query)))) = (rested, self.pipeline.front_mut()) {
+            query.previous = Some(rested);
+        }
         Ok(())
     }
 
     pub(crate) fn execute_ended(&mut self, execute: &mut ExecuteDue, ended: &Ended<'_>) -> Done {
         self.execution_ended((&execute.request_id, execute.counts, execute.started), ended)?;
-        self.rest_counters(execute.counted.take(), Some(&execute.portal));
+        let _ = self.rest_counters(execute.counted.take(), (Some(&execute.portal), execute.portal.declared));
         Ok(())
     }
 

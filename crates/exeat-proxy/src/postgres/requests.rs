@@ -187,6 +187,18 @@ impl Session {
         if portal.policy != policy || !self.still_stand(&portal.permit) {
             return self.refuse_recorded(&portal.request_id, portal.permit.sql(), Refusal::statement_changed());
         }
+        let takes_part = execute.max_rows > 0;
+        if takes_part && portal.plan().is_some_and(|plan| plan.bulk.writes && plan.bulk.is_counted()) {
+            // The server changes all of it at the first fetch, and only says how many when the last is over.
+            let reason = "what this write changes is counted, and that cannot be told of a part of its result";
+            let refusal = Refusal::new(RefusalCode::NotEnforceable, reason).suggestion("fetch all of its rows at once");
+            return self.refuse_recorded(&portal.request_id, portal.permit.sql(), refusal);
+        }
+        if let Some(id) = portal.resting.under()
+            && let Some(refusal) = self.taken_back(&id).await?
+        {
+            return self.refuse_recorded(&portal.request_id, portal.permit.sql(), refusal);
+        }
         let request_id = match self.execute_intent(&portal) {
             Ok(request_id) => request_id,
             Err(refusal) => return self.refuse_extended(refusal.to_fields(&portal.request_id)),
@@ -200,7 +212,9 @@ impl Session {
         self.notified.sends(&portal.notifies);
         self.note_effects(&portal.permit);
         let steps = match &portal.analysed.analysis {
-            Some(analysis) => self.steps(&portal.permit, &request_id, &Arc::clone(analysis)),
+            Some(analysis) => {
+                self.steps(&portal.permit, (&request_id, portal.approval.as_ref()), &Arc::clone(analysis))
+            }
             None => Vec::new(),
         };
         let change = (!steps.is_empty()).then(|| self.names.run(false, steps));
@@ -216,7 +230,7 @@ impl Session {
         if is_due && permit.is_counted() {
             // Its answer comes before the client's Sync, which would commit what it did.
             self.sender().flush();
-            return self.see_through(None).await;
+            return self.go_alone(None).await;
         }
         Ok(())
     }

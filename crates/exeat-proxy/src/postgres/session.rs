@@ -90,8 +90,9 @@ pub(crate) struct Session {
     pub(crate) released: BTreeMap<RelationName, u64>,
     /// The open transaction may hold locks of writes.
     pub(crate) has_written: bool,
-    /// Of approvals, when it was last looked whether the one in use still holds.
-    pub(crate) approvals_seen: u64,
+    /// A counted COPY from the client is under way: nothing but its data follows it. In a transaction of the gateway's,
+    /// and of which request.
+    pub(crate) alone: Option<Option<Arc<str>>>,
     pub(crate) refusals: Refusals,
     /// What the client asks the gateway itself.
     pub(crate) questions: Questions,
@@ -217,7 +218,7 @@ impl Session {
             owed: Vec::new(),
             released: BTreeMap::new(),
             has_written: false,
-            approvals_seen: 0,
+            alone: None,
             refusals: Refusals::default(),
             questions: Questions::default(),
             passing: None,
@@ -249,6 +250,7 @@ impl Session {
             self.take_answers().await?;
             self.leave_if_due()?;
             self.take_messages().await?;
+            self.end_alone().await?;
             if self.upstream_closed {
                 return Err(self.upstream_end());
             }
@@ -422,7 +424,7 @@ impl Session {
             Verdict::Forward(admitted) => {
                 self.notified.sends(&worded(&permit, &[]));
                 self.note_effects(&permit);
-                let steps = self.steps(&permit, &request_id, &analysis);
+                let steps = self.steps(&permit, (&request_id, approval.as_ref()), &analysis);
                 let change = self.names.run(true, steps);
                 self.copy_in.sent(&permit);
                 self.picture.transaction_may_end();
@@ -433,10 +435,7 @@ impl Session {
                 let due = QueryDue::new(permit, request_id, change, analysed).ending_batch(ends_batch);
                 let due = Due::Query(Box::new(due.let_through(approval, guarded)));
                 self.sender().statement(Request::Query, admitted, receipt, due); // step 9
-                if is_counted {
-                    self.see_through(guard).await?;
-                }
-                Ok(())
+                if is_counted { self.go_alone(guard).await } else { Ok(()) }
             }
         }
     }
@@ -468,6 +467,7 @@ impl Session {
 
     pub(crate) fn window_open(&self) -> bool {
         !self.copy_in.awaited()
+            && (self.alone.is_none() || self.copy_in.running())
             && self.pipeline.due() < WINDOW_REQUESTS_MAX
             && (!self.tenure.is_leaving() || self.inside_transaction())
     }

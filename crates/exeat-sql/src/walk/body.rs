@@ -296,6 +296,7 @@ impl<'a> Walker<'a> {
             called,
             functions,
             writes,
+            reads_aside: _,
             writes_aside: _,
             writing,
             sets,

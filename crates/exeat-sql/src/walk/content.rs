@@ -108,6 +108,8 @@ pub(crate) struct Held {
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     held: Held,
+    /// By what decides over its rows one by one: each row tells of a row of these.
+    tested: BTreeMap<Oid, u32>,
     /// What FROM names and WHERE has not been asked about yet.
     open: Vec<Open>,
     /// Something in FROM beside relations brings rows that the text itself lists.
@@ -177,12 +179,6 @@ impl Held {
         self.packing = self.packing.max(other.packing);
     }
 
-    /// At most one of its rows matters.
-    pub(crate) fn one_row(mut self) -> Self {
-        self.whole.clear();
-        self
-    }
-
     /// All its rows in one value.
     fn packed(mut self) -> Self {
         self.packing = self.packing.again();
@@ -222,6 +218,7 @@ impl Content {
     /// What its rows hold for whoever reads them.
     pub(crate) fn finished(self) -> Held {
         let mut held = self.held;
+        self.tested.iter().for_each(|(relation, count)| add(&mut held.occurrences, *relation, *count));
         if self.picks > 1 {
             held.occurrences.values_mut().for_each(|count| *count = count.saturating_mul(self.picks));
         }
@@ -306,9 +303,26 @@ impl Walker<'_> {
         Ok((outcome, inside.finished()))
     }
 
-    /// Reads what chooses among rows and brings none.
+    /// Reads what chooses among rows and brings none. Whether a row of another relation is there, each row that is chosen
+    /// tells all the same: `x IN (SELECT id …)` over made-up rows reads one of the others out.
     pub(crate) fn uncounted<T>(&mut self, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
-        self.counting_apart(walk).map(|(outcome, _)| outcome)
+        let (outside, aside) = (std::mem::take(&mut self.content), self.facts.reads_aside);
+        let outcome = walk(self)?;
+        let inside = std::mem::replace(&mut self.content, outside);
+        self.facts.reads_aside = aside;
+        self.spend(inside.tested.len())?;
+        inside.tested.iter().for_each(|(relation, count)| add(&mut self.content.tested, *relation, *count));
+        Ok(outcome)
+    }
+
+    /// Reads a query of which a row only tells whether one is there.
+    pub(crate) fn counting_tested<T>(&mut self, walk: impl FnOnce(&mut Self) -> Walk<T>) -> Walk<T> {
+        let aside = self.facts.reads_aside;
+        let (outcome, inside) = self.counting_apart(walk)?;
+        self.facts.reads_aside = aside;
+        self.spend(inside.occurrences.len())?;
+        inside.occurrences.iter().for_each(|(relation, count)| add(&mut self.content.tested, *relation, *count));
+        Ok(outcome)
     }
 
     /// Reads a query all of whose rows become one value.

@@ -317,8 +317,7 @@ impl Walker<'_> {
             Ok(SubLinkType::ExistsSublink) => {
                 let stars = self.facts.stars.clone();
                 self.spend(stars.len())?;
-                self.counting_apart(|walker| walker.select(stmt))
-                    .and_then(|(_, inside)| self.holds(&inside.one_row()))?;
+                self.counting_tested(|walker| walker.select(stmt))?;
                 self.facts.stars = stars;
                 Ok(Value::computed())
             }
@@ -333,7 +332,7 @@ impl Walker<'_> {
                     None => return construct("an operator of this form", at),
                 }
                 self.optional(testexpr, Use::Predicate)?;
-                let outputs = self.select(stmt)?;
+                let outputs = self.counting_tested(|walker| walker.select(stmt))?;
                 outputs.iter().try_for_each(|target| self.consume(&target.value, Use::Predicate, target.at))?;
                 Ok(Value::computed())
             }

@@ -27,6 +27,7 @@ pub(crate) fn alias_parts(alias: &Option<Alias>) -> Walk<(Option<&str>, Vec<&str
 
 impl<'a> Walker<'a> {
     pub(crate) fn read_from(&mut self, nodes: &[Node]) -> Walk<()> {
+        self.facts.reads_aside |= !nodes.is_empty();
         for node in nodes {
             let mut items = self.read_item(node)?;
             // Later items of the list see earlier ones only from inside LATERAL.

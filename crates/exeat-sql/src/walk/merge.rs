@@ -24,6 +24,7 @@ impl<'a> Walker<'a> {
         else {
             return construct("MERGE of this form", NOWHERE);
         };
+        self.facts.reads_aside = true;
         self.levels.push(Level::default());
         if let Some(with) = with_clause {
             self.with_clause(with)?;

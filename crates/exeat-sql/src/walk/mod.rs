@@ -105,6 +105,7 @@ pub(crate) struct Facts {
     /// Functions whose bodies were read.
     pub(crate) functions: BTreeSet<Oid>,
     pub(crate) writes: BTreeSet<Oid>,
+    pub(crate) reads_aside: bool,
     pub(crate) writes_aside: bool,
     pub(crate) writing: BTreeSet<Writing>,
     pub(crate) sets: BTreeSet<SetList>,
