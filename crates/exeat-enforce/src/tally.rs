@@ -31,8 +31,7 @@ pub struct Tally {
     packing: Packing,
     scale: Option<Scale>,
     spending: Vec<Spending>,
-    /// As it was before humans agreed.
-    before: Option<Counting>,
+    /// What humans agreed to.
     covered: Option<Covered>,
     /// Rows of each duty's relation that had left when somebody asked last; and that have left.
     told: Vec<u64>,
@@ -109,7 +108,6 @@ impl Tally {
             packing: *packing,
             scale: None,
             spending: spending.collect(),
-            before: None,
             covered: None,
             told: Vec::new(),
             left: Vec::new(),
@@ -220,24 +218,12 @@ impl Tally {
     #[must_use]
     pub fn agreed(&mut self, covered: &Covered) -> bool {
         let counting = std::mem::replace(&mut self.counting, Counting::new([], None));
-        self.before = Some(counting.clone());
         self.covered = Some(covered.clone());
         self.counting = counting.under(covered);
         for spending in self.spending.iter_mut().filter(|spending| spending.key.unit == Unit::UnapprovedRows) {
             spending.lifted = true;
         }
         !self.counting.has_ended()
-    }
-
-    /// What humans agreed to is over: the threshold that was passed then is passed.
-    pub fn approval_ends(&mut self) {
-        if let Some(before) = self.before.take() {
-            self.counting = before;
-        }
-        self.covered = None;
-        for spending in &mut self.spending {
-            spending.lifted = false;
-        }
     }
 
     /// At the end of a fetch: what of each counter was reserved and has not left. Nothing is reserved from here on.

@@ -344,10 +344,10 @@ impl<'a> Voice<'a> {
                 relation: Some(touch.relation.clone()),
                 why,
             };
-            let unbounded = self.rules(touch).filter(|rule| rule.shape().unbounded == Some(Stance::Deny));
-            if self.is_unbounded(touch) {
-                causes.extend(unbounded.map(|rule| cause(Some(rule.id()), Why::UnboundedRead)));
-            }
+            let unbounded = self
+                .rules(touch)
+                .filter(|rule| rule.shape().unbounded == Some(Stance::Deny) && self.is_unbounded(touch, rule));
+            causes.extend(unbounded.map(|rule| cause(Some(rule.id()), Why::UnboundedRead)));
             if touch.takes_star
                 && let Some(rule) = self.policy.forbids_star(self.principal, self.target, &touch.relation)
             {
@@ -381,7 +381,7 @@ impl<'a> Voice<'a> {
                     let alters = !whole && self.statement.kind == StatementKind::Ddl;
                     causes.extend(alters.then(|| cause(rule.id(), Why::Definition)));
                 }
-                if shape.unbounded == Some(Stance::Hold) && self.is_unbounded(touch) {
+                if shape.unbounded == Some(Stance::Hold) && self.is_unbounded(touch, rule) {
                     causes.push(cause(rule.id(), Why::UnboundedRead));
                 }
                 if shape.select_star == Some(Stance::Hold) && touch.takes_star {
@@ -410,15 +410,16 @@ impl<'a> Voice<'a> {
         self.policy.rules.iter().filter(holds).map(cause).collect()
     }
 
-    /// A LIMIT bounds what is read where it stays within the number of rows from which on a human is asked anyway: where there
-    /// is no such number, none does.
-    fn is_unbounded(&self, touch: &'a Touch) -> bool {
+    /// A LIMIT bounds what is read where it stays within the number of rows from which on a human is asked anyway. A rule
+    /// without such a number of its own knows no LIMIT that is small.
+    fn is_unbounded(&self, touch: &'a Touch, rule: &Rule) -> bool {
         match touch.read {
             ReadShape::Nothing | ReadShape::Restricted => false,
             ReadShape::Unbounded { limit: None } => true,
             ReadShape::Unbounded { limit: Some(limit) } => {
+                let counts = rule.hold().is_some_and(|hold| hold.rows.is_some());
                 let rows = self.rules(touch).filter_map(|rule| rule.hold()?.rows);
-                rows.min().is_none_or(|threshold| threshold < limit)
+                !counts || rows.min().is_some_and(|threshold| threshold < limit)
             }
         }
     }

@@ -219,7 +219,9 @@ fn shown_sql(permit: &Permit) -> String {
     let cursors = names.cursors().map(|(name, permit)| ("cursor", name, permit.sql()));
     let prepared = names.prepared().map(|(name, prepared)| ("prepared statement", name, prepared.permit.sql()));
     let behind = cursors.chain(prepared).map(|(what, name, sql)| format!("\n-- {what} {name:?}:\n{sql}"));
-    std::iter::once(permit.sql().to_owned()).chain(behind).collect()
+    let whole = is_of_cursor(permit)
+        .then(|| "\n-- approved is all that the cursor still gives, up to the rows you allow".to_owned());
+    std::iter::once(permit.sql().to_owned()).chain(behind).chain(whole).collect()
 }
 
 fn qualified(relation: &RelationName) -> String {

@@ -403,12 +403,11 @@ impl Session {
 
     /// The statement in front has ended: its counters rest with the portal or cursor they are of, and what they have
     /// left goes back.
-    /// `is_cursor`: one of SQL, whose next fetch is a statement of its own: an approval of one is none of the next. What comes
-    /// back rests nowhere.
+    /// What comes back rests nowhere.
     pub(crate) fn rest_counters(
         &mut self,
         counted: Option<Box<Counted>>,
-        (portal, is_cursor): (Option<&Arc<Portal>>, bool),
+        portal: Option<&Arc<Portal>>,
     ) -> Option<Box<Counted>> {
         let mut counted = counted?;
         self.owed.extend(counted.left_over());
@@ -417,10 +416,6 @@ impl Session {
             *sum = sum.saturating_add(rows);
         }
         let Some(portal) = portal else { return Some(counted) };
-        if is_cursor && counted.under.is_some() && counted.under != portal.approval {
-            counted.under = None;
-            counted.tally.approval_ends();
-        }
         portal.resting.put(counted);
         None
     }

@@ -58,7 +58,7 @@ impl Session {
             let (portal, request_id) = (execute.portal.clone(), execute.request_id.clone());
             let (counts, started) = (execute.counts, execute.started);
             self.execution_ended((&request_id, counts, started), &ended)?;
-            let _ = self.rest_counters(counted, (Some(&portal), portal.declared));
+            let _ = self.rest_counters(counted, Some(&portal));
         }
         self.progress.failing = Some(Failing::Running(fields));
         if let Some(at) = at {

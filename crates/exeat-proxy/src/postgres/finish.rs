@@ -92,7 +92,7 @@ impl Session {
         for (_, mut due) in pipeline.into_due() {
             let recorded = match &mut due {
                 Due::Query(query) => {
-                    let _ = self.rest_counters(query.counted.take(), (None, false));
+                    let _ = self.rest_counters(query.counted.take(), None);
                     self.request_ended(query, unknown())
                 }
                 Due::Execute(execute) => self.execute_ended(execute, &unknown()),

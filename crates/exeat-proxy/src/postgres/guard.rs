@@ -29,7 +29,7 @@ impl Session {
             let reason = "rows of this message are counted, and another statement of it does what cannot be taken back";
             let refusal = Refusal::new(RefusalCode::NotEnforceable, reason)
                 .object(Object::at(&self.picture.facts.target, None))
-                .suggestion("send BEGIN, COMMIT, SET, PREPARE, cursors and the like as messages of their own");
+                .suggestion("send BEGIN and COMMIT, SET, PREPARE, cursors and the like as messages of their own");
             return refused(refusal);
         }
         for id in self.approvals_of_cursors(permit) {

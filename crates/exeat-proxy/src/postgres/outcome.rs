@@ -162,7 +162,7 @@ impl Session {
         query.started = Instant::now();
         query.gate.shut();
         let (counted, cursor) = (query.counted.take(), query.cursor.take());
-        let rested = self.rest_counters(counted, (cursor.as_ref(), true));
+        let rested = self.rest_counters(counted, cursor.as_ref());
         if let (Some(rested), Some((_, Due::Query(query)))) = (rested, self.pipeline.front_mut()) {
             query.previous = Some(rested);
         }
@@ -171,7 +171,7 @@ impl Session {
 
     pub(crate) fn execute_ended(&mut self, execute: &mut ExecuteDue, ended: &Ended<'_>) -> Done {
         self.execution_ended((&execute.request_id, execute.counts, execute.started), ended)?;
-        let _ = self.rest_counters(execute.counted.take(), (Some(&execute.portal), execute.portal.declared));
+        let _ = self.rest_counters(execute.counted.take(), Some(&execute.portal));
         Ok(())
     }
 
