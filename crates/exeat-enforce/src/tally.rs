@@ -17,6 +17,9 @@ use crate::permit::Permit;
 use crate::plan::{Outputs, StatementPlan};
 use crate::weigh::{Scale, by_length};
 
+/// Bytes are reserved in chunks of as many rows of this size: by the byte every row would be a question to the store.
+const BYTES_A_ROW: u64 = 256;
+
 /// Whose answer it is, for the counters.
 #[derive(Debug, Clone)]
 pub struct Whose<'a> {
@@ -289,7 +292,11 @@ impl Spending {
         let at_least = self.lacks(weight);
         let budget = self.applied.budget;
         let left = budget.amount.saturating_sub(self.purse.spent());
-        let at_most = ledger::chunk(self.purse.spent(), left).max(at_least);
+        let many = match self.takes {
+            Takes::Rows(_) | Takes::Cells(_) => 1,
+            Takes::Bytes => BYTES_A_ROW,
+        };
+        let at_most = ledger::chunk(self.purse.spent() / many, left / many).saturating_mul(many).max(at_least);
         Missing { spending: number, key: self.key.clone(), budget, want: Want { at_least, at_most } }
     }
 }
@@ -355,4 +362,158 @@ fn cells<'a>(permit: &'a Permit, plan: &StatementPlan, relation: &RelationName) 
         u64::try_from(many).unwrap_or(u64::MAX).max(1)
     };
     labels.into_iter().map(|label| (label, of(label))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use exeat_policy::approval::{
+        Approval, Ceiling, Demand, Granted, GrantedBy, Progress, Review, Scope, State, Terms,
+    };
+    use exeat_policy::grant::{Ask, Digest, Grant};
+    use exeat_policy::ruling::{Duty, Measure, Reached, Threshold};
+    use exeat_policy::{Moment, Person};
+
+    use super::*;
+    use crate::bulk;
+    use crate::record::RecordFacts;
+    use crate::scrub::Taint;
+
+    fn people() -> RelationName {
+        RelationName { schema: "held".to_owned(), name: "people".to_owned() }
+    }
+
+    fn asker() -> Asker {
+        Asker { human: Person { issuer: "i".to_owned(), subject: "ann".to_owned() }, actor: None }
+    }
+
+    /// Of a statement whose rows hold `times` people each, held past `threshold_at`, with a budget of `amount`.
+    fn tally(times: u32, threshold_at: Option<u64>, (unit, amount): (Unit, u64)) -> Tally {
+        let budget = Budget { amount, window: Duration::from_secs(60) };
+        let applied = AppliedBudget { unit, budget, rule: "bulk".to_owned(), reached: Reached::Held };
+        let threshold = |amount| Threshold { measure: Measure::Rows, amount, rule: "bulk".to_owned() };
+        let thresholds = threshold_at.map(threshold).into_iter().collect();
+        let duty = Duty { relation: people(), thresholds, budgets: vec![applied] };
+        let bulk = Bulk { counted: vec![bulk::Counted { duty, times }], ..Bulk::default() };
+        let plan = StatementPlan { bulk, ..StatementPlan::quiet(Taint::Clean) };
+        let permit = Permit::of_one("", plan.clone(), RecordFacts::default());
+        Tally::of(&permit, &plan, &Whose { asker: asker(), target: "shop" }).unwrap()
+    }
+
+    fn covered(rows: Option<u64>) -> Covered {
+        let digest = Digest::new([0; 32]);
+        let scope = Scope { ceiling: Ceiling { rows, ..Ceiling::default() }, uses: 1, lasts: Duration::from_secs(60) };
+        let now = Moment::from_unix_millis(0);
+        let terms = Terms {
+            asker: asker(),
+            demands: vec![Demand { rule: "bulk".to_owned(), quorum: 1, escalates_at: None }],
+            asked_at: now,
+            decide_by: now.after(Duration::from_secs(60)),
+            widest: scope,
+        };
+        let granted = Granted {
+            by: GrantedBy::Quorum(Vec::<Approval>::new()),
+            at: now,
+            until: now.after(Duration::from_secs(60)),
+            ceiling: scope.ceiling,
+            uses_left: 1,
+        };
+        let progress = Progress { state: State::Approved(granted), review: Review::NotDemanded };
+        let text = String::new;
+        let ask = Ask {
+            asker: asker(),
+            target: text(),
+            database: text(),
+            role: text(),
+            statement: digest,
+            parameters: digest,
+            objects: digest,
+            masks: digest,
+            policy: digest,
+        };
+        Grant::of(&terms, &progress, ask.clone()).unwrap().covers(&ask, now).unwrap()
+    }
+
+    const ROW: Weight = Weight { rows: 1, bytes: 100 };
+
+    /// Rows until something else than going on follows; what is missing is reserved, as long as there is any.
+    fn flow(tally: &mut Tally, mut left: u64) -> (u64, Next) {
+        let mut gone = 0;
+        loop {
+            match tally.row(ROW) {
+                Next::Go => gone += 1,
+                Next::Reserve => {
+                    let missing = tally.missing(ROW);
+                    let want = missing[0].want;
+                    if want.at_least > left {
+                        return (gone, Next::Reserve);
+                    }
+                    let amount = want.at_most.min(left);
+                    left -= amount;
+                    tally.reserved(missing[0].spending, amount);
+                }
+                next @ (Next::Past(_) | Next::Ended) => return (gone, next),
+            }
+        }
+    }
+
+    fn past() -> Next {
+        Next::Past(BTreeSet::from(["bulk".to_owned()]))
+    }
+
+    #[test]
+    fn nothing_goes_that_is_not_reserved_and_nothing_past_the_threshold() {
+        let mut free = tally(1, Some(100), (Unit::Rows, 1000));
+        assert_eq!(free.row(ROW), Next::Reserve);
+        assert_eq!(flow(&mut free, 1000), (100, past()));
+        assert!(free.within().is_none());
+        assert_eq!(flow(&mut tally(4, Some(100), (Unit::Rows, 1000)), 1000), (25, past()), "four in each row");
+        assert_eq!(flow(&mut tally(1, None, (Unit::Rows, 30)), 30), (30, Next::Reserve));
+        assert_eq!(flow(&mut tally(1, None, (Unit::Bytes, 1000)), 1000), (10, Next::Reserve), "of 100 bytes each");
+    }
+
+    #[test]
+    fn what_did_not_leave_goes_back_and_no_more() {
+        let mut kept = tally(1, Some(100), (Unit::Rows, 1000));
+        let (gone, _) = flow(&mut kept, 1000);
+        let back: u64 = kept.left_over().iter().map(|(_, amount)| amount).sum();
+        assert!(back >= gone, "all that was kept, and what was not spent: {back}");
+        let mut left = tally(1, Some(100), (Unit::Rows, 1000));
+        for _ in 0..16 {
+            if left.row(ROW) == Next::Reserve {
+                left.reserved(0, 20);
+                assert_eq!(left.row(ROW), Next::Go);
+            }
+        }
+        left.released();
+        assert_eq!(left.left_over(), [(0, 4)], "twenty less sixteen that left");
+        assert_eq!(left.left_over(), [], "once");
+        assert_eq!(left.row(ROW), Next::Reserve, "and then there is nothing to spend");
+    }
+
+    #[test]
+    fn under_an_approval_rows_go_up_to_its_ceiling_and_not_on_the_day_s_allowance() {
+        let mut held = tally(1, Some(100), (Unit::UnapprovedRows, 100));
+        assert_eq!(flow(&mut held, 100), (100, Next::Reserve));
+        assert!(held.agreed(&covered(Some(300))) && !held.keeps());
+        held.released();
+        assert_eq!(flow(&mut held, 0), (200, Next::Ended));
+        assert_eq!(held.left_over(), [(0, 100)], "what left with a human's word is given back");
+        let mut narrow = tally(1, Some(100), (Unit::Rows, 1000));
+        flow(&mut narrow, 1000);
+        assert!(!narrow.agreed(&covered(Some(100))), "a hundred and one were counted");
+    }
+
+    #[test]
+    fn the_next_statement_of_a_query_counts_on() {
+        let mut first = tally(1, Some(100), (Unit::Rows, 1000));
+        first.reserved(0, 60);
+        for _ in 0..60 {
+            assert_eq!(first.row(ROW), Next::Go);
+        }
+        let mut second = tally(1, Some(100), (Unit::Rows, 1000));
+        second.follow(&first);
+        assert_eq!(flow(&mut second, 1000), (40, past()));
+    }
 }

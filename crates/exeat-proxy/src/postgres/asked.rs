@@ -2,7 +2,7 @@
 //! here and never sent to the server, in the simple and the extended protocol, inside a failed transaction too: that is
 //! where somebody asks why. An answer takes its place in order: it waits until the server has answered what went before.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use exeat_enforce::asked::{Asked, Topic, asked, policy_json};
@@ -12,9 +12,11 @@ use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::{Refusal, RefusalCode};
 use exeat_enforce::release::Reply;
 use exeat_sql::{MessageAnalysis, STATEMENT_BYTES_MAX};
+use exeat_store::state::LimitFilter;
 use exeat_wire::{Bind, Close, Describe, Execute, Fields, Format, Target};
 use serde_json::json;
 
+use super::counted::moment;
 use super::outcome::Intent;
 use super::picture::{Refused, Understood};
 use super::session::{Done, Session, SessionEnd, WINDOW_REQUESTS_MAX};
@@ -31,6 +33,8 @@ pub(crate) struct Questions {
     /// The next statement is explained, not run.
     explain: bool,
     last_refusal: Option<String>,
+    /// By unit, as last looked up.
+    used: Option<BTreeMap<&'static str, u64>>,
     /// Names that the server does not have.
     statements: HashMap<String, Arc<Question>>,
     portals: HashMap<String, (Arc<Question>, Format)>,
@@ -137,6 +141,7 @@ impl Session {
         if let Some(column) = question.column() {
             self.reply(Reply::Description { column, format: Format::Text })?;
         }
+        self.look_up(question).await?;
         match self.give(question) {
             Ok(tag) => self.reply(Reply::Complete(tag))?,
             Err(fields) => self.io.outbox.error(&fields),
@@ -225,6 +230,7 @@ impl Session {
         if !self.caught_up().await? {
             return Ok(true);
         }
+        self.look_up(&question).await?;
         match self.give(&question) {
             Ok(tag) => self.reply(Reply::Complete(tag))?,
             Err(fields) => self.refuse_extended(*fields)?,
@@ -249,6 +255,36 @@ impl Session {
             self.reply(Reply::Closed)?;
         }
         Ok(true)
+    }
+
+    /// What the answer needs of the store. Of each unit the counter that has most: their names may be of relations that the
+    /// client must not learn of.
+    async fn look_up(&mut self, question: &Question) -> Done {
+        let Of::Asked(Asked::Show(Topic::Limits)) = question.of else { return Ok(()) };
+        let facts = &self.picture.facts;
+        let asker = facts.principal.asker();
+        let filter = LimitFilter {
+            principal: Some(facts.principal.subject.clone()),
+            target: Some(facts.target.clone()),
+            label: None,
+        };
+        let state = self.shared.dependencies.state.clone();
+        let found = self.while_client_stays(state.exposures(&filter, moment())).await?;
+        let mut used: BTreeMap<&'static str, u64> = BTreeMap::new();
+        match found {
+            Ok(found) => {
+                for exposure in found.iter().filter(|exposure| exposure.key.asker == asker) {
+                    let most = used.entry(exposure.key.unit.name()).or_default();
+                    *most = exposure.used.max(*most);
+                }
+                self.questions.used = Some(used);
+            }
+            Err(problem) => {
+                tracing::error!(problem = exeat_store::chain(&problem), "what is used of limits cannot be told");
+                self.questions.used = None;
+            }
+        }
+        Ok(())
     }
 
     /// Records the question and its outcome, and gives the row. The command's tag, or why there is no answer.
@@ -290,7 +326,7 @@ impl Session {
             Topic::Policy => policy_json(facts, &self.picture.policy.policy, self.picture.policy.generation),
             Topic::Limits => json!({
                 "v": 1, "statement_bytes": STATEMENT_BYTES_MAX, "prepared_statements": NAMES_MAX,
-                "requests_unanswered": WINDOW_REQUESTS_MAX,
+                "requests_unanswered": WINDOW_REQUESTS_MAX, "used": self.questions.used,
             })
             .to_string(),
             Topic::Session => json!({
