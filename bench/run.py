@@ -6,7 +6,8 @@
                  [--json FILE] [--page FILE]
 
 Endpoints: `direct`; `pgbouncer`, where installed; `pass` (Exeat, pass-through policy: authenticated and recorded); `policy`
-(Exeat, a policy with sealed columns that the statement does not touch); `masked` (the same, the statement returns them).
+(Exeat, a policy with sealed columns that the statement does not touch); `masked` (the same, the statement returns them);
+`counted` (as `policy`, with a limit of rows that every row counts against).
 Rounds take turns over the endpoints and medians are shown, with each figure's ratio. CPU is user + system time of the proxy's
 process from /proc: the figure to steer by, because client, server and proxy share the machine's cores.
 """
