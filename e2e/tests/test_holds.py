@@ -116,6 +116,24 @@ def test_a_write_that_returns_too_much_is_taken_back(held, trust, shop):
             assert truth.execute("SELECT count(*) FROM held.people WHERE city = 'few'").fetchone() == (5,)
 
 
+def test_a_counted_write_does_not_end_an_open_batch(held, trust, shop):
+    """It would commit the batch and itself before anybody knows how much it was."""
+    dsn = somebody(held, trust)
+    write = wire.query("UPDATE held.people SET city = 'batched' WHERE id > 0 RETURNING id, name")
+    ahead = wire.parse("BEGIN") + wire.bind() + wire.execute() + wire.SYNC + wire.parse("COMMIT") + wire.bind() + wire.execute()
+    with wire.Connection(dsn.host, dsn.port) as connection:
+        connection.login(dsn)
+        for before in (wire.parse("SELECT 1") + wire.bind() + wire.execute(), ahead):
+            connection.send(before + write)
+            heard = []
+            while not any(tag == "E" for tag, _ in heard) or heard[-1][0] != "Z":
+                heard.append(connection.receive())
+            assert b"C58030\0" in next(body for tag, body in heard if tag == "E")
+            connection.cycle(wire.query("ROLLBACK"))
+        with psycopg.connect(shop.admin.text()) as truth:
+            assert truth.execute("SELECT count(*) FROM held.people WHERE city = 'batched'").fetchone() == (0,)
+
+
 def test_the_count_goes_on_over_fetches(held, trust):
     dsn = somebody(held, trust)
     with wire.Connection(dsn.host, dsn.port) as connection:

@@ -163,6 +163,11 @@ impl Session {
                 let weight = counted.tally.weigh_length(data.bytes().len());
                 self.count_row(weight)
             }
+            BackendMessage::FunctionCallResponse(value) => {
+                let Some(counted) = self.counted() else { return Ok(None) };
+                let weight = counted.tally.weigh_length(value.bytes().len());
+                self.count_row(weight)
+            }
             BackendMessage::CommandComplete { tag, .. } => {
                 // Of a COPY to the client rows were counted as they came.
                 let changed = changed_rows(tag.as_str()).filter(|_| !self.is_copying_out());

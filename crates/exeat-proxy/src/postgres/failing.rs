@@ -3,6 +3,7 @@
 //! follows, which aborts the block or batch it stood in.
 
 use exeat_enforce::refusal::Refusal;
+use exeat_enforce::scrub::Taint;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{BackendMessage, Fields, Step};
 
@@ -81,7 +82,9 @@ impl Session {
         let Some(failing) = &self.progress.failing else { return Err(SessionEnd::UnexpectedAnswer(message.name())) };
         let fields = failing.fields().clone();
         match self.pipeline.on_backend(message)? {
-            Step::Partial | Step::Asynchronous | Step::CopyOut => Ok(()),
+            Step::Partial | Step::CopyOut => Ok(()),
+            // Of other sessions; what this statement's own code says is dropped.
+            Step::Asynchronous => self.release_of(message, Taint::UserCode, None),
             // The server agrees. Its ReadyForQuery is the next, and everybody's.
             Step::QueryFailed => {
                 self.picture.own.rolled_back();

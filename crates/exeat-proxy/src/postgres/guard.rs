@@ -40,11 +40,19 @@ impl Session {
         if !permit.plans.iter().any(|plan| plan.bulk.writes) {
             return Ok(Ok(false));
         }
+        // An open batch would be committed with it, and whether there is a block by now the batch decides.
+        if self.batch_open {
+            let reason = "what this writes is counted, and messages before it wait for their Sync";
+            let refusal = Refusal::new(RefusalCode::NotEnforceable, reason)
+                .object(Object::at(&self.picture.facts.target, None))
+                .suggestion("end the batch with a Sync first");
+            return refused(refusal);
+        }
         // Whether it stands in a block only the answers to what went before tell.
         while self.pipeline.due() > 0 && !self.pipeline.is_skipping() {
             self.await_answers().await?;
         }
-        if self.status != TransactionStatus::Idle || self.batch_open {
+        if self.status != TransactionStatus::Idle {
             return Ok(Ok(false));
         }
         match self.own_command("BEGIN").await? {
@@ -86,6 +94,8 @@ impl Session {
     pub(crate) async fn end_guarded(&mut self, request_id: &str, refusal: Option<Fields>) -> Done {
         let failed = self.status == TransactionStatus::Failed;
         let end = if failed || refusal.is_some() { "ROLLBACK" } else { "COMMIT" };
+        // What deferred constraints and triggers say at its end is of all that ran in it: the end forgets what that was.
+        let taint = self.taint;
         if let Some(fields) = self.own_command(end).await? {
             let ended = Ended {
                 result: OutcomeResult::RolledBack,
@@ -93,7 +103,7 @@ impl Session {
                 sqlstate: fields.sqlstate().map(std::borrow::Cow::into_owned),
             };
             self.guarded_ended(request_id, &ended)?;
-            let taint = self.taint;
+            self.picture.own.rolled_back();
             self.release_of(&BackendMessage::ErrorResponse(fields), taint, Some(request_id))?;
         }
         if let Some(fields) = refusal {

@@ -11,6 +11,7 @@ use exeat_enforce::card::Card;
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::held::Held;
 use exeat_enforce::refusal::Refusal;
+use exeat_policy::Moment;
 use exeat_policy::approval::{Event, Rerun, State as RequestState};
 use exeat_policy::grant::{Ask, Covered};
 use exeat_policy::hold::Mode;
@@ -144,7 +145,8 @@ impl Session {
         let asked = self.while_client_stays(state.ask(new, now)).await?;
         let id = match asked {
             Ok(Asked::Opened(id)) => {
-                self.record_approval(&asks, &id, HeldEvent::Requested);
+                // Nobody is let through by it: that it is missing in the record holds nothing up.
+                let _recorded = self.record_approval(&asks, &id, HeldEvent::Requested);
                 id
             }
             Ok(Asked::Found {
@@ -176,7 +178,7 @@ impl Session {
         // Taken until the wait is over.
         let place = longest.and_then(|_| self.shared.waiting.place(&self.target));
         let longest = longest.filter(|_| place.is_some());
-        let mut told = FIRST_NOTICE;
+        let (mut told, mut heard) = (FIRST_NOTICE, SIGN_OF_LIFE);
         loop {
             changes.mark_unchanged();
             if let Some(sought) = self.decided(asks, id).await? {
@@ -193,12 +195,14 @@ impl Session {
                 return Ok(refused(self.words(asks).not_in_time(id.as_str())));
             };
             if waited >= told {
-                told = waited + NEXT_NOTICE;
+                (told, heard) = (waited + NEXT_NOTICE, waited + SIGN_OF_LIFE);
                 self.tell_waiting(id, asking.wait.saturating_sub(waited));
-            } else if waited >= SIGN_OF_LIFE {
+            } else if waited >= heard {
+                heard = waited + SIGN_OF_LIFE;
                 self.io.outbox.still_there();
             }
-            let pause = left.min(SIGN_OF_LIFE).min(told.saturating_sub(waited)).max(Duration::from_millis(1));
+            let next = told.min(heard).saturating_sub(waited);
+            let pause = left.min(next).max(Duration::from_millis(1));
             match self.pause(pause, changes).await {
                 Ok(Paused::Over) => {}
                 Ok(Paused::Cancelled) => {
@@ -289,7 +293,10 @@ impl Session {
                 if !asks.rules.iter().all(|rule| covered.lifts(rule)) {
                     return Ok(Some(refused(self.words(asks).gone(id.as_str()))));
                 }
-                self.record_approval(asks, &id, HeldEvent::Consumed);
+                // On record before anything leaves on it, or nothing does.
+                if !self.record_approval(asks, &id, HeldEvent::Consumed) {
+                    return Ok(Some(refused(Refusal::not_enforceable("the audit log cannot be written"))));
+                }
                 Ok(Some(Sought::Covered(covered, id)))
             }
             Ok(GrantUse::Drifted { .. } | GrantUse::Nothing) => Ok(None),
@@ -349,19 +356,26 @@ impl Session {
         let Some(counted) = self.counted() else { return Ok(()) };
         let Some(id) = counted.under.clone().filter(|_| counted.approvals_seen != revision) else { return Ok(()) };
         counted.approvals_seen = revision;
-        match self.taken_back(&id).await? {
+        match self.looked_at(&id, None).await? {
             Some(refusal) => self.fail_running(None, refusal),
             None => Ok(()),
         }
     }
 
-    /// Before what rests under an approval goes on: does that still hold?
+    /// Before what rests under an approval goes on: does that still hold, and is it not over?
     pub(crate) async fn taken_back(&mut self, id: &RequestId) -> Result<Option<Refusal>, SessionEnd> {
+        self.looked_at(id, Some(moment())).await
+    }
+
+    /// `now`: the time it must not have passed; what runs may run on past it.
+    async fn looked_at(&mut self, id: &RequestId, now: Option<Moment>) -> Result<Option<Refusal>, SessionEnd> {
         let state = self.shared.dependencies.state.clone();
         let found = self.while_client_stays(state.request(id)).await?;
         let words = self.held_here(None);
         Ok(match found.map(|request| request.map(|request| request.progress.state)) {
-            Ok(Some(RequestState::Approved(_) | RequestState::Consumed { .. })) => None,
+            Ok(Some(RequestState::Approved(granted) | RequestState::Consumed { granted, .. })) => {
+                now.filter(|now| *now >= granted.until).map(|_| words.gone(id.as_str()))
+            }
             Ok(Some(RequestState::Revoked { reason, .. })) => Some(words.revoked(id.as_str(), reason.as_str())),
             Ok(
                 Some(
@@ -398,7 +412,8 @@ impl Session {
         refused(Refusal::not_enforceable("the state store cannot be asked for approvals"))
     }
 
-    fn record_approval(&mut self, asks: &Asks, id: &RequestId, what: HeldEvent) {
+    /// Whether it is on record.
+    fn record_approval(&mut self, asks: &Asks, id: &RequestId, what: HeldEvent) -> bool {
         let rules: Vec<&str> = asks.rules.iter().map(String::as_str).collect();
         let change = HeldChange {
             what,
@@ -407,9 +422,11 @@ impl Session {
             rules: &rules,
             policy: policy_ref(&self.picture.policy),
         };
-        if let Err(problem) = self.record.approval(&change) {
-            tracing::error!(problem = exeat_store::chain(&problem), "could not record what became of a held statement");
+        let recorded = self.record.approval(&change);
+        if let Err(problem) = &recorded {
+            tracing::error!(problem = exeat_store::chain(problem), "could not record what became of a held statement");
         }
+        recorded.is_ok()
     }
 }
 

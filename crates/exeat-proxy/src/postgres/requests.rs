@@ -194,7 +194,7 @@ impl Session {
             let refusal = Refusal::new(RefusalCode::NotEnforceable, reason).suggestion("fetch all of its rows at once");
             return self.refuse_recorded(&portal.request_id, portal.permit.sql(), refusal);
         }
-        if let Some(id) = portal.resting.under()
+        if let Some(id) = portal.resting.under().or_else(|| portal.approval.clone())
             && let Some(refusal) = self.taken_back(&id).await?
         {
             return self.refuse_recorded(&portal.request_id, portal.permit.sql(), refusal);
