@@ -205,18 +205,3 @@ def test_a_client_that_gives_up_on_silence_hears_something_every_two_seconds(hel
     assert {tag for tag, _ in heard} <= {"T", "N", "S"} and any(approval.encode() in body for tag, body in heard if tag == "N")
     assert held.command("approve", approval)[0] == 0
     assert [tag for tag, _ in connection.receive_until("Z")][-2:] == ["C", "Z"]
-
-
-def test_what_the_end_of_the_gateways_own_transaction_says_tells_no_sealed_value(held, shop):
-    admin(shop, """
-        CREATE FUNCTION held.tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'it is %', NEW.email; END $$;
-        CREATE CONSTRAINT TRIGGER tell AFTER UPDATE ON held.people DEFERRABLE INITIALLY DEFERRED
-            FOR EACH ROW EXECUTE FUNCTION held.tell();
-    """)
-    _, dsn = held.agent()
-    with wire.Connection(dsn.host, dsn.port) as connection:
-        connection.login(dsn)
-        heard = connection.cycle(wire.query("UPDATE held.people SET city = 'told' WHERE id = 1 RETURNING id"))
-        said = b"".join(body for tag, body in heard if tag == "E")
-        assert said and b"mail1@" not in said and heard[-1] == ("Z", b"I"), heard
-    admin(shop, "DROP FUNCTION held.tell CASCADE")
