@@ -8,7 +8,7 @@ import pytest
 
 from lib import wire
 from lib.yaml_text import dump
-from streams import admin, session, tags_of
+from streams import COPY_DONE, admin, copy_data, copy_fail, session, tags_of
 from test_approvals_of_statements import Held
 from test_holds import POLICY
 
@@ -95,7 +95,7 @@ def test_as_many_as_allowed_are_committed_and_more_are_not_there(gateway, stock,
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
-@pytest.mark.parametrize("write", [write for write in WRITES if write != "returning"])
+@pytest.mark.parametrize("write", WRITES)
 def test_too_many_change_nothing_and_after_a_yes_the_identical_statement_commits(gateway, stock, write, extended):
     sql, left, base = WRITES[write]
     many = sent(sql.format(base + AFFECTED + 1), extended)
@@ -191,10 +191,49 @@ def test_what_cannot_be_counted_is_held_before_it_runs(gateway, stock, form):
         assert stock() == ((0, 0) if form == "truncate" else (200, 2))
 
 
-def test_copy_in_is_held_before_a_row_is_taken(gateway, stock):
+NEW = copy_data("1001\tmail\tnew\n") + COPY_DONE
+# How it ends after a yes, and what it leaves.
+ENDS = {
+    "done": (NEW, "C", (201, 1)),
+    "in pieces": (b"".join(copy_data(piece) for piece in ("10", "01\tmail\tne", "w\n")) + COPY_DONE, "C", (201, 1)),
+    "one that is there": (copy_data("7\tmail\tnew\n") + COPY_DONE, "23505", UNCHANGED),
+    "taken back by the client": (copy_data("1001\tmail\tnew\n") + copy_fail(), "57014", UNCHANGED),
+}
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("end", ENDS)
+def test_copy_in_is_held_before_a_row_is_taken_and_after_a_yes_takes_them_once(gateway, stock, end, extended):
+    data, ended, left = ENDS[end]
+    sql = "COPY written.stock FROM STDIN"
+    copy = wire.parse(sql) + wire.bind() + wire.execute() + wire.FLUSH if extended else wire.query(sql)
+    behind = wire.SYNC if extended else b""
     name, dsn = gateway.agent()
     with session(dsn) as connection:
-        copy = wire.query("COPY written.stock FROM STDIN")
-        heard = connection.cycle(copy)
-        assert outcome(heard) == (["YG001", "Z"], b"I"), "no CopyInResponse"
-        assert gateway.waiting(name) and stock() == UNCHANGED
+        assert outcome(connection.cycle(copy, behind)) == (["YG001", "Z"], b"I"), "no CopyInResponse"
+        assert stock() == UNCHANGED
+        assert gateway.command("approve", gateway.waiting(name))[0] == 0
+        connection.send(copy)
+        connection.receive_until("G")
+        assert outcome(connection.cycle(data, behind)) == ([ended, "Z"], b"I")
+        assert stock() == left
+        assert outcome(connection.cycle(copy, behind)) == (["YG001", "Z"], b"I"), "one yes is for one run"
+        assert outcome(connection.cycle(wire.query("SELECT 1")))[0] == ["D", "C", "Z"]
+        assert stock() == left
+
+
+def test_in_a_block_a_copy_in_after_a_yes_is_the_blocks(gateway, stock):
+    name, dsn = gateway.agent()
+    copy = wire.query("COPY written.stock FROM STDIN")
+    with session(dsn) as connection:
+        connection.cycle(wire.query("BEGIN"))
+        assert outcome(connection.cycle(copy)) == (["YG001", "Z"], b"E")
+        connection.cycle(wire.query("ROLLBACK"))
+        assert gateway.command("approve", gateway.waiting(name))[0] == 0
+        connection.cycle(wire.query("BEGIN"))
+        connection.send(copy)
+        connection.receive_until("G")
+        assert outcome(connection.cycle(NEW)) == (["C", "Z"], b"T")
+        assert stock() == UNCHANGED
+        assert outcome(connection.cycle(wire.query("COMMIT"))) == (["C", "Z"], b"I")
+        assert stock() == (201, 1)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 
@@ -58,6 +59,24 @@ def test_a_client_that_leaves_withdraws(held, leaving, sent):
         connection.send(leaving)
     connection.__exit__()
     wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
+
+
+@pytest.mark.parametrize("sent", [wire.query(SQL), EXTENDED + wire.SYNC], ids=["simple", "extended"])
+def test_a_client_that_ends_its_side_has_left(held, shop, sent):
+    """It looks the same as one that is gone: nobody may be there to see what a human would let through."""
+    name, dsn = held.agent()
+    with session(dsn) as connection:
+        connection.send(sent)
+        approval = held.waiting(name)
+        connection.socket.shutdown(socket.SHUT_WR)
+        heard = []
+        with pytest.raises(wire.Closed):
+            while True:
+                heard.append(connection.receive())
+        assert not {"D", "C", "Z"} & set(tags_of(heard)), heard
+    wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'shop_reader' AND query LIKE '%held.people%'"
+    wait_until("the server has no such session", lambda: admin(shop, sessions) == [(0,)], seconds=10)
 
 
 def test_what_was_sent_behind_is_answered_behind(held):

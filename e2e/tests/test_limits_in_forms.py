@@ -8,7 +8,7 @@ import pytest
 
 from lib import wire
 from lib.yaml_text import dump
-from streams import admin, session, tags_of
+from streams import COPY_DONE, admin, copy_data, session, tags_of
 from test_approvals_of_statements import Held
 from test_counted_limits import limit, pulled
 
@@ -99,6 +99,24 @@ def test_what_was_approved_counts_against_the_limit_and_ends_at_it(one):
             assert ask(connection, sql) == (0, "YG001", "I")
             assert one.command("approve", one.waiting(name))[0] == 0
             assert ask(connection, sql) == (rows, ended, "I")
+
+
+@pytest.mark.parametrize("relation", ["one", "both"])
+@pytest.mark.parametrize("in_block", [False, True])
+def test_what_a_client_copies_in_is_taken_and_counts_for_nothing(one, shop, relation, in_block):
+    _, dsn = one.agent()
+    with session(dsn) as connection:
+        if in_block:
+            connection.cycle(wire.query("BEGIN"))
+        for row in ("1001\tmail\tnew\n", "1002\tmail\tnew\n"):
+            connection.send(wire.query(f"COPY counted.{relation} FROM STDIN"))
+            connection.receive_until("G")
+            assert tags_of(connection.cycle(copy_data(row), COPY_DONE)) == ["C", "Z"]
+        if in_block:
+            assert connection.cycle(wire.query("COMMIT"))[-1] == ("Z", b"I")
+        assert ask(connection, f"SELECT id FROM counted.{relation} WHERE id <= {ROWS}") == (ROWS, "C", "I")
+        assert ask(connection, f"SELECT id FROM counted.{relation} WHERE id > {ROWS}")[0] == 0
+    assert admin(shop, f"DELETE FROM counted.{relation} WHERE id > 1000 RETURNING id") == [(1001,), (1002,)]
 
 
 def test_what_has_left_is_counted_after_a_kill(one):
