@@ -126,7 +126,7 @@ class Oracle:
         self._statements = {}
         self._sealed, self._relations = set(), set()
         self._tell = None
-        self.errors, self.counts = 0, {}
+        self.missing, self.unread, self.counts = 0, 0, {}
 
     def take(self, unit, seen):
         if unit.batch:
@@ -149,8 +149,7 @@ class Oracle:
         names = ", ".join(map(str, sorted(self._world.sealed)))
         self._sealed = {_column(line.replace("|", ".")) for line in psql(self._dsn, SEALED.format(names)).stdout.splitlines()}
         self._relations = set(map(int, psql(self._dsn, RELATIONS).stdout.split()))
-        connection = wire.Connection(self._dsn.host, self._dsn.port).login(self._dsn)
-        connection.cycle(wire.query("SET debug_print_rewritten = on; SET debug_pretty_print = off"))
+        connection = prints_trees(self._dsn)
         for (sql, taken), predicted in zip(taken_since.items(), self._lineage.of(list(taken_since)), strict=True):
             counts = self.counts.setdefault(taken.source, Counter())
             counts["statements"] += 1
@@ -165,8 +164,13 @@ class Oracle:
         self._view(connection, sql, taken, predicted, in_tree)
 
     def _missing(self, sql, words):
-        self.errors += 1
+        self.missing += 1
         self._tell(f"MISSING {self._world.name} {words}\n  {sql}")
+
+    def failures(self):
+        """What is not as it must be, in words."""
+        found = [f"{self._world.name}: {self.missing} dependencies missing"] if self.missing else []
+        return found + ([f"{self._world.name}: {self.unread} trees not understood"] if self.unread else [])
 
     def _covers(self, how, sql, needed, predicted):
         # Who reads a view has its rows, whatever it asks of them: what chooses them counts.
@@ -206,14 +210,15 @@ class Oracle:
     def _tree(self, connection, sql, taken, predicted):
         """Every column in the rewritten tree; None where the server printed none."""
         counts = self.counts[taken.source]
-        connection.cycle(wire.query("SET client_min_messages = log"))
-        messages = connection.cycle(wire.parse(taken.asked), wire.SYNC)
-        connection.cycle(wire.query("SET client_min_messages = warning"))
-        said = [wire.error_fields(body) for tag, body in messages if tag == "N"]
-        printed = [one["D"] for one in said if one.get("M") == "rewritten parse tree:"]
-        if not printed:
+        printed = printed_tree(connection, taken.asked)
+        if printed is None:
             return None
-        outputs, everything = trees.read(printed[0])
+        try:
+            outputs, everything = trees.read(printed)
+        except trees.Unreadable as problem:
+            self.unread += 1
+            self._tell(f"UNREAD {self._world.name} {problem}\n  {sql}")
+            return None
         counts["trees"] += 1
         self._covers("tree", sql, everything, predicted)
         for flows, truth in zip(predicted.outputs, outputs):
@@ -222,6 +227,22 @@ class Oracle:
                 counts["masked"] += 1
                 counts["over-masked"] += not truth & self._sealed
         return everything
+
+
+def prints_trees(dsn):
+    """A session at the server whose statements can be asked for their trees."""
+    connection = wire.Connection(dsn.host, dsn.port).login(dsn)
+    connection.cycle(wire.query("SET debug_print_rewritten = on; SET debug_pretty_print = off"))
+    return connection
+
+
+def printed_tree(connection, sql):
+    """The rewritten tree of a statement as the server prints it; None where it prints none."""
+    connection.cycle(wire.query("SET client_min_messages = log"))
+    messages = connection.cycle(wire.parse(sql), wire.SYNC)
+    connection.cycle(wire.query("SET client_min_messages = warning"))
+    said = [wire.error_fields(body) for tag, body in messages if tag == "N"]
+    return next((one["D"] for one in said if one.get("M") == "rewritten parse tree:"), None)
 
 
 def figures(counted):

@@ -89,8 +89,8 @@ class Runner:
         figures.interferences.append(unit)
         self._tell(f"INTERFERENCE {world.name} {unit.source} {unit.mode} {unit.form}\n  {unit.text()}\n  {difference(one, other)}")
 
-    def add_failure(self, words):
-        self._more += [words] if words else []
+    def add_failures(self, words):
+        self._more += words
 
     def failures(self):
         """What is not as it must be, in words."""
