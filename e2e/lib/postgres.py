@@ -104,6 +104,14 @@ def _passable(folder):
     return all(step.stat().st_mode & 0o001 for step in [folder, *folder.parents])
 
 
+def _is_running(process):
+    """Not gone, and not only waiting to be forgotten by its parent."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Server:
     """One cluster of the run. `admin(dbname)` is the superuser's way in."""
 
@@ -181,6 +189,22 @@ class Server:
 
     def stop(self):
         self.process.stop()
+        self.run.forget(self.process)
+
+    def kill(self):
+        """Ends it as a machine's end would: every process of it at once, with no word to anybody."""
+        postmaster = self.process.pid
+        # Stopped, it starts no other and tells nobody.
+        os.kill(postmaster, signal.SIGSTOP)
+        children = [int(word) for word in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+        for process in (*children, postmaster):
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait(20)
+        # One that is left would keep the next server out of the shared memory.
+        wait_until(f"no process of {self._title} is left", lambda: not any(_is_running(child) for child in children))
         self.run.forget(self.process)
 
     def log_text(self):

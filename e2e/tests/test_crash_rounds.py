@@ -45,16 +45,22 @@ class Client(threading.Thread):
 
     def run(self):
         try:
-            with psycopg.connect(self.dsn.text(), autocommit=True) as connection, connection.cursor() as cursor:
+            with self.connect() as connection, connection.cursor() as cursor:
                 for sql in self.statements:
                     self.began.set()
-                    # Row by row, so that what came before the end of the connection counts.
-                    for _ in cursor.stream(sql):
-                        self.rows += 1
+                    self.read(cursor, sql)
         except psycopg.Error as error:
-            self.said = error.sqlstate
+            self.said = error.sqlstate or type(error).__name__
         finally:
             self.began.set()
+
+    def connect(self):
+        return psycopg.connect(self.dsn.text(), autocommit=True)
+
+    def read(self, cursor, sql):
+        # Row by row, so that what came before the end of the connection counts.
+        for _ in cursor.stream(sql):
+            self.rows += 1
 
 
 def killed(held, chance, client):
