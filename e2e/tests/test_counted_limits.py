@@ -3,8 +3,10 @@ take of it, and what a statement did not take is there for the next."""
 
 import json
 import os
+import random
 import subprocess
 import threading
+import time
 
 import psycopg
 import pytest
@@ -18,8 +20,9 @@ from test_approvals_of_statements import Held
 from test_holds import HOLD
 from test_shared_store import HEARD_SECONDS_MAX, url
 
-ROWS, BYTES, CELLS = 100, 8192, 60
-RELATIONS = ("one", "two", "wide", "sealed", "shared")
+ROWS, BYTES, CELLS, MANY = 100, 8192, 60, 2000
+RELATIONS = ("one", "two", "wide", "sealed", "shared", "many")
+SEED = int(os.environ.get("SEED") or time.time())
 SCHEMA = "DROP SCHEMA IF EXISTS counted CASCADE; CREATE SCHEMA counted; GRANT USAGE ON SCHEMA counted TO PUBLIC;" + "".join(
     f"CREATE TABLE counted.{name} (id integer PRIMARY KEY, email text NOT NULL, note text NOT NULL);"
     f"INSERT INTO counted.{name} SELECT i, 'mail' || i || '@example.com', repeat('x', 100) FROM generate_series(1, 500) i;"
@@ -44,6 +47,7 @@ POLICY = dump({
         limit("rows", ["one", "two"], {"rows": ROWS}),
         limit("bytes", ["wide"], {"bytes": f"{BYTES // 1024}KiB"}),
         limit("cells", ["sealed"], {"cells": CELLS}),
+        limit("many", ["many"], {"rows": MANY}),
         {"id": "shared", "who": {"groups": ["agents"]}, "target": "shop", "relations": ["counted.shared"],
          "hold": {**HOLD, "rows": ROWS, "wait": "60s", "expires": "5m"}},
     ],
@@ -185,6 +189,51 @@ def test_ten_connections_at_once_take_of_one_limit(gateways, places, each):
         assert taken == each * 10
     if taken < ROWS:
         rest_of(gateways[0], name, "one", taken)
+
+
+def test_what_short_statements_leave_of_the_limit_is_there_for_the_next(gateways):
+    first, second = gateways
+    name, dsn = first.agent()
+    chance = random.Random(SEED)
+    sizes = [[chance.randrange(1, 9) for _ in range(60)] for _ in range(6)]
+    print(f"SEED={SEED}")
+    came = []
+
+    def read(dsn, sizes):
+        with session(dsn) as connection:
+            came.extend(pulled(connection, f"SELECT id FROM counted.many WHERE id <= {size}") for size in sizes)
+
+    places = [gateway.beside(name) for gateway in (first, second) for _ in range(3)]
+    readers = [threading.Thread(target=read, args=place) for place in zip(places, sizes, strict=True)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(40)
+    taken = sum(map(sum, sizes))
+    assert [error for _, error in came if error] == []
+    assert (len(came), sum(rows for rows, _ in came)) == (6 * 60, taken) and taken < MANY
+    # The other gateway gives back what lies there by itself; this one before it answers.
+    used = {"rows": 0}
+
+    def shown():
+        with session(dsn) as connection:
+            row = next(body for tag, body in connection.cycle(wire.query("SHOW exeat.limits")) if tag == "D")
+            used.update(json.loads(row[row.index(b"{"):])["used"])
+        return used["rows"] == taken
+
+    wait_until("each gateway gives back what nobody takes", shown, seconds=10)
+    with session(dsn) as connection:
+        assert pulled(connection, "SELECT id FROM counted.many LIMIT 3") == (3, None)
+    second.gateway.stop()
+    second.gateway.start()
+    assert sum(entry["used"] for entry in first.limits("show", "--principal", name)["limits"]) == taken + 3
+    with session(dsn) as connection:
+        left = MANY - taken - 3
+        while left > 0:
+            size = min(left, 500)
+            assert pulled(connection, f"SELECT id FROM counted.many LIMIT {size}") == (size, None)
+            left -= size
+        assert pulled(connection, "SELECT id FROM counted.many LIMIT 1")[1]["C"] == "53400"
 
 
 def test_one_allowance_and_one_approval_at_two_gateways(gateways):

@@ -8,7 +8,7 @@ use exeat_policy::counting::{Counting, Passage, WithinThreshold};
 use exeat_policy::grant::Covered;
 use exeat_policy::ledger::{self, Budget, Counted, CounterKey, Purse, Unit, Want};
 use exeat_policy::ruling::AppliedBudget;
-use exeat_policy::{Asker, RelationName};
+use exeat_policy::{Asker, Moment, RelationName};
 use exeat_sql::Packing;
 use exeat_wire::{DataRow, DecodeError};
 
@@ -48,6 +48,8 @@ struct Spending {
     applied: AppliedBudget,
     takes: Takes,
     purse: Purse,
+    /// What is in it is spent before this and not later: it is counted in the bucket that ends here.
+    until: Moment,
     /// Spent on what is kept and has not left.
     kept: u64,
     /// An approval has taken its place.
@@ -90,7 +92,31 @@ pub struct Missing {
     pub spending: usize,
     pub key: CounterKey,
     pub budget: Budget,
-    pub want: Want,
+    at_least: u64,
+    /// Of this answer.
+    spent: u64,
+    /// What chunks are multiples of.
+    many: u64,
+}
+
+impl Missing {
+    /// `before`: what statements before this one have spent of it, as those may that follow.
+    pub fn want(&self, before: u64) -> Want {
+        let chunk = |spent: u64| ledger::chunk(spent / self.many).saturating_mul(self.many);
+        let ahead = if before == 0 { 0 } else { chunk(self.spent.saturating_add(before)) };
+        Want { at_least: self.at_least, at_most: chunk(self.spent).max(self.at_least), ahead }
+    }
+}
+
+/// What one counter has left at the end of a fetch.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LeftOver {
+    pub spending: usize,
+    pub unspent: u64,
+    /// Spent on rows that did not leave.
+    pub kept: u64,
+    /// What left.
+    pub spent: u64,
 }
 
 impl Tally {
@@ -140,8 +166,8 @@ impl Tally {
     }
 
     /// One more row.
-    pub fn row(&mut self, weight: Weight) -> Next {
-        if self.spending.iter().any(|spending| spending.lacks(weight) > 0) {
+    pub fn row(&mut self, weight: Weight, now: Moment) -> Next {
+        if self.spending.iter().any(|spending| spending.lacks(weight, now) > 0) {
             return Next::Reserve;
         }
         let keeps = self.counting.keeps();
@@ -157,16 +183,24 @@ impl Tally {
     }
 
     /// What has to be reserved before such a row may count.
-    pub fn missing(&self, weight: Weight) -> Vec<Missing> {
-        let lacking = self.spending.iter().enumerate().filter(|(_, spending)| spending.lacks(weight) > 0);
-        lacking.map(|(number, spending)| spending.missing(number, weight)).collect()
+    pub fn missing(&self, weight: Weight, now: Moment) -> Vec<Missing> {
+        let lacking = self.spending.iter().enumerate().filter(|(_, spending)| spending.lacks(weight, now) > 0);
+        lacking.map(|(number, spending)| spending.missing(number, spending.lacks(weight, now))).collect()
     }
 
-    /// So much more is on the ledger for it.
-    pub fn reserved(&mut self, spending: usize, amount: u64) {
+    /// So much more is on the ledger for it, counted in the bucket that ends then.
+    pub fn reserved(&mut self, spending: usize, amount: u64, counted_in: Moment) {
         if let Some(spending) = self.spending.get_mut(spending) {
+            let is_empty = spending.purse.unspent() == 0;
+            spending.until = if is_empty { counted_in } else { spending.until.min(counted_in) };
             spending.purse.add(amount);
         }
+    }
+
+    /// What was reserved and may not be spent any more: what leaves now counts for later than its bucket does.
+    pub fn expired(&mut self, now: Moment) -> Vec<(usize, u64)> {
+        let expired = self.spending.iter_mut().enumerate().filter(|(_, spending)| spending.until <= now);
+        expired.map(|(number, spending)| (number, spending.purse.empty())).filter(|(_, amount)| *amount > 0).collect()
     }
 
     /// The budget that one of the counters has.
@@ -230,13 +264,13 @@ impl Tally {
     }
 
     /// At the end of a fetch: what of each counter was reserved and has not left. Nothing is reserved from here on.
-    pub fn left_over(&mut self) -> Vec<(usize, u64)> {
-        let left = self.spending.iter_mut().enumerate().map(|(number, spending)| {
-            let kept = std::mem::take(&mut spending.kept);
-            let purse = std::mem::replace(&mut spending.purse, Purse::EMPTY);
-            (number, purse.unspent().saturating_add(kept))
+    pub fn left_over(&mut self) -> Vec<LeftOver> {
+        let left = self.spending.iter_mut().enumerate().map(|(spending, of)| {
+            let kept = std::mem::take(&mut of.kept);
+            let purse = std::mem::replace(&mut of.purse, Purse::EMPTY);
+            LeftOver { spending, unspent: purse.unspent(), kept, spent: purse.spent().saturating_sub(kept) }
         });
-        left.filter(|(_, amount)| *amount > 0).collect()
+        left.collect()
     }
 
     /// Rows of each relation so far, for whoever is asked.
@@ -275,8 +309,9 @@ impl Spending {
         }
     }
 
-    fn lacks(&self, weight: Weight) -> u64 {
-        self.takes(weight).saturating_sub(self.purse.unspent())
+    fn lacks(&self, weight: Weight, now: Moment) -> u64 {
+        let there = if now < self.until { self.purse.unspent() } else { 0 };
+        self.takes(weight).saturating_sub(there)
     }
 
     fn spend(&mut self, weight: Weight, keeps: bool) {
@@ -288,16 +323,13 @@ impl Spending {
         }
     }
 
-    fn missing(&self, number: usize, weight: Weight) -> Missing {
-        let at_least = self.lacks(weight);
-        let budget = self.applied.budget;
-        let left = budget.amount.saturating_sub(self.purse.spent());
+    fn missing(&self, number: usize, at_least: u64) -> Missing {
         let many = match self.takes {
             Takes::Rows(_) | Takes::Cells(_) => 1,
             Takes::Bytes => BYTES_A_ROW,
         };
-        let at_most = ledger::chunk(self.purse.spent() / many, left / many).saturating_mul(many).max(at_least);
-        Missing { spending: number, key: self.key.clone(), budget, want: Want { at_least, at_most } }
+        let (key, budget) = (self.key.clone(), self.applied.budget);
+        Missing { spending: number, key, budget, at_least, spent: self.purse.spent(), many }
     }
 }
 
@@ -326,6 +358,7 @@ fn spendings(
         applied: applied.clone(),
         takes,
         purse: Purse::EMPTY,
+        until: Moment::from_unix_millis(0),
         kept: 0,
         lifted: false,
     };
@@ -368,12 +401,12 @@ fn cells<'a>(permit: &'a Permit, plan: &StatementPlan, relation: &RelationName) 
 mod tests {
     use std::time::Duration;
 
+    use exeat_policy::Person;
     use exeat_policy::approval::{
         Approval, Ceiling, Demand, Granted, GrantedBy, Progress, Review, Scope, State, Terms,
     };
     use exeat_policy::grant::{Ask, Digest, Grant};
     use exeat_policy::ruling::{Duty, Measure, Reached, Threshold};
-    use exeat_policy::{Moment, Person};
 
     use super::*;
     use crate::bulk;
@@ -436,22 +469,25 @@ mod tests {
     }
 
     const ROW: Weight = Weight { rows: 1, bytes: 100 };
+    const NOW: Moment = Moment::from_unix_millis(1000);
+    /// The end of the bucket.
+    const THEN: Moment = Moment::from_unix_millis(2000);
 
     /// Rows until something else than going on follows; what is missing is reserved, as long as there is any.
     fn flow(tally: &mut Tally, mut left: u64) -> (u64, Next) {
         let mut gone = 0;
         loop {
-            match tally.row(ROW) {
+            match tally.row(ROW, NOW) {
                 Next::Go => gone += 1,
                 Next::Reserve => {
-                    let missing = tally.missing(ROW);
-                    let want = missing[0].want;
+                    let missing = tally.missing(ROW, NOW);
+                    let want = missing[0].want(0);
                     if want.at_least > left {
                         return (gone, Next::Reserve);
                     }
                     let amount = want.at_most.min(left);
                     left -= amount;
-                    tally.reserved(missing[0].spending, amount);
+                    tally.reserved(missing[0].spending, amount, THEN);
                 }
                 next @ (Next::Past(_) | Next::Ended) => return (gone, next),
             }
@@ -465,7 +501,7 @@ mod tests {
     #[test]
     fn nothing_goes_that_is_not_reserved_and_nothing_past_the_threshold() {
         let mut free = tally(1, Some(100), (Unit::Rows, 1000));
-        assert_eq!(free.row(ROW), Next::Reserve);
+        assert_eq!(free.row(ROW, NOW), Next::Reserve);
         assert_eq!(flow(&mut free, 1000), (100, past()));
         assert!(free.within().is_none());
         assert_eq!(flow(&mut tally(4, Some(100), (Unit::Rows, 1000)), 1000), (25, past()), "four in each row");
@@ -477,19 +513,33 @@ mod tests {
     fn what_did_not_leave_goes_back_and_no_more() {
         let mut kept = tally(1, Some(100), (Unit::Rows, 1000));
         let (gone, _) = flow(&mut kept, 1000);
-        let back: u64 = kept.left_over().iter().map(|(_, amount)| amount).sum();
-        assert!(back >= gone, "all that was kept, and what was not spent: {back}");
+        let back = kept.left_over();
+        assert_eq!((back[0].kept, back[0].spent), (gone + 1, 0), "all that was kept, and nothing left");
         let mut left = tally(1, Some(100), (Unit::Rows, 1000));
         for _ in 0..16 {
-            if left.row(ROW) == Next::Reserve {
-                left.reserved(0, 20);
-                assert_eq!(left.row(ROW), Next::Go);
+            if left.row(ROW, NOW) == Next::Reserve {
+                left.reserved(0, 20, THEN);
+                assert_eq!(left.row(ROW, NOW), Next::Go);
             }
         }
         left.released();
-        assert_eq!(left.left_over(), [(0, 4)], "twenty less sixteen that left");
-        assert_eq!(left.left_over(), [], "once");
-        assert_eq!(left.row(ROW), Next::Reserve, "and then there is nothing to spend");
+        let rest = |unspent, spent| [LeftOver { spending: 0, unspent, kept: 0, spent }];
+        assert_eq!(left.left_over(), rest(4, 16), "twenty less sixteen that left");
+        assert_eq!(left.left_over(), rest(0, 0), "once");
+        assert_eq!(left.row(ROW, NOW), Next::Reserve, "and then there is nothing to spend");
+    }
+
+    #[test]
+    fn what_was_reserved_is_spent_before_its_bucket_ends_and_not_later() {
+        let mut late = tally(1, None, (Unit::Rows, 1000));
+        late.reserved(0, 20, THEN);
+        assert_eq!((late.row(ROW, NOW), late.expired(NOW)), (Next::Go, vec![]));
+        assert_eq!(late.row(ROW, THEN), Next::Reserve);
+        assert_eq!(late.missing(ROW, THEN)[0].want(0).at_least, 1);
+        assert_eq!(late.expired(THEN), [(0, 19)]);
+        late.reserved(0, 5, THEN.after(Duration::from_secs(1)));
+        assert_eq!(late.row(ROW, THEN), Next::Go);
+        assert_eq!((late.left_over()[0].unspent, late.expired(THEN)), (4, vec![]));
     }
 
     #[test]
@@ -499,7 +549,8 @@ mod tests {
         assert!(held.agreed(&covered(Some(300))) && !held.keeps());
         held.released();
         assert_eq!(flow(&mut held, 0), (200, Next::Ended));
-        assert_eq!(held.left_over(), [(0, 100)], "what left with a human's word is given back");
+        let back = held.left_over();
+        assert_eq!((back[0].kept, back[0].spent), (100, 0), "what left with a human's word is given back");
         let mut narrow = tally(1, Some(100), (Unit::Rows, 1000));
         flow(&mut narrow, 1000);
         assert!(!narrow.agreed(&covered(Some(100))), "a hundred and one were counted");
@@ -508,9 +559,9 @@ mod tests {
     #[test]
     fn the_next_statement_of_a_query_counts_on() {
         let mut first = tally(1, Some(100), (Unit::Rows, 1000));
-        first.reserved(0, 60);
+        first.reserved(0, 60, THEN);
         for _ in 0..60 {
-            assert_eq!(first.row(ROW), Next::Go);
+            assert_eq!(first.row(ROW, NOW), Next::Go);
         }
         let mut second = tally(1, Some(100), (Unit::Rows, 1000));
         second.follow(&first);

@@ -7,7 +7,8 @@
 //! for at least the window and for at most a bucket more; never for less.
 //!
 //! *Reserved before released.* Rows are reserved in the ledger, in chunks, before they leave; what is left of the last
-//! chunk is given back at the end. A crash counts at most that chunk too much and never a row too little.
+//! chunk is there for the session's next statement, and given back when none comes. It is spent only while its bucket is
+//! not over: what leaves later is counted later. A crash counts at most the chunks too much and never a row too little.
 
 use std::time::Duration;
 
@@ -26,8 +27,11 @@ pub const CHUNK_MIN: u64 = 16;
 /// Largest chunk: what a crash may count too much, and few enough reservations that they cost nothing beside the rows.
 pub const CHUNK_MAX: u64 = 4096;
 
-/// Part of what is left that one chunk may take: others reserve from the same, and what they hold unused is missing here.
+/// What is left is shared by so many: nobody gets more of it at once, unless the next row needs more.
 const SHARE_OF_LEFT: u64 = 8;
+
+/// As that, of what nobody needs yet.
+const SHARE_THAT_LIES: u64 = 64;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -87,7 +91,7 @@ pub struct CounterKey {
 }
 
 /// So much within a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     pub amount: u64,
@@ -109,6 +113,8 @@ pub struct Want {
     pub at_least: u64,
     /// What it would rather have, see [`chunk`].
     pub at_most: u64,
+    /// What it would have for statements that may follow. 0: nothing for them.
+    pub ahead: u64,
 }
 
 /// The answer to a wish.
@@ -118,6 +124,8 @@ pub enum Reservation {
     Reserved {
         amount: u64,
         bucket: Moment,
+        /// What others may still reserve.
+        left: u64,
     },
     Exhausted {
         used: u64,
@@ -164,8 +172,10 @@ impl Budget {
         let used = self.used(buckets, now);
         let left = self.amount.saturating_sub(used);
         if want.at_least <= left {
-            let amount = want.at_most.clamp(want.at_least, left.max(want.at_least));
-            return Reservation::Reserved { amount, bucket: self.bucket(now) };
+            // Others reserve from the same, and what they hold unused is missing there.
+            let fair = want.at_most.min(left / SHARE_OF_LEFT).max(want.ahead.min(may_lie(left)));
+            let amount = fair.clamp(want.at_least, left);
+            return Reservation::Reserved { amount, bucket: self.bucket(now), left: left - amount };
         }
         let resets_at = self.resets_at(buckets, want.at_least, now);
         Reservation::Exhausted { used, limit: self.amount, resets_at }
@@ -185,13 +195,17 @@ impl Budget {
 }
 
 /// How much to reserve next: half as much again as has been released, so that a long result asks rarely and a short one
-/// takes little; near the limit a fraction of what is left.
-pub fn chunk(released: u64, left: u64) -> u64 {
-    let grown = (released / 2).clamp(CHUNK_MIN, CHUNK_MAX);
-    grown.min((left / SHARE_OF_LEFT).max(1))
+/// takes little. Near the limit [`Budget::reserve`] gives less.
+pub fn chunk(released: u64) -> u64 {
+    (released / 2).clamp(CHUNK_MIN, CHUNK_MAX)
 }
 
-/// What is reserved for one running statement and not yet spent.
+/// How much may be reserved for statements that nobody has sent yet, with so much left for all: near the limit nothing.
+pub fn may_lie(left: u64) -> u64 {
+    left / SHARE_THAT_LIES
+}
+
+/// What is reserved for one running statement and what of it is spent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Purse {
     reserved: u64,
@@ -205,6 +219,13 @@ impl Purse {
     /// After the store has the amount on file, and only then.
     pub fn add(&mut self, reserved: u64) {
         self.reserved = self.reserved.saturating_add(reserved);
+    }
+
+    /// Takes out what is unspent: it is for others, or may not be spent any more.
+    pub fn empty(&mut self) -> u64 {
+        let unspent = self.unspent();
+        self.reserved = self.spent;
+        unspent
     }
 
     /// Takes what a row needs, or says how much has to be reserved first; then nothing is taken.
@@ -222,7 +243,6 @@ impl Purse {
         self.spent
     }
 
-    /// What is to be given back at the end.
     pub fn unspent(&self) -> u64 {
         self.reserved.saturating_sub(self.spent)
     }

@@ -35,12 +35,13 @@ proptest! {
         let mut now = start;
         for (pause, at_least, more) in asks {
             now += pause;
-            let want = Want { at_least, at_most: at_least + more };
+            let want = Want { at_least, at_most: at_least + more / 2, ahead: more };
             let hour = 3_600_000;
             let within = |from: i64| truth.iter().filter(|(t, _)| *t > from).map(|(_, n)| n).sum::<u64>();
             match budget.reserve(&buckets(&counted), want, at(now)) {
-                Reservation::Reserved { amount: reserved, bucket } => {
-                    prop_assert!((want.at_least..=want.at_most).contains(&reserved));
+                Reservation::Reserved { amount: reserved, bucket, left } => {
+                    prop_assert_eq!(left, amount - budget.used(&buckets(&counted), at(now)) - reserved);
+                    prop_assert!((want.at_least..=want.at_most.max(want.ahead)).contains(&reserved));
                     prop_assert!(within(now - hour) + reserved <= amount);
                     prop_assert!(bucket > at(now) && bucket <= at(now + hour / i64::from(BUCKETS)));
                     *counted.entry(bucket).or_insert(0) += reserved;
@@ -83,10 +84,9 @@ proptest! {
             let mut bucket = None;
             for _ in 0..rows {
                 if let Err(missing) = purse.spend(occurrences) {
-                    let left = amount.saturating_sub(budget.used(&buckets(&counted), at(0)));
-                    let want = Want { at_least: missing, at_most: chunk(purse.spent(), left).max(missing) };
+                    let want = Want { at_least: missing, at_most: chunk(purse.spent()).max(missing), ahead: 0 };
                     match budget.reserve(&buckets(&counted), want, at(0)) {
-                        Reservation::Reserved { amount: reserved, bucket: into } => {
+                        Reservation::Reserved { amount: reserved, bucket: into, .. } => {
                             *counted.entry(into).or_insert(0) += reserved;
                             bucket = Some(into);
                             purse.add(reserved);
@@ -111,12 +111,18 @@ proptest! {
 
 #[test]
 fn a_chunk_grows_with_the_result_and_shrinks_near_the_limit() {
-    assert_eq!(chunk(0, u64::MAX), CHUNK_MIN);
-    assert_eq!(chunk(1000, u64::MAX), 500);
-    assert_eq!(chunk(u64::MAX, u64::MAX), CHUNK_MAX);
-    assert_eq!(chunk(1000, 80), 10);
-    assert_eq!(chunk(1000, 7), 1);
-    assert_eq!(chunk(0, 0), 1, "the store says no, not the chunk");
+    assert_eq!(chunk(0), CHUNK_MIN);
+    assert_eq!(chunk(1000), 500);
+    assert_eq!(chunk(u64::MAX), CHUNK_MAX);
+    let reserved = |left, at_least| {
+        let budget = Budget { amount: left, window: HOUR };
+        match budget.reserve(&[], Want { at_least, at_most: chunk(1000).max(at_least), ahead: 5000 }, at(0)) {
+            Reservation::Reserved { amount, .. } => amount,
+            Reservation::Exhausted { .. } => 0,
+        }
+    };
+    assert_eq!([1_000_000, 64_000, 32_000, 80, 7, 0].map(|left| reserved(left, 1)), [5000, 1000, 500, 10, 1, 0]);
+    assert_eq!(reserved(80, 30), 30, "what the next row needs it gets whole");
 }
 
 #[test]
@@ -129,13 +135,17 @@ fn an_empty_purse_releases_nothing() {
     assert_eq!(purse.spend(3), Ok(()));
     assert_eq!(purse.spend(0), Ok(()), "a row without base rows costs nothing");
     assert_eq!((purse.spent(), purse.unspent()), (3, 0));
+    purse.add(5);
+    assert_eq!((purse.empty(), purse.spent(), purse.unspent()), (5, 3, 0));
+    assert_eq!(purse.spend(1), Err(1), "what was taken out is not there to spend");
 }
 
 #[test]
 fn what_was_counted_counts_at_least_a_window() {
     let budget = Budget { amount: 1, window: HOUR };
     let now = at(7_000);
-    let Reservation::Reserved { bucket, .. } = budget.reserve(&[], Want { at_least: 1, at_most: 1 }, now) else {
+    let Reservation::Reserved { bucket, .. } = budget.reserve(&[], Want { at_least: 1, at_most: 1, ahead: 0 }, now)
+    else {
         panic!("an empty counter has room");
     };
     let kept = [Bucket { ends_at: bucket, used: 1 }];

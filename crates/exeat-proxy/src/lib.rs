@@ -10,6 +10,7 @@ mod limits;
 mod postgres;
 pub mod remembered;
 pub mod server;
+pub mod spares;
 pub mod tls;
 pub mod upstream;
 mod waiting;

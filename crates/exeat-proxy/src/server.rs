@@ -21,6 +21,7 @@ use crate::postgres::cancel::CancelKeys;
 use crate::postgres::catalog::Catalogs;
 use crate::postgres::drift::Keeper;
 use crate::postgres::{login, session, startup, stream};
+use crate::spares::Spares;
 use crate::tls::ServerTls;
 use crate::upstream::{CatalogConnection, UpstreamError};
 use crate::waiting::Waiting;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) large_messages: Arc<LargeMessages>,
     /// Statements that wait for a human.
     pub(crate) waiting: Waiting,
+    pub(crate) spares: Arc<Spares>,
     lobby: Lobby,
 }
 
@@ -98,6 +100,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
         sessions: Sessions::new(config.listen.limits),
         large_messages: Arc::new(LargeMessages::new(config.listen.limits)),
         waiting: Waiting::default(),
+        spares: Arc::new(Spares::new(dependencies.state.clone())),
         lobby: Lobby::new(config.listen.limits.unauthenticated),
         config,
         targets,
@@ -146,6 +149,11 @@ impl Server {
         Guesses(Arc::clone(&self.shared))
     }
 
+    /// What is on the ledger and not spent.
+    pub fn spares(&self) -> Arc<Spares> {
+        Arc::clone(&self.shared.spares)
+    }
+
     /// What has drifted, as sessions saw it last.
     pub fn drift(&self) -> Vec<DatabaseDrift> {
         let seen = self.shared.catalogs.drift().into_iter();
@@ -186,6 +194,8 @@ async fn probe(target: &Target) -> Result<(), String> {
 }
 
 async fn accept(listener: TcpListener, mut workers: Workers, shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
+    let (ended, end) = watch::channel(false);
+    let giving_back = tokio::spawn(Arc::clone(&shared.spares).run(end));
     let mut sessions = JoinSet::new();
     let mut turned_away = JoinSet::new();
     loop {
@@ -231,6 +241,9 @@ async fn accept(listener: TcpListener, mut workers: Workers, shared: Arc<Shared>
     }
     sessions.shutdown().await;
     turned_away.shutdown().await;
+    ended.send_replace(true);
+    let _ = giving_back.await;
+    shared.spares.give_back_all().await;
 }
 
 /// What it wants is heard, for it may be a cancel, and answered in the channel it chose; who it is, is not asked.

@@ -10,6 +10,7 @@ use exeat_enforce::drift;
 use exeat_policy::baseline::Known;
 use exeat_proxy::config::{Databases, LoadedPolicy, Target};
 use exeat_proxy::identity::Verified;
+use exeat_proxy::spares::Spares;
 use exeat_sql::catalog::Pins;
 use exeat_store::record::{BaselineChange, BaselineEvent, LimitReset, Requester, TokenRef};
 use exeat_store::state::{DatabaseRef, LimitFilter, State};
@@ -23,6 +24,7 @@ use crate::roles::{Roles, Wanted};
 pub(crate) struct Admin {
     pub(crate) desk: Arc<Desk>,
     pub(crate) state: State,
+    pub(crate) spares: Arc<Spares>,
     pub(crate) policy: Arc<ArcSwap<LoadedPolicy>>,
     pub(crate) targets: BTreeMap<String, Target>,
     pub(crate) roles: Roles,
@@ -45,6 +47,8 @@ impl AdminDesk for SharedAdmin {
         Box::pin(async move {
             admin.identify(asked, Wanted::Look).await?;
             let unreadable = |problem| unavailable(&problem, "the state store cannot be read");
+            // So that what is shown as used has left, but for what is on its way.
+            admin.spares.give_back_all().await;
             let probes = admin.state.limits(&filter, Timestamp::now()).await.map_err(unreadable)?;
             let exposures = admin.state.exposures(&filter, now()).await.map_err(unreadable)?;
             Ok(Limits { probes, exposures })
@@ -64,6 +68,8 @@ impl AdminDesk for SharedAdmin {
             let recorded = admin.desk.recorder.limits_reset(&reset);
             recorded.map_err(|problem| unavailable(&problem, "the gateway cannot record this"))?;
             let unwritable = |problem| unavailable(&problem, "the state store cannot be written");
+            // What is forgotten while it lies there would be spent and counted nowhere.
+            admin.spares.give_back_all().await;
             let probes = admin.state.reset_limits(&filter).await.map_err(unwritable)?;
             let exposures = admin.state.reset_exposures(&filter).await.map_err(unwritable)?;
             Ok(probes.saturating_add(usize::try_from(exposures).unwrap_or(usize::MAX)))

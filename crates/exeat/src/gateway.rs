@@ -16,6 +16,7 @@ use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
 use exeat_proxy::freezes::CurrentFreezes;
 use exeat_proxy::identity::{IssuerConfigError, Verifier};
 use exeat_proxy::server::{ServeError, Server};
+use exeat_proxy::spares::Spares;
 use exeat_proxy::upstream::TlsMode;
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
@@ -143,7 +144,7 @@ impl Gateway {
             default_target: config.proxy.listen.default_target.clone(),
             is_private: console.as_ref().is_some_and(|(_, address)| address.ip().is_loopback()),
         });
-        let desks = desks(desk, &config, state.clone(), Arc::clone(&policy));
+        let desks = desks(desk, &config, (state.clone(), server.spares()), Arc::clone(&policy));
         let reloader = Reloader {
             path: config.policy.clone(),
             context: config.policy_context(),
@@ -269,12 +270,18 @@ fn keep_state(
 }
 
 /// Who answers at the console what needs a token.
-fn desks(desk: Arc<Desk>, config: &Config, state: State, policy: Arc<ArcSwap<LoadedPolicy>>) -> Desks {
+fn desks(
+    desk: Arc<Desk>,
+    config: &Config,
+    (state, spares): (State, Arc<Spares>),
+    policy: Arc<ArcSwap<LoadedPolicy>>,
+) -> Desks {
     let issuer = config.identity.first().map(|issuer| issuer.issuer.clone());
     let roles = Roles { groups: config.roles.clone(), issuer };
     let admin = SharedAdmin(Arc::new(Admin {
         desk: Arc::clone(&desk),
         state: state.clone(),
+        spares,
         policy: Arc::clone(&policy),
         targets: config.proxy.targets.clone(),
         roles: roles.clone(),

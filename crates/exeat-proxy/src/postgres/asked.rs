@@ -269,7 +269,12 @@ impl Session {
             label: None,
         };
         let state = self.shared.dependencies.state.clone();
-        let found = self.while_client_stays(state.exposures(&filter, moment())).await?;
+        let spares = Arc::clone(&self.shared.spares);
+        let found = self.while_client_stays(async move {
+            spares.give_back_all().await;
+            state.exposures(&filter, moment()).await
+        });
+        let found = found.await?;
         let mut used: BTreeMap<&'static str, u64> = BTreeMap::new();
         match found {
             Ok(found) => {

@@ -9,7 +9,7 @@ use exeat_enforce::evaluate::Permit;
 use exeat_enforce::held::{Held, used_up};
 use exeat_enforce::plan::{CopyStream, StatementPlan};
 use exeat_enforce::refusal::Refusal;
-use exeat_enforce::tally::{Missing, Next, Tally, Weight, Whose};
+use exeat_enforce::tally::{LeftOver, Missing, Next, Tally, Weight, Whose};
 use exeat_enforce::weigh::Scale;
 use exeat_policy::Moment;
 use exeat_policy::ledger::Resets;
@@ -23,6 +23,7 @@ use super::due::Due;
 use super::failing::Failing;
 use super::session::{Done, Session, SessionEnd};
 use super::statements::Portal;
+use crate::spares::Spares;
 
 /// What is kept of one answer until it is known whether it may leave. Past it the hold comes early.
 const KEPT_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -108,7 +109,7 @@ impl Progress {
 
 impl Counted {
     fn add(&mut self, spending: usize, reserved: Reserved) {
-        self.tally.reserved(spending, reserved.amount());
+        self.tally.reserved(spending, reserved.amount(), reserved.counted_in());
         while self.reserved.len() <= spending {
             self.reserved.push(Vec::new());
         }
@@ -117,21 +118,41 @@ impl Counted {
         }
     }
 
-    /// What has not left of what is on the ledger.
-    fn left_over(&mut self) -> Vec<(Reserved, u64)> {
-        let mut back = Vec::new();
-        for (spending, mut amount) in self.tally.left_over() {
-            let Some(reserved) = self.reserved.get_mut(spending) else { continue };
-            while amount > 0
-                && let Some(last) = reserved.pop()
+    /// Takes out so much of what was reserved last.
+    fn take_out(&mut self, spending: usize, mut amount: u64) -> Vec<Reserved> {
+        let Some(reserved) = self.reserved.get_mut(spending) else { return Vec::new() };
+        let mut out = Vec::new();
+        while amount > 0
+            && let Some(mut last) = reserved.pop()
+        {
+            let part = last.split(amount);
+            amount -= part.amount();
+            out.push(part);
+            if last.amount() > 0 {
+                reserved.push(last);
+            }
+        }
+        out
+    }
+
+    /// What may not be spent any more of what is reserved.
+    fn expired(&mut self, now: Moment) -> Vec<Reserved> {
+        let expired = self.tally.expired(now);
+        expired.into_iter().flat_map(|(spending, amount)| self.take_out(spending, amount)).collect()
+    }
+
+    /// What is not spent lies there for others; what was spent on rows that did not leave goes back.
+    fn leave(&mut self, spares: &Spares) {
+        for LeftOver { spending, unspent, kept, spent } in self.tally.left_over() {
+            let unspent = self.take_out(spending, unspent);
+            spares.give_back(self.take_out(spending, kept));
+            if let (Some(key), Some(applied)) = (self.tally.key(spending), self.tally.budget(spending))
+                && (spent > 0 || !unspent.is_empty())
             {
-                let part = amount.min(last.amount());
-                amount -= part;
-                back.push((last, part));
+                spares.put(key, applied.budget, (unspent, spent));
             }
         }
         self.reserved.clear();
-        back
     }
 }
 
@@ -203,7 +224,7 @@ impl Session {
     fn count_row(&mut self, weight: Weight) -> Option<Stop> {
         let kept = u64::try_from(self.io.outbox.kept_bytes()).unwrap_or(u64::MAX);
         let counted = self.counted()?;
-        let mut next = counted.tally.row(weight);
+        let mut next = counted.tally.row(weight, moment());
         let keeps = counted.tally.keeps();
         if next == Next::Go && keeps && kept.saturating_add(weight.bytes) > KEPT_BYTES_MAX {
             next = counted.tally.full();
@@ -342,7 +363,6 @@ impl Session {
             }
             self.take_answers().await?;
         }
-        self.give_back();
         let failing = self.progress.failing.take();
         match guarded {
             Some(request_id) => self.end_guarded(&request_id, failing.map(Failing::into_fields)).await,
@@ -356,11 +376,17 @@ impl Session {
     }
 
     async fn reserve(&mut self, at: Arrived, weight: Weight) -> Done {
-        let missing = self.counted().map(|counted| counted.tally.missing(weight)).unwrap_or_default();
-        let wish = |missing: &Missing| Wish { key: missing.key.clone(), budget: missing.budget, want: missing.want };
+        let now = moment();
+        let missing = self.take_spares(weight, now);
+        if missing.is_empty() {
+            self.progress.go_on(at, true);
+            return Ok(());
+        }
+        let spares = &self.shared.spares;
+        let wish =
+            |missing: &Missing| Wish { key: missing.key.clone(), budget: missing.budget, want: spares.want(missing) };
         let wishes: Vec<Wish> = missing.iter().map(wish).collect();
         let state = self.shared.dependencies.state.clone();
-        let now = moment();
         let (wish, used, resets_at) = match self.while_client_stays(state.reserve(&wishes, now)).await? {
             Ok(LedgerVerdict::Reserved(reserved)) => {
                 if let Some(counted) = self.counted() {
@@ -389,6 +415,19 @@ impl Session {
         self.fail_running(Some(at), refusal)
     }
 
+    /// What is still missing for the row, behind what others have left.
+    fn take_spares(&mut self, weight: Weight, now: Moment) -> Vec<Missing> {
+        let shared = Arc::clone(&self.shared);
+        let Some(counted) = self.counted() else { return Vec::new() };
+        shared.spares.give_back(counted.expired(now));
+        for missing in counted.tally.missing(weight, now) {
+            for part in shared.spares.take(&missing, now) {
+                counted.add(missing.spending, part);
+            }
+        }
+        counted.tally.missing(weight, now)
+    }
+
     fn limit_refusal(
         &mut self,
         missing: &Missing,
@@ -406,16 +445,15 @@ impl Session {
         used_up(&self.held_here(Some(&applied.rule)), applied, used, resets)
     }
 
-    /// The statement in front has ended: its counters rest with the portal or cursor they are of, and what they have
-    /// left goes back.
-    /// What comes back rests nowhere.
+    /// The statement in front has ended: its counters rest with the portal or cursor they are of, and leave what they have
+    /// left. What comes back rests nowhere.
     pub(crate) fn rest_counters(
         &mut self,
         counted: Option<Box<Counted>>,
         portal: Option<&Arc<Portal>>,
     ) -> Option<Box<Counted>> {
         let mut counted = counted?;
-        self.owed.extend(counted.left_over());
+        counted.leave(&self.shared.spares);
         for (relation, rows) in counted.tally.newly_released() {
             let sum = self.released.entry(relation).or_default();
             *sum = sum.saturating_add(rows);
@@ -423,23 +461,6 @@ impl Session {
         let Some(portal) = portal else { return Some(counted) };
         portal.resting.put(counted);
         None
-    }
-
-    /// After the outcome is on record, and for nobody to wait for: what does not arrive stays counted.
-    pub(crate) fn give_back(&mut self) {
-        if self.owed.is_empty() {
-            return;
-        }
-        let owed = std::mem::take(&mut self.owed);
-        let state = self.shared.dependencies.state.clone();
-        tokio::spawn(async move {
-            if let Err(problem) = state.give_back(owed).await {
-                tracing::warn!(
-                    problem = exeat_store::chain(&problem),
-                    "what was reserved and not released stays counted"
-                );
-            }
-        });
     }
 }
 

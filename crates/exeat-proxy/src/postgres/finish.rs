@@ -43,7 +43,6 @@ impl Session {
         self.io.last_words(words.as_ref(), terminate);
         let _ = timeout(LAST_WORDS, self.flush()).await;
         self.close_intents();
-        self.give_back();
         self.leave_refusals();
         let reason = end.to_string();
         log_end(&end, &self.target.name);

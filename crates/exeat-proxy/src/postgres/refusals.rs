@@ -127,8 +127,7 @@ impl Session {
         }
         match self.reserve_refusals(applied, 1, now).await? {
             Ok(LedgerVerdict::Reserved(reserved)) => {
-                self.owed.extend(reserved.into_iter().map(|reserved| (reserved, 1)));
-                self.give_back();
+                self.shared.spares.give_back(reserved);
                 self.refusals.known = Known::Room;
             }
             Ok(LedgerVerdict::Exhausted { used, resets_at, .. }) => {
@@ -158,7 +157,7 @@ impl Session {
             counted: Counted::Target,
             unit: Unit::Refusals,
         };
-        Wish { key, budget: applied.budget, want: Want { at_least: amount, at_most: amount } }
+        Wish { key, budget: applied.budget, want: Want { at_least: amount, at_most: amount, ahead: 0 } }
     }
 
     /// The session ends: what it was refused last counts all the same.

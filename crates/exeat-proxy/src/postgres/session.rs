@@ -13,7 +13,6 @@ use exeat_enforce::scrub::Taint;
 use exeat_policy::RelationName;
 use exeat_sql::catalog::SessionState;
 use exeat_store::record::SessionRecord;
-use exeat_store::state::Reserved;
 use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX;
 use exeat_wire::{
     DecodeError, Fields, FrontendMessage, Pipeline, PipelineError, Query, Request, TransactionStatus, frontend,
@@ -84,8 +83,6 @@ pub(crate) struct Session {
     pub(crate) copy_out: Option<CopyMasker>,
     /// Where the answer of a counted statement stands.
     pub(crate) progress: Progress,
-    /// What was reserved on the ledger and did not leave: given back once the outcome is on record.
-    pub(crate) owed: Vec<(Reserved, u64)>,
     /// Rows of protected relations that have left in this session, for whoever is asked.
     pub(crate) released: BTreeMap<RelationName, u64>,
     /// The open transaction may hold locks of writes.
@@ -215,7 +212,6 @@ impl Session {
             in_hand_bytes: 0,
             copy_out: None,
             progress: Progress::default(),
-            owed: Vec::new(),
             released: BTreeMap::new(),
             has_written: false,
             alone: None,

@@ -36,7 +36,7 @@ pub struct Wish {
     pub want: Want,
 }
 
-/// An amount that is on file. Dropped it stays counted; what was not spent of it is given back once.
+/// An amount that is on file. Dropped it stays counted: what is spent is dropped, what is not is given back, once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what is not given back stays counted"]
 pub struct Reserved {
@@ -45,11 +45,29 @@ pub struct Reserved {
     /// Which row it was added to: one that was reset since has nothing to give back.
     born: i64,
     amount: u64,
+    left: u64,
 }
 
 impl Reserved {
     pub fn amount(&self) -> u64 {
         self.amount
+    }
+
+    /// What others could still reserve beside it, when it was reserved.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The end of the bucket that it is counted in: what leaves later has to be counted again.
+    pub fn counted_in(&self) -> Moment {
+        self.bucket
+    }
+
+    /// So much of it, or all there is, apart from the rest.
+    pub fn split(&mut self, amount: u64) -> Self {
+        let amount = amount.min(self.amount);
+        self.amount -= amount;
+        Self { counter: self.counter.clone(), amount, ..*self }
     }
 }
 
@@ -83,8 +101,8 @@ impl State {
     }
 
     /// Takes back what was reserved and not released. After an error it stays counted.
-    pub async fn give_back(&self, unspent: Vec<(Reserved, u64)>) -> Result<(), StateError> {
-        let unspent: Vec<_> = unspent.into_iter().filter(|(_, amount)| *amount > 0).collect();
+    pub async fn give_back(&self, unspent: Vec<Reserved>) -> Result<(), StateError> {
+        let unspent: Vec<_> = unspent.into_iter().filter(|part| part.amount > 0).collect();
         if unspent.is_empty() {
             return Ok(());
         }
@@ -172,8 +190,8 @@ async fn reserve(backend: &Backend, wishes: &[Wish], (now, born): (Moment, i64))
     let mut amounts = Vec::with_capacity(wishes.len());
     for (number, (wish, counter)) in wishes.iter().zip(&counters).enumerate() {
         let known = buckets.entry(counter.clone()).or_default();
-        let (amount, bucket) = match decide(wish, known, now) {
-            Reservation::Reserved { amount, bucket } => (amount, bucket),
+        let (amount, bucket, left) = match decide(wish, known, now) {
+            Reservation::Reserved { amount, bucket, left } => (amount, bucket, left),
             Reservation::Exhausted { used, limit, resets_at } => {
                 return Ok(LedgerVerdict::Exhausted { wish: number, used, limit, resets_at });
             }
@@ -184,12 +202,12 @@ async fn reserve(backend: &Backend, wishes: &[Wish], (now, born): (Moment, i64))
         let addition = additions.entry((counter, bucket)).or_insert(Addition { amount: 0, forget_at, key: &wish.key });
         addition.amount = addition.amount.saturating_add(amount);
         addition.forget_at = addition.forget_at.max(forget_at);
-        amounts.push((counter, bucket, amount));
+        amounts.push((counter, bucket, (amount, left)));
     }
     let births = add(&mut transaction, &additions, born).await?;
-    let reserved = amounts.into_iter().map(|(counter, bucket, amount)| {
+    let reserved = amounts.into_iter().map(|(counter, bucket, (amount, left))| {
         let born = births.get(&(counter.clone(), bucket)).copied().ok_or(Fault::Shape("a counter"))?;
-        Ok(Reserved { counter: counter.clone(), bucket, born, amount })
+        Ok(Reserved { counter: counter.clone(), bucket, born, amount, left })
     });
     let reserved = reserved.collect::<Result<Vec<_>, Fault>>()?;
     transaction.commit().await?;
@@ -202,7 +220,8 @@ fn decide(wish: &Wish, known: &[Bucket], now: Moment) -> Reservation {
         let used = budget.used(known, now);
         return Reservation::Exhausted { used, limit: budget.amount, resets_at: Resets::Never };
     }
-    let want = Want { at_most: wish.want.at_most.min(RESERVED_MAX), ..wish.want };
+    let want =
+        Want { at_most: wish.want.at_most.min(RESERVED_MAX), ahead: wish.want.ahead.min(RESERVED_MAX), ..wish.want };
     budget.reserve(known, want, now)
 }
 
@@ -275,11 +294,11 @@ fn label(counted: &Counted) -> &str {
     }
 }
 
-async fn give_back(backend: &Backend, unspent: &[(Reserved, u64)]) -> Result<(), sqlx::Error> {
+async fn give_back(backend: &Backend, unspent: &[Reserved]) -> Result<(), sqlx::Error> {
     let mut merged: BTreeMap<(&str, Moment, i64), u64> = BTreeMap::new();
-    for (reserved, amount) in unspent {
-        let sum = merged.entry((&reserved.counter, reserved.bucket, reserved.born)).or_default();
-        *sum = sum.saturating_add(reserved.amount.min(*amount));
+    for Reserved { counter, bucket, born, amount, left: _ } in unspent {
+        let sum = merged.entry((counter, *bucket, *born)).or_default();
+        *sum = sum.saturating_add(*amount);
     }
     // In the same order everywhere: two who give back at once wait for each other, and never in a circle.
     let mut transaction = backend.write_about(&BTreeSet::new()).await?;

@@ -34,7 +34,7 @@ fn key(subject: &str, relation: &str, unit: Unit) -> CounterKey {
 }
 
 fn wish(key: &CounterKey, limit: u64, (at_least, at_most): (u64, u64)) -> Wish {
-    Wish { key: key.clone(), budget: Budget { amount: limit, window: DAY }, want: Want { at_least, at_most } }
+    Wish { key: key.clone(), budget: Budget { amount: limit, window: DAY }, want: Want { at_least, at_most, ahead: 0 } }
 }
 
 async fn reserved(state: &State, wishes: &[Wish], now: Moment) -> Vec<Reserved> {
@@ -78,11 +78,13 @@ fn what_is_reserved_counts_until_it_ages_out_or_is_given_back() {
         let (rows, bytes) = (key("a", "t", Unit::Rows), key("a", "t", Unit::Bytes));
         block(async {
             let state = open_state(place.base.path()).await.unwrap();
-            let first = reserved(&state, &[wish(&rows, 10, (1, 6)), wish(&bytes, 100, (1, 50))], at(0)).await;
+            let first = reserved(&state, &[wish(&rows, 10, (6, 6)), wish(&bytes, 100, (50, 50))], at(0)).await;
             assert_eq!(first.iter().map(Reserved::amount).collect::<Vec<_>>(), [6, 50]);
-            // Less than wished for, when that is all there is.
+            // No more than a share of what is left, beyond what is needed at once.
             let second = reserved(&state, &[wish(&rows, 10, (1, 6))], at(1)).await;
-            assert_eq!(second[0].amount(), 4);
+            assert_eq!(second[0].amount(), 1);
+            let mut second = reserved(&state, &[wish(&rows, 10, (3, 6))], at(1)).await;
+            assert_eq!(second[0].amount(), 3);
             let verdict = state.reserve(&[wish(&bytes, 100, (1, 1)), wish(&rows, 10, (1, 1))], at(2)).await.unwrap();
             let LedgerVerdict::Exhausted { wish: 1, used: 10, limit: 10, resets_at: Resets::At(resets) } = verdict
             else {
@@ -93,10 +95,11 @@ fn what_is_reserved_counts_until_it_ages_out_or_is_given_back() {
                 [("a rows".to_owned(), 10), ("a bytes".to_owned(), 50)],
                 "all or none"
             );
-            state.give_back(second.into_iter().map(|part| (part, 3)).collect()).await.unwrap();
-            assert_eq!(all(&state, at(2)).await[0].1, 7);
+            assert_eq!((second[0].split(2).amount(), second[0].amount()), (2, 1));
+            state.give_back(second).await.unwrap();
+            assert_eq!(all(&state, at(2)).await[0].1, 9, "what was split off stays");
             assert!(resets > at(0).after(DAY) && resets <= at(0).after(DAY + DAY / BUCKETS), "{resets:?}");
-            let again = reserved(&state, &[wish(&rows, 10, (9, 10))], resets).await;
+            let again = reserved(&state, &[wish(&rows, 10, (10, 10))], resets).await;
             assert_eq!(again[0].amount(), 10);
             assert_eq!(state.forget_exposures(resets).await.unwrap(), 2);
         });
@@ -118,7 +121,7 @@ fn giving_back_what_was_reset_takes_nothing_from_what_is_counted_since() {
             assert_eq!(state.reset_exposures(&other).await.unwrap(), 0);
             assert_eq!(state.reset_exposures(&LimitFilter::default()).await.unwrap(), 1);
             drop(reserved(&state, &[wish(&rows, 100, (50, 50))], at(1)).await);
-            state.give_back(before.into_iter().map(|part| (part, 80)).collect()).await.unwrap();
+            state.give_back(before).await.unwrap();
             assert_eq!(all(&state, at(1)).await, [("a rows".to_owned(), 50)]);
         });
     });
@@ -165,12 +168,12 @@ async fn spend(state: &State, spent: &[AtomicU64; 2], (limits, mut dice): ([u64;
             }
             LedgerVerdict::Reserved(parts) => {
                 let mut unspent = Vec::new();
-                for (one, part) in parts.into_iter().enumerate() {
+                for (one, mut part) in parts.into_iter().enumerate() {
                     let released = dice.below(part.amount() + 1);
                     let before = spent[one].fetch_add(released, Ordering::SeqCst);
                     assert!(before + released <= limits[one]);
-                    let left = part.amount() - released;
-                    unspent.push((part, left));
+                    drop(part.split(released));
+                    unspent.push(part);
                 }
                 state.give_back(unspent).await.unwrap();
             }
@@ -206,11 +209,11 @@ async fn release_until_killed(base: &Path) {
     let rows = key("a", "t", Unit::Rows);
     let mut dice = Dice(u64::from(std::process::id()));
     loop {
-        for part in reserved(&state, &[wish(&rows, u64::MAX, (1, CHUNK))], at(0)).await {
+        for mut part in reserved(&state, &[wish(&rows, u64::MAX, (1, CHUNK))], at(0)).await {
             let now = dice.below(part.amount() + 1);
             println!("released {now} .");
-            let left = part.amount() - now;
-            state.give_back(vec![(part, left)]).await.unwrap();
+            drop(part.split(now));
+            state.give_back(vec![part]).await.unwrap();
         }
     }
 }
