@@ -223,8 +223,12 @@ impl Session {
 
     fn count_row(&mut self, weight: Weight) -> Option<Stop> {
         let kept = u64::try_from(self.io.outbox.kept_bytes()).unwrap_or(u64::MAX);
+        let now = moment();
+        let mut next = self.counted()?.tally.row(weight, now);
+        if next == Next::Reserve && self.take_spares(weight, now).is_empty() {
+            next = self.counted()?.tally.row(weight, now);
+        }
         let counted = self.counted()?;
-        let mut next = counted.tally.row(weight, moment());
         let keeps = counted.tally.keeps();
         if next == Next::Go && keeps && kept.saturating_add(weight.bytes) > KEPT_BYTES_MAX {
             next = counted.tally.full();
@@ -377,11 +381,7 @@ impl Session {
 
     async fn reserve(&mut self, at: Arrived, weight: Weight) -> Done {
         let now = moment();
-        let missing = self.take_spares(weight, now);
-        if missing.is_empty() {
-            self.progress.go_on(at, true);
-            return Ok(());
-        }
+        let missing = self.counted().map(|counted| counted.tally.missing(weight, now)).unwrap_or_default();
         let spares = &self.shared.spares;
         let wish =
             |missing: &Missing| Wish { key: missing.key.clone(), budget: missing.budget, want: spares.want(missing) };
