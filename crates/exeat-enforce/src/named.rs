@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use exeat_policy::{Access, AccessRequest, Capability, Effect, Policy};
+use exeat_policy::{Access, AccessRequest, Capability, Effect, Policy, RelationName};
+use exeat_sql::catalog::{Relation, RelationKind};
 use exeat_sql::{Analysis, CursorCommand, Explained, MessageAnalysis, Reference, StatementAnalysis, StatementKind};
 
 use crate::bulk::Bulk;
@@ -269,7 +270,21 @@ impl At<'_> {
                     .suggestion("leave ANALYZE out, or sub-selects, LATERAL, views and functions"),
             );
         }
-        if sealed && (explained.costs || explained.sizes) {
+        let tells_of_writes = self.tells_of_writes(explained);
+        if explained.runs && tells_of_writes {
+            // Whether a row went on in its page: where a sealed column has an index, only when its value stayed the same.
+            let refusal = Refusal::new(
+                RefusalCode::OpaqueStatement,
+                "a plan that ran tells whether a value that you may write is the one that is sealed for you",
+            );
+            return Settled::Refuse(
+                refusal
+                    .object(Object::at(&self.facts.target, None))
+                    .allowed("EXPLAIN (COSTS OFF)")
+                    .suggestion("leave ANALYZE out"),
+            );
+        }
+        if (sealed || tells_of_writes) && (explained.costs || explained.sizes) {
             let refusal = Refusal::new(
                 RefusalCode::OpaqueStatement,
                 "costs, row estimates and sizes of a plan tell something about values sealed for you",
@@ -294,6 +309,38 @@ impl At<'_> {
             // A plan tells of the values it is made for.
             StatementPlan { outputs, lookups: plan.lookups, ..StatementPlan::quiet(plan.taint) }
         }))
+    }
+
+    /// Whoever changes sealed values finds in the sizes of tables and indexes, and in what a scan meets there, whether a
+    /// value was new: so the plans of what reads them are theirs without sizes and without having run.
+    fn tells_of_writes(&self, explained: &Explained) -> bool {
+        let snapshot = &self.facts.snapshot;
+        let is_sealed = |relation: &Relation| {
+            let mut family = snapshot.family(relation.oid).into_iter().chain([relation.oid]);
+            !relation.is_metadata() && family.any(|oid| self.facts.seals.relation(oid).is_some())
+        };
+        let reads_sealed = match (&self.statement.analysis, explained.of.reference()) {
+            (Analysis::Known(lineage), None) => {
+                let met = lineage.reads.iter().chain(&lineage.reaches).chain(&lineage.writes);
+                met.filter_map(|oid| snapshot.relation(*oid)).any(is_sealed)
+            }
+            (Analysis::Known(_) | Analysis::Opaque(_) | Analysis::Unresolved { .. }, _) => !self.facts.seals.is_empty(),
+        };
+        let is_door = |relation: &Relation| relation.kind == RelationKind::View || is_sealed(relation);
+        reads_sealed && snapshot.relations().filter(|one| is_door(one)).any(|one| self.may_change(one))
+    }
+
+    fn may_change(&self, relation: &Relation) -> bool {
+        let name = RelationName { schema: relation.schema_name.clone(), name: relation.name.clone() };
+        [Capability::Update, Capability::Merge].into_iter().any(|capability| {
+            let decision = self.policy.decide(&AccessRequest {
+                principal: &self.facts.principal,
+                target: &self.facts.target,
+                accesses: vec![Access { capability, relation: Some(name.clone()) }],
+                presets: Vec::new(),
+            });
+            decision.effect != Effect::Deny
+        })
     }
 }
 
