@@ -14,6 +14,7 @@ from lib.gateway import binary
 from lib.run import wait_until
 from lib.yaml_text import dump
 from streams import admin
+from spine import REDACTED
 from test_holds import HOLD, POLICY, SCHEMA
 
 SQL = "SELECT id, name, email FROM held.people"
@@ -55,7 +56,7 @@ class Held:
 def held(fresh_gateway, shop, trust):
     admin(shop, SCHEMA)
     mask = {"id": "mask", "who": {"groups": ["agents"]}, "target": "shop", "mask": {"email": {"with": "redact"}}}
-    rules = [POLICY["rules"][0], mask, {**POLICY["rules"][1], "hold": {**HOLD, "wait": "60s", "expires": "5m"}}]
+    rules = [POLICY["rules"][0], mask, {**POLICY["rules"][1], "hold": {**HOLD, "wait": "60s", "expires": "5m", "sample": 2}}]
     made = fresh_gateway("decided", policy=dump({**POLICY, "rules": rules})).trust(trust.entry())
     made.config["console"] = {"roles": {"viewer": ["dpo"], "admin": ["ops"]}}
     made.start(level="debug")
@@ -102,6 +103,11 @@ def test_nothing_is_at_the_socket_before_the_approval_and_everything_after(held,
     assert status == 0 and card["card"]["sql"] == SQL and card["card"]["principal"]["subject"] == name, card
     # As many as leave within a day without a human.
     assert card["card"]["so_far"]["rows"] == {"held.people": 100}
+    # As the asker gets them, and not for the asker before anybody agreed.
+    sample = [["1", "name 1", REDACTED], ["2", "name 2", REDACTED]]
+    assert card["card"]["sample"] == {"columns": ["id", "name", "email"], "rows": sample}
+    assert held.command("show", approval, who=(name, ["agents"]))[1]["card"]["sample"] is None
+    assert 50 <= card["card"]["estimate"]["rows"] <= 5000, "the planner's, who knows the table's size"
     assert held.command("approve", approval)[0] == 0
     tags = reader.all()
     assert tags.endswith("D" * 500 + "CZ"), tags

@@ -22,6 +22,8 @@ pub(crate) struct Hold {
     /// How long the request can be decided, and what was granted be used.
     pub(crate) expires: Duration,
     pub(crate) mode: Mode,
+    /// How many of the rows that wait, masked as they are, whoever decides is shown.
+    pub(crate) sample: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -160,6 +160,8 @@ pub struct Asking {
     pub terms: Terms,
     pub wait: Duration,
     pub mode: Mode,
+    /// How many of the rows that wait may be shown to whoever decides.
+    pub sample: usize,
 }
 
 /// Whom a rule names to decide about what it holds, in words.
@@ -226,6 +228,8 @@ impl Policy {
         let expires = holds.iter().map(|(_, hold)| hold.expires).min()?;
         let wait = holds.iter().map(|(_, hold)| hold.wait).min()?;
         let mode = holds.iter().map(|(_, hold)| hold.mode).max()?;
+        // Each rule has to allow it.
+        let sample = holds.iter().map(|(_, hold)| hold.sample).min()?;
         let demand = |(rule, hold): &(&Rule, &Hold)| Demand {
             rule: rule.id().to_owned(),
             quorum: hold.quorum,
@@ -248,7 +252,7 @@ impl Policy {
             decide_by: now.after(expires),
             widest: Scope { ceiling, uses: USES_MAX, lasts: expires },
         };
-        Some(Asking { terms, wait, mode })
+        Some(Asking { terms, wait, mode, sample })
     }
 
     /// What a human may do about a request, as the rules stand now. One that is gone lets nobody do anything.

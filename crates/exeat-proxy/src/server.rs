@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     /// Statements that wait for a human.
     pub(crate) waiting: Waiting,
     pub(crate) spares: Arc<Spares>,
+    /// Held by whoever asks the planner for the sake of a human.
+    pub(crate) guessing: tokio::sync::Mutex<()>,
     lobby: Lobby,
 }
 
@@ -101,6 +103,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
         large_messages: Arc::new(LargeMessages::new(config.listen.limits)),
         waiting: Waiting::default(),
         spares: Arc::new(Spares::new(dependencies.state.clone())),
+        guessing: tokio::sync::Mutex::default(),
         lobby: Lobby::new(config.listen.limits.unauthenticated),
         config,
         targets,

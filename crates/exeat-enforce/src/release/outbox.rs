@@ -4,9 +4,12 @@ use bytes::{Buf, BytesMut};
 use exeat_policy::counting::WithinThreshold;
 use exeat_policy::grant::Covered;
 use exeat_wire::encode::EncodeError;
-use exeat_wire::{Fields, Format, TransactionStatus, encode};
+use exeat_wire::{BackendMessage, DataRow, Fields, Format, TransactionStatus, backend, encode, split_backend};
 
 use crate::refusal::Refusal;
+
+/// Of what is kept, for a look at its first rows.
+const LOOKED_AT_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes cleared for the client. Filled here only; the client writer drains it.
 #[derive(Debug, Default)]
@@ -60,6 +63,21 @@ impl Outbox {
 
     pub fn kept_bytes(&self) -> usize {
         self.bytes.len().saturating_sub(self.leaving())
+    }
+
+    /// The first rows of what is kept, for whoever is asked about it: as the client would get them.
+    pub fn first_kept(&self, rows_max: usize) -> Vec<DataRow> {
+        let kept = self.bytes.get(self.leaving()..).unwrap_or_default();
+        let mut looked_at = BytesMut::from(kept.get(..LOOKED_AT_BYTES_MAX).unwrap_or(kept));
+        let mut rows = Vec::new();
+        while rows.len() < rows_max
+            && let Ok(Some(frame)) = split_backend(&mut looked_at)
+        {
+            if let Ok(BackendMessage::DataRow(row)) = backend::decode(frame) {
+                rows.push(row);
+            }
+        }
+        rows
     }
 
     /// The answer has passed no threshold: what was kept may leave.

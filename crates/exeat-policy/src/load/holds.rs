@@ -20,6 +20,9 @@ const WAIT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_h
 /// A human needs a minute; after a week nobody remembers what was asked.
 const EXPIRES: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24 * 7);
 
+/// A look, not a way around the hold.
+const SAMPLE: RangeInclusive<i64> = 0..=10;
+
 pub(super) fn read_hold(node: &Node, diags: &mut Diagnostics) -> Option<Hold> {
     let mut reader = node.mapping(diags)?;
     let rows = all_or_nothing(reader.optional("rows").map(|node| read_amount(node, diags)));
@@ -38,6 +41,8 @@ pub(super) fn read_hold(node: &Node, diags: &mut Diagnostics) -> Option<Hold> {
     let mode_entry = reader.optional_entry("mode");
     let modes = [("sync", Mode::Sync), ("async", Mode::Async)];
     let mode = mode_entry.map_or(Some(Mode::Sync), |entry| entry.value.one_of(&modes, diags));
+    let sample =
+        reader.optional("sample").map_or(Some(0), |node| usize::try_from(node.as_integer(SAMPLE, diags)?).ok());
     let break_glass = all_or_nothing(reader.optional("break_glass").map(|node| read_break_glass(node, diags)));
     reader.finish(diags);
     let hold = Hold {
@@ -51,6 +56,7 @@ pub(super) fn read_hold(node: &Node, diags: &mut Diagnostics) -> Option<Hold> {
         wait: wait?,
         expires: expires?,
         mode: mode?,
+        sample: sample?,
     };
     let in_reach = quorum_in_reach(&hold, quorum_node.or(approvers_node)?, diags);
     let in_mode = affected_is_async(&hold, affected_entry, diags);

@@ -187,12 +187,15 @@ fn describe_duty(duty: &Duty) -> Vec<String> {
 }
 
 fn describe_asking(asking: &Asking) -> Vec<String> {
-    let Asking { terms, wait, mode } = asking;
+    let Asking { terms, wait, mode, sample } = asking;
     let seconds = |at: Moment| at.unix_millis() / 1000;
     let demands = terms.demands.iter().map(|demand| {
         let escalates = demand.escalates_at.map_or_else(String::new, |at| format!(", others from {}s", seconds(at)));
         format!("asks {} of {}{escalates}", demand.quorum, demand.rule)
     });
     let by = seconds(terms.decide_by);
-    demands.chain([format!("within {by}s, waits {wait:?}, {mode:?}, at most {:?}", terms.widest.ceiling)]).collect()
+    let shows = if *sample > 0 { format!(", shows {sample} rows") } else { String::new() };
+    demands
+        .chain([format!("within {by}s, waits {wait:?}, {mode:?}, at most {:?}{shows}", terms.widest.ceiling)])
+        .collect()
 }

@@ -135,6 +135,8 @@ impl Session {
             return Ok(refused(Refusal::not_enforceable("the rule that holds this statement asks nobody")));
         };
         asks.card.mode = asking.mode.into();
+        asks.card.sample = self.sample(asking.sample);
+        asks.card.estimate = self.estimate(&asks.permit).await?;
         let new = NewRequest {
             ask: asks.ask.clone(),
             terms: asking.terms.clone(),

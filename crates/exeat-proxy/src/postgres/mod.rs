@@ -9,6 +9,7 @@ pub(crate) mod cancel;
 pub(crate) mod catalog;
 mod copy;
 mod counted;
+mod decorate;
 mod departure;
 pub(crate) mod destination;
 pub(crate) mod drift;

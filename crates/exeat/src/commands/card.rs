@@ -11,7 +11,7 @@ use crate::plain;
 
 /// Of a statement; `--json` has all of it.
 const STATEMENT_LINES_MAX: usize = 40;
-const SAMPLE_ROWS_MAX: usize = 5;
+const SAMPLE_ROWS_MAX: usize = 10;
 const LIST_MAX: usize = 12;
 const VALUE_CHARS_MAX: usize = 60;
 
