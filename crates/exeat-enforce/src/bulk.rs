@@ -150,9 +150,8 @@ pub(crate) fn rule(
             return Ruled::TooMuch { decision, refusal };
         }
     };
-    if !of.is_some_and(|lineage| tells_what_it_changed(kind, lineage)) {
-        causes.extend(duties.iter().flat_map(changes_unseen));
-    }
+    let unseen = duties.iter().filter(|duty| !of.is_some_and(|of| tells_what_it_changed(facts, (kind, of), duty)));
+    causes.extend(unseen.flat_map(changes_unseen));
     let held =
         causes.iter().map(|cause| Duty { relation: held_relation(cause), thresholds: Vec::new(), budgets: Vec::new() });
     let held: BTreeMap<RelationName, Duty> = held.map(|duty| (duty.relation.clone(), duty)).collect();
@@ -197,11 +196,13 @@ fn held_relation(cause: &Cause) -> RelationName {
     cause.relation.clone().unwrap_or_else(any_relation)
 }
 
-/// Whether the server's word on its end says how many rows it has changed, and all of them.
-fn tells_what_it_changed(kind: &StatementKind, lineage: &Lineage) -> bool {
+/// Whether the server's word on its end says how many rows of the relation it has changed, and all of them: those that a
+/// foreign key's action changes are not in it.
+fn tells_what_it_changed(facts: &SessionFacts, (kind, of): (&StatementKind, &Lineage), duty: &Duty) -> bool {
     let direct =
         matches!(kind, StatementKind::Insert | StatementKind::Update | StatementKind::Delete | StatementKind::Merge);
-    direct && !lineage.writes_aside
+    let by_a_key = |oid: &Oid| relation_name(&facts.snapshot, *oid).as_ref() == Some(&duty.relation);
+    direct && !of.writes_aside && !of.changes.iter().any(by_a_key)
 }
 
 /// A rule that holds by how many rows are changed, where nobody can tell: then before it runs.
@@ -304,11 +305,11 @@ impl Seen<'_> {
     }
 
     fn write(&self, oid: Oid) -> WriteShape {
-        let Lineage { unbounded, writing, writes, .. } = self.lineage;
+        let Lineage { unbounded, writing, writes, changes, .. } = self.lineage;
         let through_view = |view: Oid| unbounded.contains_key(&view);
         let whole = unbounded.contains_key(&oid)
             || writing.iter().any(|written| written.relation == oid && written.through.is_some_and(through_view));
-        match (whole, writes.contains(&oid)) {
+        match (whole, writes.contains(&oid) || changes.contains(&oid)) {
             (true, _) => WriteShape::Whole,
             (false, true) => WriteShape::Some,
             (false, false) => WriteShape::Nothing,
