@@ -19,6 +19,12 @@ CREATE TABLE written.stock (id integer PRIMARY KEY, email text NOT NULL, state t
 INSERT INTO written.stock SELECT i, 'mail' || i, 'old' FROM generate_series(1, 200) i;
 CREATE TABLE written.source (id integer PRIMARY KEY);
 INSERT INTO written.source SELECT i FROM generate_series(1001, 1100) i;
+CREATE TABLE written.owner (id integer PRIMARY KEY, note text);
+CREATE TABLE written.owned (owner integer REFERENCES written.owner ON DELETE CASCADE, email text NOT NULL);
+CREATE TABLE written.tree (id integer PRIMARY KEY, above integer REFERENCES written.tree ON DELETE CASCADE, email text NOT NULL);
+INSERT INTO written.owner SELECT i, 'x' FROM generate_series(1, 3) i;
+INSERT INTO written.owned SELECT 1, 'mail' || i FROM generate_series(1, 50) i;
+INSERT INTO written.tree SELECT i, nullif(i / 2, 0), 'mail' || i FROM generate_series(1, 50) i;
 GRANT USAGE ON SCHEMA written TO PUBLIC;
 GRANT ALL ON ALL TABLES IN SCHEMA written TO shop_reader, shop_dpo;
 """
@@ -36,7 +42,7 @@ ALLOW = {
 @pytest.fixture(scope="module")
 def gateway(fresh_gateway, shop, trust):
     admin(shop, SCHEMA)
-    policy = {**POLICY, "labels": {"shop": {"email": ["written.stock.email"]}}, "rules": [ALLOW, RULE]}
+    policy = {**POLICY, "labels": {"shop": {"email": ["written.*.email"]}}, "rules": [ALLOW, RULE]}
     made = fresh_gateway("written", policy=dump(policy)).trust(trust.entry())
     made.config["console"] = {"roles": {"viewer": ["dpo"]}}
     made.start(level="debug")
@@ -92,6 +98,23 @@ def test_as_many_as_allowed_are_committed_and_more_are_not_there(gateway, stock,
         rows, ended = outcome(connection.cycle(sent(sql.format(base + AFFECTED), extended)))
         assert [tag for tag in rows if tag != "D"] == ["C", "Z"] and ended == b"I", rows
         assert stock() == left(AFFECTED)
+
+
+@pytest.mark.parametrize("relation, behind", [("owner", "owned"), ("tree", "tree")])
+def test_what_a_foreign_key_would_change_is_asked_about_before_it_is_changed(gateway, shop, relation, behind):
+    rows = lambda: admin(shop, f"SELECT count(*) FROM written.{behind}")[0][0]
+    name, dsn = gateway.agent()
+    one = wire.query(f"DELETE FROM written.{relation} WHERE id = 1")
+    with session(dsn) as connection:
+        # The server says "DELETE 1" of each of them.
+        assert outcome(connection.cycle(one)) == (["YG001", "Z"], b"I")
+        assert rows() == 50
+        if relation == "owner":
+            renamed = wire.query("UPDATE written.owner SET note = 'y' WHERE id = 1")
+            assert outcome(connection.cycle(renamed)) == (["C", "Z"], b"I"), "no key is changed"
+        assert gateway.command("approve", gateway.waiting(name))[0] == 0
+        assert outcome(connection.cycle(one)) == (["C", "Z"], b"I")
+        assert rows() == 0
 
 
 @pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])

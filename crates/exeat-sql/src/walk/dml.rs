@@ -330,12 +330,18 @@ impl<'a> Walker<'a> {
         while let Some(relation) = open.pop() {
             for key in snapshot.foreign_keys_to(relation) {
                 self.looked_up(key.relation, &key.columns)?;
-                if acts(key) && changed.insert(key.relation) {
+                if !acts(key) {
+                    continue;
+                }
+                if changed.insert(key.relation) {
                     // Its own triggers, rules and keys come into play as well.
                     self.facts.changes.insert(key.relation);
                     self.facts.changes.extend(snapshot.family(key.relation));
                     self.facts.user_code = true;
                     open.push(key.relation);
+                } else {
+                    // Rows of what is written already: of the whole tree below one of them, say.
+                    self.facts.writes_aside = true;
                 }
             }
         }
