@@ -19,13 +19,13 @@ from test_crash_rounds import ROUNDS, SEED, WHOLE, Client
 from test_holds import HOLD, POLICY, SCHEMA
 from test_shared_store import url
 
-LIMIT = 100
+LIMIT = 1000
 # The store is killed within this much of the moment when everybody begins: as long as they take where nobody kills it.
 KILLED_WITHIN_SECONDS = 0.25
 HEARD_SECONDS_MAX = 30
-# A reservation for rows that leave one by one is of an eighth of what is left, and of what one row needs.
+# Nobody gets more at once than an eighth of what is left.
 CHUNK_MAX = LIMIT // 8
-# What a session has reserved and not given back, and what it reserved next without hearing of it.
+# What lies at its gateway for the next statement or is on its way back, and what was reserved without hearing of it.
 CHUNKS_LOST_MAX = 2
 UNSERVED = "58030"
 # So often in a row: a gateway keeps eight connections to its store, and each may be found dead.
@@ -138,10 +138,10 @@ def places(fresh_gateway, shop, trust, run, store):
     admin(shop, "DROP SCHEMA held CASCADE")
 
 
-def pieces(chance, most=15):
+def pieces(chance, most=40):
     """Of the table with a limit."""
     while True:
-        low = chance.randrange(0, 480)
+        low = chance.randrange(0, 500 - most)
         yield f"SELECT id, note FROM held.notes WHERE id > {low} AND id <= {low + chance.randrange(1, most + 1)}"
 
 
