@@ -23,6 +23,9 @@ INSERT INTO looked_up.people VALUES (1, 'ann@x.example', 7, 'Ann', '2001-02-03',
   (2, 'bob@x.example', 8, 'Bob', '2001-02-04', '2001-02-03 06:05:06');
 CREATE TABLE looked_up.keyed (id integer PRIMARY KEY, mail text UNIQUE, tenant integer, code text, UNIQUE (tenant, code));
 INSERT INTO looked_up.keyed VALUES (1, 'ann', 1, 'x');
+CREATE TABLE looked_up.refers (id integer PRIMARY KEY, who text REFERENCES looked_up.keyed (mail), note text);
+INSERT INTO looked_up.refers VALUES (1, NULL, 'x');
+CREATE VIEW looked_up.refers_too AS SELECT id, who FROM looked_up.refers;
 CREATE TABLE looked_up.made (id integer PRIMARY KEY, mail text, loud text GENERATED ALWAYS AS (mail || '!') STORED UNIQUE);
 CREATE VIEW looked_up.keyed_too AS SELECT id, mail FROM looked_up.keyed;
 CREATE TABLE looked_up.clever (id integer, mail text);
@@ -207,6 +210,39 @@ def test_a_key_that_is_written_counts_what_it_tries(place):
             connection.execute("UPDATE looked_up.keyed SET tenant = %s, code = 'y' WHERE id = 10", [tenant])
         assert used(place)["looked_up.keyed", "other"] == 2
         assert refused(connection, "UPDATE looked_up.keyed SET code = 'y'")[0] == "42501", "of which tenant?"
+
+
+def test_what_a_foreign_key_looks_for_counts_as_tried(place):
+    with place.connect() as connection:
+        insert = "INSERT INTO looked_up.refers (id, who) VALUES "
+        connection.execute(f"{insert} (10, 'ann')")
+        with pytest.raises(psycopg.errors.ForeignKeyViolation) as missing:
+            connection.execute(f"{insert} (%s, %s)", [11, "bob"])
+        assert "bob" not in str(missing.value) and "keyed" not in str(missing.value)
+        assert used(place) == {("looked_up.keyed", "mail"): 2}
+        # The same question, however it is asked.
+        assert connection.execute("SELECT id FROM looked_up.keyed WHERE mail = 'ann'").fetchall() == [(1,)]
+        connection.execute("UPDATE looked_up.refers SET who = 'ann' WHERE id = 1")
+        connection.execute("UPDATE looked_up.refers SET note = 'y' WHERE id = 1")
+        assert used(place) == {("looked_up.keyed", "mail"): 2}
+        with pytest.raises(psycopg.errors.ForeignKeyViolation):
+            connection.execute("UPDATE looked_up.refers SET who = 'c' WHERE id = 1")
+        for more in (f"{insert} (13, 'd')", "UPDATE looked_up.refers SET who = 'd' WHERE id = 1",
+                     f"{insert} (10, 'ann') ON CONFLICT (id) DO UPDATE SET who = 'd'"):
+            state, payload = refused(connection, more)
+            assert state == "53400" and "mail" not in json.dumps(payload), "of a column that the statement does not name"
+        for sql in (
+            f"{insert} (14, lower('ANN'))",
+            "INSERT INTO looked_up.refers (id, who) SELECT 14, 'ann'",
+            "UPDATE looked_up.refers SET who = note WHERE id = 1",
+            "INSERT INTO looked_up.refers_too VALUES (14, 'ann')",
+            f"WITH w AS ({insert} (14, 'ann')) INSERT INTO looked_up.refers (id, who) SELECT 15, 'd'",
+        ):
+            assert refused(connection, sql)[0] == "42501", sql
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.cursor() as cursor:
+            with cursor.copy("COPY looked_up.refers (id, who) FROM STDIN") as copy:
+                copy.write("16\tann\n")
+        assert used(place) == {("looked_up.keyed", "mail"): 3}
 
 
 def test_what_a_key_would_tell_beyond_its_values_is_refused(place):

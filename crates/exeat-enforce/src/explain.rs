@@ -438,6 +438,7 @@ fn name_of(how: Use) -> &'static str {
         Use::Lookup => "lookup",
         Use::Presence => "presence",
         Use::Key => "key",
+        Use::Referenced => "referenced",
         Use::Written => "written",
         Use::Source => "source",
     }

@@ -23,6 +23,7 @@ mod needs;
 pub mod permit;
 pub mod plan;
 pub mod record;
+mod referenced;
 pub mod refusal;
 pub mod release;
 pub mod scrub;

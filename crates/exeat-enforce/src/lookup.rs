@@ -24,6 +24,8 @@ pub struct PlannedLookup {
     /// As the statement names the relation.
     named: Option<RelationName>,
     pub column: String,
+    /// The column as the statement knows it: that of a foreign key stands for the one it looks in.
+    said: String,
     pub limit: AppliedLimit,
     values: Vec<Tried>,
 }
@@ -126,6 +128,19 @@ pub(crate) fn written(
         all.push(PlannedLookup { values: vec![tried.clone()], ..planned });
     }
     Ok(Some(all))
+}
+
+/// Values that a foreign key looks for: `key` says of which columns. What is said of it names the column that refers to
+/// them, for the client may not know of the others.
+pub(crate) fn referenced(
+    (facts, policy): (&SessionFacts, &Policy),
+    key: &[(ColumnId, &Given)],
+    referring: ColumnId,
+) -> Result<Option<Vec<PlannedLookup>>, Box<Refusal>> {
+    let Some(name) = facts.snapshot.column_name(referring) else { return Err(Box::new(Refusal::catalog_drift())) };
+    let named = relation_name(&facts.snapshot, referring.relation);
+    let worded = |planned| PlannedLookup { named: named.clone(), said: name.to_owned(), ..planned };
+    Ok(written(facts, policy, key)?.map(|all| all.into_iter().map(worded).collect()))
 }
 
 /// One plan for each counter and column: a statement may write very many rows.
@@ -233,6 +248,7 @@ impl PlannedLookup {
             relation,
             named: relation_name(&facts.snapshot, column.relation),
             column: name.to_owned(),
+            said: name.to_owned(),
             values: Vec::new(),
         })
     }
@@ -263,13 +279,13 @@ impl PlannedLookup {
 
     fn object(&self, target: &str) -> Object {
         match &self.named {
-            Some(named) => Object::column(target, named, Some(&self.column), None),
+            Some(named) => Object::column(target, named, Some(&self.said), None),
             None => Object::at(target, None),
         }
     }
 
     fn unclear(&self, target: &str, Unclear { number }: &Unclear) -> Refusal {
-        let column = &self.column;
+        let column = &self.said;
         let what = number.map_or("what it is compared with".to_owned(), |number| format!("${number}"));
         Refusal::new(
             RefusalCode::MaskedColumnInPredicate,
@@ -290,7 +306,7 @@ impl PlannedLookup {
     pub fn too_many(&self, target: &str, values: usize, limit: usize) -> Refusal {
         Refusal::new(
             RefusalCode::LookupProbes,
-            format!("the statement looks up {values} values of {}, more than the limit of {limit}", self.column),
+            format!("the statement looks up {values} values of {}, more than the limit of {limit}", self.said),
         )
         .rule(&self.rule)
         .object(self.object(target))
@@ -299,7 +315,7 @@ impl PlannedLookup {
 
     /// The allowance does not reach.
     pub fn exhausted(&self, target: &str, used: u32, after_seconds: u64, resets_at: String) -> Refusal {
-        let Self { column, limit, .. } = self;
+        let Self { said: column, limit, .. } = self;
         let probes = limit.limit.probes;
         Refusal::new(
             RefusalCode::LookupProbes,

@@ -101,6 +101,10 @@ fn telling_view(facts: &SessionFacts, lineage: &Lineage) -> Option<Refusal> {
 
 fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Option<Refusal> {
     let seal = facts.seals.relation(used.column.relation)?;
+    // Counted, or refused, with what is written.
+    if used.how == Use::Referenced {
+        return None;
+    }
     if !lineage.reads.contains(&used.column.relation) && !lineage.writes.contains(&used.column.relation) {
         // The other side of a foreign key: a relation whose name the client did not send.
         return facts.seals.column(used.column).map(|mask| looked_up(facts, &mask.rule));
@@ -138,7 +142,7 @@ fn use_refusal(facts: &SessionFacts, lineage: &Lineage, used: &ColumnUse) -> Opt
         Use::Predicate | Use::Lookup | Use::Presence => (RefusalCode::MaskedColumnInPredicate, "compared"),
         Use::Key => (RefusalCode::MaskedColumnInKey, "grouped, sorted, joined or deduplicated by"),
         // A value of the client's own goes into it.
-        Use::Written => return None,
+        Use::Written | Use::Referenced => return None,
         Use::Source => (RefusalCode::MaskedColumnInWrite, "written anywhere"),
     };
     let refusal = if refused {
@@ -166,7 +170,7 @@ fn unseen(facts: &SessionFacts, at: Option<usize>) -> Refusal {
 }
 
 /// A foreign key compares what is written with a sealed column: each row would be a guess at its values.
-fn looked_up(facts: &SessionFacts, rule: &str) -> Refusal {
+pub(crate) fn looked_up(facts: &SessionFacts, rule: &str) -> Refusal {
     Refusal::new(RefusalCode::MaskedColumnInKey, "a foreign key of what is written looks up a column sealed for you")
         .rule(rule)
         .object(Object::at(&facts.target, None))

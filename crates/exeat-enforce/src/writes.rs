@@ -1,6 +1,6 @@
 //! Writes to relations with sealed columns. A value that a client brings may go into a sealed column; what is refused is
 //! learning from whether a write succeeds: that another row holds the same value, or that a check over a sealed
-//! column passes. Where policy lets a column be looked up, a key that the client gives itself is a lookup, and counted.
+//! column passes. A key that the client gives itself is a lookup, and counted; so is what a foreign key looks for.
 //! Triggers are code that may look at every column of the row.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use exeat_sql::{CheckedTogether, ColumnId, ColumnUse, Given, GivenRow, Lineage, 
 use crate::evaluate::{SessionFacts, relation_name};
 use crate::lookup::{self, PlannedLookup};
 use crate::refusal::{Object, Refusal, RefusalCode};
-use crate::stand_in;
+use crate::{referenced, stand_in};
 
 /// What writing tells by a key, to be counted; or why it is refused.
 pub(crate) fn probes(
@@ -26,6 +26,9 @@ pub(crate) fn probes(
     }
     if let Some(refusal) = stand_in::in_text(facts, text) {
         return Err(Box::new(refusal));
+    }
+    for planned in referenced::probes(facts, policy, lineage)? {
+        lookup::add(&mut probes, planned);
     }
     for writing in &lineage.writing {
         probes.extend(written((facts, policy), lineage, *writing)?);

@@ -593,6 +593,8 @@ pub enum Use {
     Key,
     /// Decides or computes something by how often it is NULL, which `count` says.
     Presence,
+    /// A foreign key of what is written looks for the value that is given.
+    Referenced,
     /// Target of a write.
     Written,
     /// Source of a write.

@@ -127,11 +127,11 @@ pub(crate) struct RelationFacts {
 
 /// A foreign key: `columns` of `relation` reference `target_columns` of `target`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ForeignKey {
+pub struct ForeignKey {
     pub(crate) relation: Oid,
-    pub(crate) columns: Vec<i16>,
-    pub(crate) target: Oid,
-    pub(crate) target_columns: Vec<i16>,
+    pub columns: Vec<i16>,
+    pub target: Oid,
+    pub target_columns: Vec<i16>,
     /// ON UPDATE or ON DELETE changes the referencing rows instead of refusing.
     pub(crate) update_acts: bool,
     pub(crate) delete_acts: bool,
@@ -302,14 +302,15 @@ impl CatalogSnapshot {
         self.code_defaults.contains(&id)
     }
     /// Whether two texts are equal only where they are the same, by the column's collation.
-    pub(crate) fn compares_bytes(&self, id: ColumnId) -> bool {
+    /// Whether two of its values are equal only where their bytes are.
+    pub fn compares_bytes(&self, id: ColumnId) -> bool {
         !self.collated.contains(&id)
     }
     pub(crate) fn type_modifier(&self, id: ColumnId) -> i32 {
         self.type_modifiers.get(&id).copied().unwrap_or(-1)
     }
     /// Foreign keys that `oid` declares.
-    pub(crate) fn foreign_keys_of(&self, oid: Oid) -> impl Iterator<Item = &ForeignKey> {
+    pub fn foreign_keys_of(&self, oid: Oid) -> impl Iterator<Item = &ForeignKey> {
         self.keys_of.get(&oid).into_iter().flatten().filter_map(|index| self.foreign_keys.get(*index))
     }
     /// Foreign keys that reference `oid`.

@@ -113,6 +113,7 @@ fn said(told: &Explanation) -> Said {
             Use::Predicate | Use::Lookup => "chooses rows or values",
             Use::Presence => "asked only whether it is NULL",
             Use::Key => "sorted, grouped, joined or deduplicated by",
+            Use::Referenced => "looked for by a foreign key",
             Use::Written => "written",
             Use::Source => "written elsewhere",
         };

@@ -318,7 +318,7 @@ impl<'a> Walker<'a> {
         let snapshot = self.snapshot;
         if write != Write::Delete {
             for key in members.iter().flat_map(|member| snapshot.foreign_keys_of(*member)) {
-                self.looked_up(key.target, &key.target_columns)?;
+                self.looked_up(key.target, &key.target_columns, Use::Referenced)?;
             }
         }
         if write == Write::Insert {
@@ -329,7 +329,7 @@ impl<'a> Walker<'a> {
         let mut changed = members.clone();
         while let Some(relation) = open.pop() {
             for key in snapshot.foreign_keys_to(relation) {
-                self.looked_up(key.relation, &key.columns)?;
+                self.looked_up(key.relation, &key.columns, Use::Key)?;
                 if !acts(key) {
                     continue;
                 }
@@ -348,11 +348,11 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn looked_up(&mut self, relation: Oid, columns: &[i16]) -> Walk<()> {
+    fn looked_up(&mut self, relation: Oid, columns: &[i16], how: Use) -> Walk<()> {
         self.spend(columns.len() + 1)?;
         for attribute in columns {
             let column = ColumnId { relation, attribute: *attribute };
-            self.facts.uses.entry((column, Use::Key)).or_insert(NOWHERE);
+            self.facts.uses.entry((column, how)).or_insert(NOWHERE);
         }
         Ok(())
     }

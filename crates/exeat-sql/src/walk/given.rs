@@ -108,7 +108,7 @@ impl Walker<'_> {
         })
     }
 
-    /// Columns that a unique key of the relation, or of one whose rows are written through it, looks at.
+    /// Columns that a unique or foreign key of the relation, or of one whose rows are written through it, looks at.
     fn keyed(&self, target: &Relation) -> BTreeSet<i16> {
         let mut members = self.snapshot.family(target.oid);
         members.insert(target.oid);
@@ -117,8 +117,9 @@ impl Walker<'_> {
             .flat_map(|member| {
                 let checked = self.snapshot.checked_together(member.oid).iter();
                 let keyed = checked.filter(|together| together.unique).flat_map(|together| &together.columns);
+                let referencing = self.snapshot.foreign_keys_of(member.oid).flat_map(|key| &key.columns);
                 let named = |attribute: &i16| member.columns.iter().find(|column| column.attribute == *attribute);
-                keyed.filter_map(named).map(|column| column.name.as_str()).collect::<Vec<_>>()
+                keyed.chain(referencing).filter_map(named).map(|column| column.name.as_str()).collect::<Vec<_>>()
             })
             .collect();
         let columns = target.columns.iter().filter(|column| names.contains(column.name.as_str()));

@@ -183,7 +183,14 @@ fn behind(facts: Facts) -> Walk<ViewLineage> {
 
 fn is_influence(how: Use) -> bool {
     match how {
-        Use::Expression | Use::Predicate | Use::Lookup | Use::Key | Use::Presence | Use::Written | Use::Source => true,
+        Use::Expression
+        | Use::Predicate
+        | Use::Lookup
+        | Use::Key
+        | Use::Presence
+        | Use::Referenced
+        | Use::Written
+        | Use::Source => true,
         Use::Projected | Use::Derived => false,
     }
 }
