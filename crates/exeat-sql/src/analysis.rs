@@ -300,10 +300,9 @@ pub struct Lineage {
     pub stars: BTreeMap<Oid, Option<usize>>,
     /// A trigger may change the rows that RETURNING gives back: they may hold anything.
     pub rewritten: bool,
-    /// Relations reached without being named: behind views and materialized views (transitively), inheritance
-    /// or partition parents and children, relations a foreign key's ON UPDATE/DELETE action would change. What a
-    /// `deny` says of them holds for the statement. A foreign key that only checks stands in `uses` instead: its
-    /// columns at the other side are `Key`.
+    /// Relations reached without being named: behind views and materialized views (transitively), inheritance or partition
+    /// parents and children, relations a foreign key's ON UPDATE/DELETE action would change. What a `deny` says of them
+    /// holds for the statement. A foreign key that only checks stands in `uses` instead, as `Referenced`.
     pub reaches: BTreeSet<Oid>,
     /// Those of `reaches` that a foreign key's action would change.
     pub changes: BTreeSet<Oid>,
@@ -318,13 +317,12 @@ pub struct Lineage {
     pub uses: BTreeSet<ColumnUse>,
     /// What stands behind `Use::Lookup`, in the order found.
     pub lookups: Vec<Lookup>,
-    /// A trigger, rule, row-security policy, view body, user-typed default or the like may run: errors and
-    /// notices are then tainted, and an SQLSTATE may be one of user code.
+    /// A trigger, rule, row-security policy, view body, user-typed default or the like may run: errors, notices and
+    /// SQLSTATEs may then be of user code.
     pub user_code: bool,
     /// SELECT ... FOR UPDATE/SHARE or LOCK: needs the `update` capability.
     pub locks_rows: bool,
-    /// The statement calls a function that may change the search path or another session setting
-    /// (set_config): the session re-reads its state after it.
+    /// It calls a function that may change the search path or another setting: the session re-reads its state after it.
     pub changes_settings: bool,
     /// The (name in lower case, value) pairs of its set_config calls, in order: to be checked as SET is. `None` is a
     /// value that comes as a parameter.
