@@ -11,5 +11,6 @@ pub mod read;
 pub mod record;
 pub mod secret;
 pub mod state;
+pub mod tree;
 
 pub use error::{StoreError, chain};

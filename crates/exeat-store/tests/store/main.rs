@@ -16,3 +16,5 @@ mod server;
 mod shared;
 #[cfg(test)]
 mod state;
+#[cfg(test)]
+mod tree;
