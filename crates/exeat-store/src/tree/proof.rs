@@ -134,7 +134,7 @@ impl Walk {
             return None;
         }
         let left = self.node % 2 == 1 || self.node == self.last;
-        if self.node % 2 == 0 && left {
+        if self.node.is_multiple_of(2) && left {
             // The last node of an uneven row has no neighbour: it moves up as it is, until it has one.
             self.climb(self.node.trailing_zeros());
         }
