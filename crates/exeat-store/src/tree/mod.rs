@@ -7,18 +7,23 @@
 //! - leaves, nodes, proofs: RFC 6962, <https://www.rfc-editor.org/rfc/rfc6962.html#section-2.1>, with SHA-256
 //! - tiles: <https://c2sp.org/tlog-tiles>
 //! - signed notes and keys: <https://c2sp.org/signed-note>, Ed25519
+//! - checkpoints: <https://c2sp.org/tlog-checkpoint>
 
+mod checkpoint;
 mod frontier;
 mod hash;
 mod key;
+mod memory;
 mod note;
 mod proof;
 mod prove;
 mod tile;
 
+pub use checkpoint::{Checkpoint, CheckpointError, ORIGIN_BYTES_MAX};
 pub use frontier::{Frontier, FrontierError};
 pub use hash::{HASH_BYTES, HeadError, TREE_SIZE_MAX, TreeHash, TreeHead, leaf_hash};
 pub use key::{KEY_NAME_BYTES_MAX, KeyError, KeyId, KeyName, SigningKey, VerifierKey};
+pub use memory::{SignError, SignerMemory};
 pub use note::{NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX, Note, NoteError, NoteSignature, VerifiedNote};
 pub use proof::{ConsistencyProof, InclusionProof, PROOF_HASHES_MAX, ProofError};
 pub use prove::{ProveError, Prover};
