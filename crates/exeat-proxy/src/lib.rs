@@ -7,6 +7,7 @@ pub mod identity;
 mod keepalive;
 mod large_messages;
 mod limits;
+mod lookout;
 mod postgres;
 pub mod remembered;
 pub mod server;

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::config::{Config, Dependencies, ListenTls, Target};
 use crate::large_messages::LargeMessages;
 use crate::limits::{Failures, Lobby, LobbyPlace, Sessions};
+use crate::lookout::Lookout;
 use crate::postgres::cancel::CancelKeys;
 use crate::postgres::catalog::Catalogs;
 use crate::postgres::drift::Keeper;
@@ -62,6 +63,7 @@ pub(crate) struct Shared {
     pub(crate) large_messages: Arc<LargeMessages>,
     /// Statements that wait for a human.
     pub(crate) waiting: Waiting,
+    pub(crate) lookout: Arc<Lookout>,
     pub(crate) spares: Arc<Spares>,
     /// Held by whoever asks the planner for the sake of a human.
     pub(crate) guessing: tokio::sync::Mutex<()>,
@@ -102,6 +104,7 @@ pub async fn serve(config: Config, dependencies: Dependencies) -> Result<Server,
         sessions: Sessions::new(config.listen.limits),
         large_messages: Arc::new(LargeMessages::new(config.listen.limits)),
         waiting: Waiting::default(),
+        lookout: Arc::new(Lookout::new(dependencies.state.clone())),
         spares: Arc::new(Spares::new(dependencies.state.clone())),
         guessing: tokio::sync::Mutex::default(),
         lobby: Lobby::new(config.listen.limits.unauthenticated),
@@ -198,7 +201,8 @@ async fn probe(target: &Target) -> Result<(), String> {
 
 async fn accept(listener: TcpListener, mut workers: Workers, shared: Arc<Shared>, mut shutdown: watch::Receiver<bool>) {
     let (ended, end) = watch::channel(false);
-    let giving_back = tokio::spawn(Arc::clone(&shared.spares).run(end));
+    let giving_back = tokio::spawn(Arc::clone(&shared.spares).run(end.clone()));
+    let looking = tokio::spawn(Arc::clone(&shared.lookout).run(end));
     let mut sessions = JoinSet::new();
     let mut turned_away = JoinSet::new();
     loop {
@@ -246,6 +250,7 @@ async fn accept(listener: TcpListener, mut workers: Workers, shared: Arc<Shared>
     turned_away.shutdown().await;
     ended.send_replace(true);
     let _ = giving_back.await;
+    let _ = looking.await;
     shared.spares.give_back_all().await;
 }
 

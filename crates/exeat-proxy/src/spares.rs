@@ -144,7 +144,8 @@ impl Spares {
     async fn write(&self) {
         let _one = self.writing.lock().await;
         let owed = std::mem::take(&mut self.all().owed);
-        if let Err(problem) = self.state.give_back(owed).await {
+        // Boxed: a session that asks for this once need not be as large for the rest of its life.
+        if let Err(problem) = Box::pin(self.state.give_back(owed)).await {
             tracing::warn!(problem = exeat_store::chain(&problem), "what was reserved and not released stays counted");
         }
     }

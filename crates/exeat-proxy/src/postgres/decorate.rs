@@ -47,7 +47,8 @@ impl Session {
                 .inspect_err(|problem| tracing::debug!(problem = exeat_store::chain(problem), "nothing guessed"))
                 .ok()?
         };
-        self.while_client_stays(guess).await
+        // Boxed: what a login needs is not part of every session.
+        self.while_client_stays(Box::pin(guess)).await
     }
 
     /// Of the rows that are kept, as the client would get them.

@@ -17,10 +17,8 @@ use exeat_policy::grant::{Ask, Covered};
 use exeat_policy::hold::Mode;
 use exeat_policy::ruling::{Asking, Duty};
 use exeat_store::record::{HeldChange, HeldEvent, OutcomeResult};
-use exeat_store::state::{Asked, Decided, GrantUse, NewRequest, RequestId, Revisions, StateError, Whose};
+use exeat_store::state::{Asked, Decided, GrantUse, NewRequest, RequestId, StateError, Whose};
 use exeat_wire::{Fields, TransactionStatus};
-
-use tokio::sync::watch;
 
 use super::ask::{Values, is_of_cursor};
 use super::counted::{Arrived, moment, rfc3339};
@@ -30,6 +28,7 @@ use super::io::{Interest, Turn};
 use super::outcome::policy_ref;
 use super::picture::Refused;
 use super::session::{Done, Session, SessionEnd};
+use crate::lookout::Watch;
 
 /// After so long a client that waits is told why.
 const FIRST_NOTICE: Duration = Duration::from_secs(2);
@@ -121,8 +120,6 @@ impl Session {
 
     async fn seek(&mut self, mut asks: Asks) -> Result<Sought, SessionEnd> {
         let state = self.shared.dependencies.state.clone();
-        // Before anything is read: what changes from here on is heard.
-        let mut changes = state.changes();
         if !state.is_current() {
             return Ok(refused(Refusal::not_enforceable("the state store cannot be asked for approvals")));
         }
@@ -164,26 +161,21 @@ impl Session {
             }
             Err(problem) => return Ok(self.broken(&problem)),
         };
-        self.wait(&asks, &asking, &id, &mut changes).await
+        self.wait(&asks, &asking, &id).await
     }
 
     /// Until it is decided, or its time to wait is over.
-    async fn wait(
-        &mut self,
-        asks: &Asks,
-        asking: &Asking,
-        id: &RequestId,
-        changes: &mut watch::Receiver<Revisions>,
-    ) -> Result<Sought, SessionEnd> {
+    async fn wait(&mut self, asks: &Asks, asking: &Asking, id: &RequestId) -> Result<Sought, SessionEnd> {
         let since = Instant::now();
+        // Before it is looked at: what is decided from here on is heard.
+        let watch = self.shared.lookout.watch(id);
         let longest = self.may_wait(asks, asking);
         // Taken until the wait is over.
         let place = longest.and_then(|_| self.shared.waiting.place(&self.target));
         let longest = longest.filter(|_| place.is_some());
-        let (mut told, mut heard) = (FIRST_NOTICE, SIGN_OF_LIFE);
+        let (mut told, mut heard, mut looks) = (FIRST_NOTICE, SIGN_OF_LIFE, true);
         loop {
-            changes.mark_unchanged();
-            if let Some(sought) = self.decided(asks, id).await? {
+            if looks && let Some(sought) = self.decided(asks, id).await? {
                 return Ok(sought);
             }
             let waited = since.elapsed();
@@ -205,8 +197,9 @@ impl Session {
             }
             let next = told.min(heard).saturating_sub(waited);
             let pause = left.min(next).max(Duration::from_millis(1));
-            match self.pause(pause, changes).await {
-                Ok(Paused::Over) => {}
+            match self.pause(pause, &watch).await {
+                Ok(Paused::Over) => looks = pause == left,
+                Ok(Paused::Woken) => looks = true,
                 Ok(Paused::Cancelled) => {
                     self.withdraw(id).await;
                     return Ok(Sought::Cancelled);
@@ -219,12 +212,8 @@ impl Session {
         }
     }
 
-    /// For so long, or until something has changed. The server is not read meanwhile.
-    async fn pause(
-        &mut self,
-        longest: Duration,
-        changes: &mut watch::Receiver<Revisions>,
-    ) -> Result<Paused, SessionEnd> {
+    /// For so long, or until somebody has decided. The server is not read meanwhile.
+    async fn pause(&mut self, longest: Duration, watch: &Watch) -> Result<Paused, SessionEnd> {
         let mut over = pin!(tokio::time::sleep(longest));
         loop {
             if let Some(asked) = self.cancel_asked() {
@@ -235,13 +224,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = &mut over => return Ok(Paused::Over),
-                changed = changes.changed() => {
-                    // Without a store that tells there is the next look.
-                    if changed.is_err() {
-                        over.as_mut().await;
-                    }
-                    return Ok(Paused::Over);
-                }
+                () = watch.decided() => return Ok(Paused::Woken),
                 turn = self.turn_or_look(interest) => match turn? {
                     // Nobody waits any more.
                     Turn::ClientClosed | Turn::ClientEnded => return Err(SessionEnd::ClientClosed),
@@ -434,6 +417,7 @@ impl Session {
 
 enum Paused {
     Over,
+    Woken,
     Cancelled,
 }
 

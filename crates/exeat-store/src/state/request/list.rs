@@ -1,5 +1,7 @@
 //! Requests in bounded pages, newest first, and earlier decisions about statements of the same shape. Without cards.
 
+use std::collections::BTreeSet;
+
 use exeat_policy::approval::{Progress, Review, State as RequestState, Terms};
 use exeat_policy::grant::Ask;
 use exeat_policy::{Asker, Moment, Person};
@@ -56,6 +58,15 @@ pub struct Earlier {
 }
 
 impl State {
+    /// What waits for humans: at most [`super::OPEN_MAX`], and a few that were asked at once.
+    pub async fn open_requests(&self) -> Result<BTreeSet<RequestId>, StateError> {
+        self.access("look for decisions", move |backend| async move {
+            let rows = sqlx::query("SELECT id FROM request WHERE is_open = 1").fetch_all(&backend.pool).await?;
+            rows.iter().map(|row| Ok(RequestId(row.try_get("id")?))).collect()
+        })
+        .await
+    }
+
     pub async fn requests(&self, filter: &RequestFilter) -> Result<Vec<Listed>, StateError> {
         let filter = filter.clone();
         self.access("list requests", move |backend| async move {
