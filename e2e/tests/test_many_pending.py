@@ -1,6 +1,6 @@
 """Many requests at one gateway, all of them of statements that wait with rows kept: each costs what is kept and no more than its
-limits say, each is answered as a human decided, and what they took is given back. EXEAT_PENDING says how many (1000, as many as
-may be open, in a long run)."""
+limits say, each is answered as a human decided, and what they took is given back. EXEAT_PENDING says how many (1000 without it, as many as
+may be open)."""
 
 import collections
 import os
@@ -19,7 +19,7 @@ from lib.yaml_text import dump
 from streams import session, tags_of
 
 # No more requests than this may be open, whoever asks; of one asker a tenth of them.
-PENDING = int(os.environ.get("EXEAT_PENDING", "200"))
+PENDING = int(os.environ.get("EXEAT_PENDING", "1000"))
 ASKERS = 20
 KIB, MIB = 1024, 1024 * 1024
 # What a statement may keep here, and what any may; how large a card may be. A buffer that grows is twice its content at most.

@@ -17,7 +17,7 @@ use crate::mask::{LabelKeys, MaskEncoder, MaskKeys, TypeKin};
 const GENERATED: &str = "generated";
 
 /// Sealed columns by relation. Empty where no label of the target is masked for the principal.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SealPlan {
     relations: HashMap<Oid, RelationSeal>,
     /// Views, and relations with row security, whose rows a sealed column chooses: what they show tells about it.
@@ -38,7 +38,13 @@ struct TargetKeys {
     target: Arc<str>,
 }
 
-#[derive(Debug, Clone)]
+impl PartialEq for TargetKeys {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.keys, &other.keys) && self.target == other.target
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct RelationSeal {
     pub name: RelationName,
     columns: BTreeMap<i16, ColumnMask>,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use exeat_enforce::drift::Drift;
+use exeat_enforce::seal::SealPlan;
 use exeat_sql::catalog::{FINGERPRINT_QUERY, Pins, QUERIES, VIEW_LIST, VIEWS, one_view};
 use exeat_sql::{CatalogError, CatalogSnapshot, MessageAnalysis, Oid, ParseFailure, Scope};
 use exeat_store::state::DatabaseRef;
@@ -19,6 +20,9 @@ use super::drift::{DriftError, Judged, Keeper, Seen};
 use crate::config::{AnalyseRequest, Analyser, LoadedPolicy, Target};
 use crate::remembered::{AnalysisKey, Generation, Remembered};
 use crate::upstream::{CatalogConnection, LoginConfig, Problem, Rows, UpstreamError};
+
+/// Different ones that are compared with a new session's.
+const SEALS_MAX: usize = 64;
 
 /// Versions of snapshots that one session alone sees; everybody's count from 1.
 const OVERLAY_VERSIONS: u64 = 1 << 63;
@@ -106,6 +110,7 @@ impl Catalogs {
             keeper: self.keeper.clone(),
             seen: Arc::clone(&self.seen),
             judged: ArcSwapOption::empty(),
+            seals: Mutex::default(),
         });
         databases.insert(key, Arc::downgrade(&catalog));
         tokio::spawn(poll(Arc::downgrade(&catalog), target.catalog_bound));
@@ -151,6 +156,8 @@ pub(crate) struct DatabaseCatalog {
     keeper: Keeper,
     seen: Arc<Seen>,
     judged: ArcSwapOption<Judged>,
+    /// Of sessions that are open: most have the same.
+    seals: Mutex<Vec<Weak<SealPlan>>>,
 }
 
 /// What sessions of this gateway are defining: long before it shows in the catalog it moves what names mean for whoever
@@ -308,6 +315,20 @@ impl DatabaseCatalog {
     /// For a snapshot that is one session's own: no other has this version.
     pub(crate) fn overlay_version(&self) -> u64 {
         OVERLAY_VERSIONS | self.overlays.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The same as other sessions have, where they have the same: it is the largest part of what an idle one keeps.
+    pub(crate) fn shared_seals(&self, seals: SealPlan) -> Arc<SealPlan> {
+        let mut all = self.seals.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.strong_count() > 0);
+        if let Some(known) = all.iter().filter_map(Weak::upgrade).find(|known| **known == seals) {
+            return known;
+        }
+        let seals = Arc::new(seals);
+        if all.len() < SEALS_MAX {
+            all.push(Arc::downgrade(&seals));
+        }
+        seals
     }
 
     pub(crate) fn define(self: &Arc<Self>) -> Defining {

@@ -138,7 +138,11 @@ impl Picture {
             let hidden = Arc::clone(seals.hidden());
             self.scope = Arc::new(Scope { hidden, ..Scope::clone(&self.scope) });
         }
-        self.facts.seals = Arc::new(seals.with_keys(&self.mask_keys, &self.facts.target));
+        let seals = seals.with_keys(&self.mask_keys, &self.facts.target);
+        self.facts.seals = match &self.database {
+            Some(database) => database.shared_seals(seals),
+            None => Arc::new(seals),
+        };
         self.policy = policy;
         self.generation = Generation::new();
     }
