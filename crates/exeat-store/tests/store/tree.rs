@@ -6,8 +6,9 @@ use std::io;
 
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use exeat_store::tree::{
-    ConsistencyProof, Frontier, HASH_BYTES, InclusionProof, PROOF_HASHES_MAX, ProofError, ProveError, Prover,
-    TREE_SIZE_MAX, Tile, TileError, TilePath, TileReader, TreeHash, TreeHead, leaf_hash,
+    Checkpoint, ConsistencyProof, Frontier, HASH_BYTES, InclusionProof, Note, PROOF_HASHES_MAX, ProofError, ProveError,
+    Prover, SignerMemory, SigningKey, TREE_SIZE_MAX, Tile, TileError, TilePath, TileReader, TreeHash, TreeHead,
+    VerifierKey, leaf_hash,
 };
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -434,5 +435,54 @@ proptest! {
         prop_assert!(ConsistencyProof::from_hashes(hashes).unwrap().verify(&older, &head).is_err());
         let forged = with_root(&older, flipped(older.root(), bit.index(256)));
         prop_assert!(consistency.verify(&forged, &head).is_err());
+    }
+}
+
+const NOTE_ALPHABET: &str = "([—+ =\\n]|[a-cA-C0-3]|\\PC|[\\x00-\\x1f]){0,80}";
+
+/// What is read must be written the same: nobody can say one thing to a parser and another to a reader.
+fn check_same<T: std::str::FromStr + std::fmt::Display>(text: &str) {
+    if let Ok(read) = text.parse::<T>() {
+        assert_eq!(read.to_string(), text);
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_read_is_written_the_same_and_nothing_panics(
+        noise in NOTE_ALPHABET,
+        bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        at in any::<prop::sample::Index>(),
+        cut in any::<prop::sample::Index>(),
+        seed in any::<[u8; 32]>(),
+        size in 1..TREE_SIZE_MAX,
+    ) {
+        let key = SigningKey::from_seed("example.com/log".parse().unwrap(), &seed).unwrap();
+        let head = TreeHead::new(size, TreeHash::from_bytes(seed)).unwrap();
+        let checkpoint = Checkpoint::new("example.com/log", head).unwrap().to_string();
+        let note = Note::sign(&checkpoint, &[&key]).unwrap().to_string();
+        let path = TilePath::new(seed[0] % 64, size, u16::from(seed[1]) + 1).unwrap().to_string();
+        let vkey = key.verifier().to_string();
+        for whole in [note, checkpoint, path, vkey, noise.clone()] {
+            let places: Vec<usize> = whole.char_indices().map(|(at, _)| at).chain([whole.len()]).collect();
+            let (one, two) = (places[at.index(places.len())], places[cut.index(places.len())]);
+            let (start, end) = (one.min(two), one.max(two));
+            let replaced = [whole.get(..start).unwrap(), &noise, whole.get(end..).unwrap()].concat();
+            for text in [&whole, &replaced] {
+                if let Ok(read) = Note::parse(text.as_bytes()) {
+                    prop_assert_eq!(&read.to_string(), text);
+                }
+                if let Ok(read) = Checkpoint::parse(text) {
+                    prop_assert_eq!(&read.to_string(), text);
+                }
+                if let Ok(read) = SignerMemory::parse(text) {
+                    prop_assert!(text.starts_with(&read.text()));
+                }
+                check_same::<TilePath>(text);
+                check_same::<VerifierKey>(text);
+            }
+        }
+        let _ = Note::parse(&bytes);
+        let _ = Tile::parse(TilePath::new(0, 0, 2).unwrap(), &bytes);
     }
 }
