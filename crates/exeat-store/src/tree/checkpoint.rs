@@ -123,9 +123,9 @@ pub enum CheckpointError {
     Root { root: String },
     #[error("checkpoint is of the log {found:?}, not of {expected:?}")]
     OtherOrigin { expected: String, found: String },
-    #[error("could not believe the sizes of the checkpoint")]
+    #[error("checkpoint has a size and a root that no log has")]
     Head(#[from] HeadError),
-    #[error("could not believe the checkpoint")]
+    #[error("could not verify the checkpoint")]
     Note(#[from] NoteError),
 }
 
