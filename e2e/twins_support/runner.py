@@ -6,12 +6,15 @@ it is interference, a value that reached the client in some form. Unless it goes
 plans and orders follow the room that rows take, which is a matter of time (and a channel THREATS.md speaks of).
 """
 
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from .transcript import Session, difference
+from .transcript import Session, difference, same_rows
 
+# In what order the catalogs stand is a matter of what was defined when, and no value of a user's table is in them.
+OF_CATALOGS = re.compile(r"\b(information_schema|pg_catalog)\.", re.I)
 CONFIRMATIONS = 4
 SAFE_ADMITTED_MIN = 0.95
 NOISE_MAX = 0.02
@@ -83,7 +86,8 @@ class Runner:
         self._stack.align(world)
         first.renew()
         second.renew()
-        if difference(first.run(unit), second.run(unit)) is None:
+        aligned, other_aligned = first.run(unit), second.run(unit)
+        if difference(aligned, other_aligned) is None or (OF_CATALOGS.search(unit.text()) and same_rows(aligned, other_aligned)):
             figures.noise += 1
             return
         figures.interferences.append(unit)

@@ -134,6 +134,11 @@ def row_description(body):
     return columns
 
 
+def same_rows(first, second):
+    """Whether two transcripts differ in nothing but the order of rows."""
+    return sorted(first.messages) == sorted(second.messages)
+
+
 def difference(first, second):
     """Where two transcripts part, in words; None where they are equal."""
     if first.messages == second.messages:
