@@ -210,6 +210,7 @@ fn print_columns(out: &mut String, lineage: &Lineage, snapshot: &CatalogSnapshot
         Use::Predicate,
         Use::Lookup,
         Use::Key,
+        Use::Referenced,
         Use::Presence,
         Use::Written,
         Use::Source,
