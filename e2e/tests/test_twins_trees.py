@@ -6,7 +6,8 @@ import pytest
 
 from lib import wire
 from lib.postgres import Server
-from twins_support import oracle, sources, trees
+from twins_support import oracle, runner, sources, trees
+from twins_support.transcript import Unit
 
 SCHEMA = """
 CREATE TABLE makers (id int PRIMARY KEY, name text, country text, note text);
@@ -88,7 +89,19 @@ def test_what_cannot_be_read_is_named(text, words):
         trees.read(text)
 
 
-@pytest.mark.parametrize("column", ["idx_blks_read", "heap_blks_hit", "blks_read"])
-def test_what_two_equal_servers_do_not_agree_on_is_left_out(column):
-    assert sources.OF_A_SERVER.search(f"select {column} as c0 from pg_catalog.pg_stat_something")
-    assert not sources.OF_A_SERVER.search("select idx_scan, seq_tup_read, blknum from pg_catalog.pg_stat_user_tables")
+@pytest.mark.parametrize("name", ["stats_reset", "pg_postmaster_start_time()", "txid_current_snapshot()", "pg_current_xact_id()"])
+def test_what_two_equal_servers_do_not_agree_on_is_left_out(name):
+    assert sources.OF_A_SERVER.search(f"select {name} as c0 from pg_catalog.pg_stat_something")
+
+
+@pytest.mark.parametrize("name", ["idx_blks_read", "n_tup_hot_upd", "pg_current_wal_lsn()", "wal_bytes"])
+def test_what_the_gateway_seals_of_a_server_is_compared(name):
+    assert not sources.OF_A_SERVER.search(f"select {name} as c0 from pg_catalog.pg_stat_something")
+
+
+def test_the_order_of_catalogs_is_their_own_and_that_of_tables_is_not():
+    def of(relations):
+        return runner.of_catalogs(Unit("sqlsmith", [f"select 1 from {relations} where pg_catalog.pi() > 3"]))
+
+    assert of("information_schema.tables as ref_0, pg_catalog.pg_class as ref_1")
+    assert not of("pg_catalog.pg_class as ref_0, public.customers as ref_1") and not of("customers c")
