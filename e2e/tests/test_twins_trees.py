@@ -104,4 +104,5 @@ def test_the_order_of_catalogs_is_their_own_and_that_of_tables_is_not():
         return runner.of_catalogs(Unit("sqlsmith", [f"select 1 from {relations} where pg_catalog.pi() > 3"]))
 
     assert of("information_schema.tables as ref_0, pg_catalog.pg_class as ref_1")
+    assert of("pg_stats")
     assert not of("pg_catalog.pg_class as ref_0, public.customers as ref_1") and not of("customers c")
