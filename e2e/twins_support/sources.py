@@ -18,10 +18,11 @@ LEFT_OUT = re.compile(
 PIECE = re.compile(
     r"--[^\n]*|/\*.*?\*/|(?:\b[eE])?'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|(\$(?:[A-Za-z_]\w*)?\$).*?\1|;|[^'\"$;/-]+|.", re.S,
 )
-# When a server began, and how many transactions it has had: two servers never agree on it, be their databases equal to the
+# When a server began, where it is reached, and how many transactions it has had: two servers never agree on it, be their databases equal to the
 # last byte. How far its log is, what it found in its cache and what it changed in place stay in, for the gateway seals them.
 OF_A_SERVER = re.compile(
-    r"pg_postmaster_start_time|pg_conf_load_time|pg_stat_recovery_prefetch|stats_reset|txid_|pg_current_(snapshot|xact)", re.I,
+    r"pg_postmaster_start_time|pg_conf_load_time|pg_stat_recovery_prefetch|stats_reset|txid_|pg_current_(snapshot|xact)|inet_(client|server)_",
+    re.I,
 )
 SAMPLED = re.compile(r"tablesample\s+\w+\s*\([^)]*\)", re.I)
 COPY_FROM = re.compile(r"\s*copy\b.*\bfrom\s+stdin.*;\s*$", re.I)
