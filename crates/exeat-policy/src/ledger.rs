@@ -7,7 +7,7 @@
 //! for at least the window and for at most a bucket more; never for less.
 //!
 //! *Reserved before released.* Rows are reserved in the ledger, in chunks, before they leave; what is left of the last
-//! chunk is there for the session's next statement, and given back when none comes. It is spent only while its bucket is
+//! chunk is there for the asker's next statement, and given back when none comes. It is spent only while its bucket is
 //! not over: what leaves later is counted later. A crash counts at most the chunks too much and never a row too little.
 
 use std::time::Duration;
@@ -91,7 +91,7 @@ pub struct CounterKey {
 }
 
 /// So much within a window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
     pub amount: u64,
