@@ -7,6 +7,7 @@ use std::time::Duration;
 use exeat_enforce::card::{CardEstimate, CardSample};
 use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::Outputs;
+use exeat_enforce::scrub::Taint;
 use exeat_wire::{DataRow, Format};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -36,8 +37,11 @@ impl Session {
         let snapshot = &self.picture.facts.snapshot;
         let path = self.picture.scope.search_path.iter().filter_map(|oid| snapshot.schema_name(*oid));
         let path: Vec<String> = path.filter(|name| !name.starts_with("pg_temp")).map(quoted).collect();
-        let settings =
-            format!("SET search_path = {}; SET statement_timeout = 900; SET lock_timeout = 300", path.join(", "));
+        // Strings as they were analysed, whatever the role's own setting: otherwise one statement could be two there.
+        let settings = format!(
+            "SET standard_conforming_strings = on; SET search_path = {}; SET statement_timeout = 900; SET lock_timeout = 300",
+            path.join(", ")
+        );
         let (shared, upstream) = (self.shared.clone(), self.target.upstream.clone());
         let guess = async move {
             // One at a time: whoever asks often must not open connections as often.
@@ -81,8 +85,12 @@ impl Session {
     }
 }
 
-/// One statement that plans like a query, and nothing behind it.
+/// One statement that plans like a query, and nothing behind it. Planning runs what is declared immutable, and nobody has
+/// agreed to the statement yet: so none that runs anybody's code, or that nobody sees into.
 fn explainable(permit: &Permit) -> Option<String> {
+    if permit.plans.iter().any(|plan| plan.taint == Taint::UserCode) {
+        return None;
+    }
     let plain = |kind: &&str| matches!(*kind, "select" | "insert" | "update" | "delete" | "merge");
     (permit.plans.len() == 1 && permit.facts.kinds.iter().all(plain) && permit.names().is_empty())
         .then(|| permit.sql().to_owned())
