@@ -42,6 +42,12 @@ pub enum StoreError {
     LineTooLong { bytes: usize },
     #[error("blob of {bytes} bytes exceeds the limit of {limit}", limit = crate::record::BLOB_BYTES_MAX)]
     BlobTooLong { bytes: usize },
+    #[error("gateway name {name:?} cannot name the key that signs the log: {source}; choose another `name`")]
+    GatewayName { name: String, source: crate::tree::KeyError },
+    #[error(transparent)]
+    Notary(#[from] crate::record::NotaryError),
+    #[error("what is on record could not be signed: {problem}")]
+    NotSigned { problem: String },
     #[error("the record could not be made durable earlier; restart the gateway after the disk is checked")]
     NotDurable,
     #[error("the record is closed after a failure inside the gateway; restart it")]

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::StoreError;
 use crate::hex;
 use crate::secret::SecretSource;
+use crate::tree::SigningKey;
 
 pub(crate) const KEY_BYTES: usize = 32;
 
@@ -50,6 +51,7 @@ pub struct KeySet {
     digest: hmac::Key,
     probes: hmac::Key,
     masks: Master,
+    signing: Master,
     check: [u8; KEY_BYTES],
 }
 
@@ -90,12 +92,19 @@ impl KeySet {
         let probes = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest probed values v1")?.as_slice());
         let check = *expand(&root, b"recognise the master v1")?;
         let masks = expand(&root, b"mask values v1")?;
-        Ok(Self { wrap, digest, probes, masks, check })
+        let signing = expand(&root, b"sign checkpoints v1")?;
+        Ok(Self { wrap, digest, probes, masks, signing, check })
     }
 
     /// What the keys of masks are derived from: the same values get the same tokens for as long as the master lives.
     pub fn mask_root(&self) -> Zeroizing<[u8; KEY_BYTES]> {
         self.masks.clone()
+    }
+
+    /// What signs the log of the gateway of this name.
+    pub fn signing_key(&self, name: &str) -> Result<SigningKey, StoreError> {
+        let key = name.parse().and_then(|name| SigningKey::from_seed(name, &self.signing));
+        key.map_err(|source| StoreError::GatewayName { name: name.to_owned(), source })
     }
 
     /// A digest that only holders of the master can compute: a plain hash of a short literal could be guessed.

@@ -12,5 +12,6 @@ pub mod record;
 pub mod secret;
 pub mod state;
 pub mod tree;
+pub mod verify;
 
 pub use error::{StoreError, chain};

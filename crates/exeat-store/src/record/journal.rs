@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::file::AppendFile;
+use super::notary::Notary;
 use super::tail::{Appended, Entry, Tail, wide};
 use crate::StoreError;
 use crate::keys::WRAPPED_BYTES;
@@ -38,6 +39,7 @@ pub(crate) struct Journal {
     durable: bool,
     /// Every event before this `seq` is committed. Written under the lock of the files.
     committed: AtomicU64,
+    notary: Arc<Notary>,
     files: Mutex<Files>,
     tail: Mutex<Tail>,
 }
@@ -52,7 +54,13 @@ pub(crate) struct Position {
 }
 
 impl Journal {
-    pub(crate) fn open(data_dir: &Path, gateway: &str, position: Position, durable: bool) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        data_dir: &Path,
+        gateway: &str,
+        position: Position,
+        (notary, durable): (Notary, bool),
+    ) -> Result<Self, StoreError> {
+        let notary = Arc::new(notary);
         let log = match position.log {
             Some(log) => log,
             None => AppendFile::open(log_path(data_dir, position.next_seq))?,
@@ -70,6 +78,7 @@ impl Journal {
             blobs: AppendFile::open(blob_path(data_dir, position.blob_segment))?,
             log,
             keys,
+            notary: Arc::clone(&notary),
             taken: Taken::default(),
             state: Health::Good,
         };
@@ -81,7 +90,7 @@ impl Journal {
         files.reserve(&mut tail);
         let committed = AtomicU64::new(if durable { 0 } else { tail.next_seq });
         let (files, tail) = (Mutex::new(files), Mutex::new(tail));
-        Ok(Self { gateway: gateway.to_owned(), durable, committed, files, tail })
+        Ok(Self { gateway: gateway.to_owned(), durable, committed, notary, files, tail })
     }
 
     /// Takes the event into the record's order. It is in the file after the next commit; until then it has room
@@ -154,6 +163,7 @@ impl Journal {
     /// every size. A short line may still fit where a statement no longer does, so a line that went through says
     /// little: more than any line or small statement must fit.
     pub(crate) fn health(&self) -> Result<(), StoreError> {
+        self.notary.health()?;
         let mut files = self.files()?;
         match files.state {
             Health::Good => return Ok(()),
@@ -208,6 +218,7 @@ struct Files {
     log: AppendFile,
     blobs: AppendFile,
     keys: AppendFile,
+    notary: Arc<Notary>,
     taken: Taken,
     state: Health,
 }
@@ -264,12 +275,13 @@ impl Files {
         let appended = tail.next(before);
         tail.render(entry, appended);
         let written = self.log.append(&tail.log.bytes);
-        tail.log.bytes.clear();
         if let Err(error) = written {
+            tail.log.bytes.clear();
             // Nobody names these bytes; leaving them behind would only waste a disk that may be full.
             let _ = self.blobs.cut_to(before);
             return Err(error);
         }
+        self.notary.take(&mut tail.log.bytes);
         tail.accept(entry);
         Ok(appended)
     }
@@ -295,15 +307,9 @@ impl Files {
     /// What waits goes into the files, blobs and keys before the lines that name them. What fails waits on.
     fn write_waiting(&mut self, tail: &mut Tail) -> Result<(), StoreError> {
         self.usable()?;
-        let parts = [
-            (&mut tail.keys.bytes, &mut self.keys),
-            (&mut tail.blobs.bytes, &mut self.blobs),
-            (&mut tail.log.bytes, &mut self.log),
-        ];
-        for (bytes, file) in parts {
-            write(bytes, file)?;
-        }
-        Ok(())
+        write(&mut tail.keys.bytes, &mut self.keys)?;
+        write(&mut tail.blobs.bytes, &mut self.blobs)?;
+        write_lines(&mut tail.log.bytes, &mut self.log, &self.notary)
     }
 
     /// Takes what waits out of the tail, and returns the `seq` before which all is taken.
@@ -319,7 +325,7 @@ impl Files {
     fn write_taken(&mut self) -> Result<(), StoreError> {
         write(&mut self.taken.keys, &mut self.keys)?;
         write(&mut self.taken.blobs, &mut self.blobs)?;
-        write(&mut self.taken.log, &mut self.log)
+        write_lines(&mut self.taken.log, &mut self.log, &self.notary)
     }
 
     /// What could not be written waits again, before what came meanwhile.
@@ -337,6 +343,9 @@ impl Files {
     }
 
     fn usable(&self) -> Result<(), StoreError> {
+        if self.notary.is_stuck() {
+            self.notary.health()?;
+        }
         match self.state {
             Health::Good | Health::LastWriteFailed => Ok(()),
             Health::Broken => Err(StoreError::NotDurable),
@@ -376,6 +385,15 @@ impl Files {
         // The kernel may have dropped what it could not write; only a restart reads what is really there.
         synced.inspect_err(|_| self.state = Health::Broken)
     }
+}
+
+/// What was written is hashed from these very bytes.
+fn write_lines(lines: &mut Vec<u8>, file: &mut AppendFile, notary: &Notary) -> Result<(), StoreError> {
+    if !lines.is_empty() {
+        file.append(lines)?;
+        notary.take(lines);
+    }
+    Ok(())
 }
 
 fn write(bytes: &mut Vec<u8>, file: &mut AppendFile) -> Result<(), StoreError> {

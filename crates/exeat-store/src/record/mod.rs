@@ -9,11 +9,13 @@ mod file;
 mod journal;
 mod json;
 mod limit;
+mod notary;
 mod recovery;
 mod session;
 mod stamp;
 mod tail;
 mod texts;
+mod tree_files;
 mod withheld;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -28,13 +30,16 @@ pub use event::{
     Protocol, Requester, SessionStart, Statement, TokenRef, Withheld, WithheldKind,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
+pub use notary::NotaryError;
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
 pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
+pub(crate) use tree_files::TreeFiles;
 
 use crate::StoreError;
 use crate::keys::{self, KeySet};
 use journal::Journal;
 use json::Object;
+use notary::Notary;
 use tail::{Appended, Entry};
 
 const LOCK_FILE: &str = "lock";
@@ -89,7 +94,9 @@ impl Recorder {
         keys.check(data_dir, numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?.is_empty())?;
         let durable = config.durability == Durability::Fsync;
         let recovered = recovery::recover(data_dir)?;
-        let journal = Journal::open(data_dir, &config.gateway, recovered.position, durable)?;
+        let key = keys.signing_key(&config.gateway)?;
+        let notary = Notary::open(data_dir, key, recovered.position.next_seq, durable)?;
+        let journal = Journal::open(data_dir, &config.gateway, recovered.position, (notary, durable))?;
         recovery::report(&journal, &config.gateway, &recovered.findings)?;
         if durable {
             journal.sync_all()?;
@@ -209,7 +216,7 @@ impl Recorder {
     }
 
     /// Whether events can be written. After a failed write it is tried: a disk that has room again makes the gateway
-    /// ready again without anybody's help.
+    /// ready again without anybody's help. What cannot be signed is no evidence.
     pub fn health(&self) -> Result<(), StoreError> {
         self.shared.journal.health()
     }

@@ -18,3 +18,4 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tree;
+mod verify;

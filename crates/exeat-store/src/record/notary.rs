@@ -1,0 +1,274 @@
+//! Hashes the record's lines into a tree and signs it, beside the road of statements: on a thread of its own, from the very
+//! bytes that were written, so that a line altered in the file before it is signed shows as well. What is signed is never
+//! smaller, and never another, than what was signed before; a log that does not hold it is not gone on with.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::journal::{LOG_FOLDER, log_path, numbered};
+use super::tail::LINE_BYTES_MAX;
+use super::tree_files::TreeFiles;
+use crate::StoreError;
+use crate::tree::{
+    Checkpoint, CheckpointError, Frontier, FrontierError, ProveError, Prover, SignError, SignerMemory, SigningKey,
+    Tile, TilePath, leaf_hash,
+};
+
+/// So many lines, or so long after the first of them, and they are signed.
+const SIGNED_AFTER_LINES: u64 = 256;
+const SIGNED_AFTER: Duration = Duration::from_secs(1);
+
+/// What waits to be hashed. Past it whoever writes waits: hashing is faster than writing, so this is a disk that stalls.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Tiles that could not be written yet: a quarter of a million lines. Past it the record counts as not writable.
+const TILES_OWED_MAX: usize = 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotaryError {
+    #[error(
+        "the log has {found} lines, fewer than the {signed} that were signed: it was cut, or an old copy was put back"
+    )]
+    Shorter { signed: u64, found: u64 },
+    #[error("the log has lines and the signer remembers none; restore \"tree\" in data_dir")]
+    Forgotten,
+    #[error("what the signer remembers cannot be read")]
+    Memory(#[source] CheckpointError),
+    #[error("the tree does not lead to what was signed")]
+    Tree(#[source] FrontierError),
+    #[error("no proof can be made that the log only grew")]
+    Proof(#[source] ProveError),
+    #[error("a checkpoint was not signed")]
+    Sign(#[source] SignError),
+    #[error("the thread that signs could not be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Hands lines over, and ends when it is dropped: with everything signed.
+#[derive(Debug)]
+pub(crate) struct Notary {
+    queue: Arc<Queue>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    ends: bool,
+    /// Why the last checkpoint was not made, in words.
+    problem: Option<String>,
+    is_stuck: bool,
+}
+
+impl Notary {
+    /// Goes on from what was signed, with the lines that came after it. `next_seq`: how many lines there are.
+    pub(crate) fn open(data_dir: &Path, key: SigningKey, next_seq: u64, durable: bool) -> Result<Self, StoreError> {
+        let mut desk = Desk::open(data_dir, key, next_seq, durable)?;
+        desk.sign()?;
+        let queue = Arc::new(Queue::default());
+        let worker = Arc::clone(&queue);
+        let thread = std::thread::Builder::new().name("notary".to_owned()).spawn(move || work(&worker, desk));
+        Ok(Self { queue, thread: Some(thread.map_err(NotaryError::Thread)?) })
+    }
+
+    /// Whole lines that are in the file now. The buffer comes back empty.
+    pub(crate) fn take(&self, lines: &mut Vec<u8>) {
+        let mut waiting = self.queue.lock();
+        while waiting.lines.len() > WAITING_BYTES_MAX && !waiting.ends {
+            waiting = self.queue.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        if waiting.lines.is_empty() {
+            std::mem::swap(&mut waiting.lines, lines);
+            self.queue.changed.notify_all();
+        } else {
+            waiting.lines.append(lines);
+        }
+    }
+
+    /// Whether what is written is signed.
+    pub(crate) fn health(&self) -> Result<(), StoreError> {
+        match &self.queue.lock().problem {
+            None => Ok(()),
+            Some(problem) => Err(StoreError::NotSigned { problem: problem.clone() }),
+        }
+    }
+
+    /// Nothing more may be written that nobody can sign.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.queue.lock().is_stuck
+    }
+}
+
+impl Drop for Notary {
+    fn drop(&mut self) {
+        self.queue.lock().ends = true;
+        self.queue.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It has said what went wrong.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next lines, or none when it is time to sign; and whether they are the last.
+    fn next(&self, lines: &mut Vec<u8>, due: Option<Instant>) -> bool {
+        let mut waiting = self.lock();
+        while waiting.lines.is_empty() && !waiting.ends {
+            let Some(due) = due else {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting = self.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        std::mem::swap(&mut waiting.lines, lines);
+        self.changed.notify_all();
+        waiting.ends && lines.is_empty()
+    }
+}
+
+fn work(queue: &Queue, mut desk: Desk) {
+    let mut lines = Vec::new();
+    let mut due: Option<Instant> = None;
+    loop {
+        let ends = queue.next(&mut lines, due);
+        desk.hash(&lines);
+        lines.clear();
+        if due.is_none() && desk.unsigned() > 0 {
+            due = Some(Instant::now() + SIGNED_AFTER);
+        }
+        let is_due = due.is_some_and(|due| due <= Instant::now()) || desk.unsigned() >= SIGNED_AFTER_LINES;
+        if is_due || ends {
+            let signed = desk.sign();
+            let mut waiting = queue.lock();
+            waiting.problem = signed.as_ref().err().map(|problem| crate::chain(problem));
+            waiting.is_stuck = desk.owed.len() > TILES_OWED_MAX;
+            // Tried again in a second: a disk may have room again.
+            due = signed.is_err().then(|| Instant::now() + SIGNED_AFTER);
+        }
+        if ends {
+            return;
+        }
+    }
+}
+
+/// The tree as far as it goes, and its signer.
+struct Desk {
+    frontier: Frontier,
+    memory: SignerMemory,
+    files: TreeFiles,
+    key: SigningKey,
+    /// Full tiles that are not written yet.
+    owed: Vec<Tile>,
+    /// Of the last checkpoint.
+    partial: Vec<TilePath>,
+}
+
+impl Desk {
+    fn open(data_dir: &Path, key: SigningKey, next_seq: u64, durable: bool) -> Result<Self, StoreError> {
+        let files = TreeFiles::open(data_dir, durable)?;
+        let memory = match files.memory()? {
+            Some(text) => SignerMemory::parse(&text),
+            None if next_seq > 0 => return Err(NotaryError::Forgotten.into()),
+            None => SignerMemory::new(key.verifier().name().as_str()),
+        };
+        let memory = memory.map_err(NotaryError::Memory)?;
+        let signed = memory.last().size();
+        if signed > next_seq {
+            return Err(NotaryError::Shorter { signed, found: next_seq }.into());
+        }
+        let frontier = Frontier::restore(memory.last(), &files).map_err(NotaryError::Tree)?;
+        let partial = frontier.partial_tiles().iter().map(|tile| *tile.path()).collect();
+        let mut desk = Self { frontier, memory, files, key, owed: Vec::new(), partial };
+        desk.hash_from(data_dir, signed)?;
+        Ok(desk)
+    }
+
+    /// The lines of the log from this number on.
+    fn hash_from(&mut self, data_dir: &Path, first: u64) -> Result<(), StoreError> {
+        let segments = numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?;
+        let begin = segments.iter().rev().copied().find(|start| *start <= first).unwrap_or(0);
+        let mut line = Vec::new();
+        for segment in segments.into_iter().filter(|segment| *segment >= begin) {
+            let path = log_path(data_dir, segment);
+            let mut file = BufReader::new(File::open(&path).map_err(StoreError::io("open", &path))?);
+            let mut seq = segment;
+            loop {
+                line.clear();
+                let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+                let read = file.by_ref().take(limit).read_until(b'\n', &mut line);
+                if read.map_err(StoreError::io("read", &path))? == 0 {
+                    break;
+                }
+                if seq >= first {
+                    self.hash(&line);
+                }
+                seq += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn hash(&mut self, lines: &[u8]) {
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            // Fails past 2^63 lines, and then nothing is signed any more.
+            if let Ok(full) = self.frontier.append(leaf_hash(line)) {
+                self.owed.extend(full);
+            }
+        }
+    }
+
+    fn unsigned(&self) -> u64 {
+        self.frontier.size().saturating_sub(self.memory.last().size())
+    }
+
+    /// Tiles before the checkpoint that needs them, the signer's memory before anybody sees what was signed.
+    fn sign(&mut self) -> Result<(), StoreError> {
+        if self.unsigned() == 0 {
+            return Ok(());
+        }
+        while let Some(tile) = self.owed.first() {
+            self.files.put_tile(tile)?;
+            self.owed.remove(0);
+        }
+        let partial = self.frontier.partial_tiles();
+        for tile in &partial {
+            self.files.put_tile(tile)?;
+        }
+        let head = self.frontier.head();
+        let mut prover = Prover::open(head, &self.files).map_err(NotaryError::Proof)?;
+        let proof = prover.consistency(self.memory.last()).map_err(NotaryError::Proof)?;
+        let origin = self.key.verifier().name().as_str();
+        let checkpoint = Checkpoint::new(origin, head).map_err(NotaryError::Memory)?;
+        let mut memory = self.memory.clone();
+        let note = memory.sign(&checkpoint, &proof, &[&self.key]).map_err(NotaryError::Sign)?;
+        self.files.put_memory(&memory.text())?;
+        self.memory = memory;
+        self.files.put_checkpoint(note.to_string().as_bytes())?;
+        let partial: Vec<TilePath> = partial.iter().map(|tile| *tile.path()).collect();
+        for old in self.partial.iter().filter(|old| !partial.contains(old)) {
+            self.files.forget(old);
+        }
+        self.partial = partial;
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! The tree beside the log, as files: tiles under their names in the tile format, the last checkpoint, and what the signer
+//! remembers. A file is there whole or not at all; a full tile is written once and never again.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::StoreError;
+use crate::keys;
+use crate::tree::{Tile, TilePath, TileReader};
+
+pub(crate) const TREE_FOLDER: &str = "tree";
+const CHECKPOINT_FILE: &str = "checkpoint";
+const MEMORY_FILE: &str = "signer";
+
+/// A file is written here first.
+const UNFINISHED: &str = "unfinished";
+
+#[derive(Debug, Clone)]
+pub(crate) struct TreeFiles {
+    folder: PathBuf,
+    durable: bool,
+}
+
+impl TreeFiles {
+    /// `data_dir` of a gateway, or a copy of it. Makes nothing.
+    pub(crate) fn of(data_dir: &Path) -> Self {
+        Self { folder: data_dir.join(TREE_FOLDER), durable: false }
+    }
+
+    /// For writing. `durable`: what is written is on the disk.
+    pub(crate) fn open(data_dir: &Path, durable: bool) -> Result<Self, StoreError> {
+        let folder = data_dir.join(TREE_FOLDER);
+        keys::make_private_dir(&folder)?;
+        keys::refuse_open_to_others(&folder)?;
+        Ok(Self { folder, durable })
+    }
+
+    pub(crate) fn put_tile(&self, tile: &Tile) -> Result<(), StoreError> {
+        let path = self.folder.join(tile.path().to_string());
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(StoreError::io("make folder", parent))?;
+        }
+        self.put(&path, &tile.to_bytes())
+    }
+
+    /// Of a tile that has grown since: whoever looks for it finds the larger one.
+    pub(crate) fn forget(&self, path: &TilePath) {
+        // What stays costs a few kilobytes and misleads nobody.
+        let _ = fs::remove_file(self.folder.join(path.to_string()));
+    }
+
+    pub(crate) fn put_memory(&self, text: &str) -> Result<(), StoreError> {
+        self.put(&self.folder.join(MEMORY_FILE), text.as_bytes())
+    }
+
+    pub(crate) fn memory(&self) -> Result<Option<String>, StoreError> {
+        let path = self.folder.join(MEMORY_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(problem) => Err(StoreError::io("read", &path)(problem)),
+        }
+    }
+
+    pub(crate) fn put_checkpoint(&self, note: &[u8]) -> Result<(), StoreError> {
+        self.put(&self.folder.join(CHECKPOINT_FILE), note)
+    }
+
+    pub(crate) fn checkpoint(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.folder.join(CHECKPOINT_FILE);
+        match fs::read(&path) {
+            Ok(note) => Ok(Some(note)),
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(problem) => Err(StoreError::io("read", &path)(problem)),
+        }
+    }
+
+    fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let unfinished = self.folder.join(UNFINISHED);
+        let mut file = File::create(&unfinished).map_err(StoreError::io("make", &unfinished))?;
+        file.write_all(bytes).map_err(StoreError::io("write", &unfinished))?;
+        if self.durable {
+            file.sync_data().map_err(StoreError::io("sync", &unfinished))?;
+        }
+        fs::rename(&unfinished, path).map_err(StoreError::io("put in place", path))
+    }
+}
+
+impl TileReader for TreeFiles {
+    fn read(&self, path: &TilePath) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(self.folder.join(path.to_string())) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+}
