@@ -5,6 +5,7 @@ pub(crate) mod approvals;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use exeat_store::tree::VerifierKey;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Work with policy files
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// The audit log as evidence: offline, on a copy, without a gateway
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Statements that wait for humans, at a running gateway
     Approvals(approvals::ApprovalsArgs),
     /// Stop a subject or a target at once: no logins, and open sessions end within a second
@@ -79,6 +83,39 @@ pub(crate) enum PolicyCommand {
     Test(PolicyTestArgs),
     /// Say what would become of a statement, and why: decision, rules, where each value comes from, what instead
     Explain(PolicyExplainArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Hold every record against its tree, its checkpoint and older checkpoints, and sealed texts against their digests
+    Verify(AuditVerifyArgs),
+    /// Print the public key that checkpoints are signed by
+    Key(AuditKeyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// The gateway's data_dir, or a copy of it
+    pub(crate) folder: PathBuf,
+    /// A key whose signatures count, as `exeat audit key` prints it; may be repeated
+    #[arg(long = "key", value_name = "KEY")]
+    pub(crate) keys: Vec<VerifierKey>,
+    /// A checkpoint that was kept earlier: the log must extend it; may be repeated
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pub(crate) checkpoints: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditKeyArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// As PEM, for openssl
+    #[arg(long)]
+    pub(crate) pem: bool,
 }
 
 #[derive(Debug, Args)]

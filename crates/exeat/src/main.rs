@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command, PolicyCommand};
+use crate::cli::{AuditCommand, Cli, Command, PolicyCommand};
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
@@ -67,6 +67,8 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Check(args) => Ok(commands::check::run(args).await?),
         Command::Policy(PolicyCommand::Test(args)) => Ok(commands::policy::test(args).await?),
         Command::Policy(PolicyCommand::Explain(args)) => Ok(commands::explain::explain(args).await?),
+        Command::Audit(AuditCommand::Verify(args)) => Ok(commands::audit::verify(args)?),
+        Command::Audit(AuditCommand::Key(args)) => Ok(commands::audit::key(args)?),
         Command::Approvals(args) => Ok(commands::approvals::approvals(args).await?),
         Command::Freeze(args) => Ok(commands::approvals::freeze(args).await?),
         Command::Thaw(args) => Ok(commands::approvals::thaw(args).await?),

@@ -1,6 +1,7 @@
 //! One module per command: reads its arguments, calls what does the work, prints the answer.
 
 pub(crate) mod approvals;
+pub(crate) mod audit;
 mod card;
 pub(crate) mod check;
 pub(crate) mod explain;
