@@ -127,7 +127,7 @@ def test_what_is_tampered_with_is_found_and_named(evidence, tmp_path, how):
     shutil.copytree(evidence.folder, folder)
     change(folder)
     status, found = verified(folder, "--key", evidence.key)
-    assert status == 1 and not found["clean"] and words in found["wrong"][0], found
+    assert status == 6 and not found["clean"] and words in found["wrong"][0], found
 
 
 def test_an_old_copy_is_told_by_a_newer_checkpoint_and_a_forged_one_by_the_key(evidence, tmp_path):
@@ -140,6 +140,6 @@ def test_an_old_copy_is_told_by_a_newer_checkpoint_and_a_forged_one_by_the_key(e
     line(lambda lines: lines.__delitem__(slice(kept, -1)))(folder)
     assert verified(folder, "--key", evidence.key)[0] == 0, "by itself an old copy is whole"
     status, found = verified(folder, "--key", evidence.key, "--checkpoint", newer)
-    assert status == 1 and "an old copy, or its end was cut off" in found["wrong"][0], found
+    assert status == 6 and "an old copy, or its end was cut off" in found["wrong"][0], found
     other = evidence.key.rsplit("+", 1)[0] + "+" + "AYEKNTLzeD6BNGgHcqdnhqLnRyOL9HjMOMGkqdIIhz2M"
     assert exeat("audit", "verify", folder, "--key", other).returncode != 0

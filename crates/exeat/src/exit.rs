@@ -14,6 +14,8 @@ pub(crate) enum Exit {
     /// An approval counts, and another one is needed.
     Pending,
     NotAuthenticated,
+    /// A record is not what was signed.
+    Unverified,
 }
 
 impl From<Exit> for ExitCode {
@@ -24,6 +26,7 @@ impl From<Exit> for ExitCode {
             Exit::Refused => ExitCode::from(3),
             Exit::Pending => ExitCode::from(4),
             Exit::NotAuthenticated => ExitCode::from(5),
+            Exit::Unverified => ExitCode::from(6),
         }
     }
 }

@@ -191,6 +191,8 @@ impl Desk {
             None => SignerMemory::new(key.verifier().name().as_str()),
         };
         let memory = memory.map_err(NotaryError::Memory)?;
+        // Before the first line: a log with lines and no memory of a signer is one whose memory was taken away.
+        files.put_memory(&memory.text())?;
         let signed = memory.last().size();
         if signed > next_seq {
             return Err(NotaryError::Shorter { signed, found: next_seq }.into());

@@ -1,8 +1,9 @@
 //! The tree beside the log, as files: tiles under their names in the tile format, the last checkpoint, and what the signer
 //! remembers. A file is there whole or not at all; a full tile is written once and never again.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
@@ -39,7 +40,7 @@ impl TreeFiles {
     pub(crate) fn put_tile(&self, tile: &Tile) -> Result<(), StoreError> {
         let path = self.folder.join(tile.path().to_string());
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(StoreError::io("make folder", parent))?;
+            keys::make_private_dir(parent)?;
         }
         self.put(&path, &tile.to_bytes())
     }
@@ -78,7 +79,8 @@ impl TreeFiles {
 
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let unfinished = self.folder.join(UNFINISHED);
-        let mut file = File::create(&unfinished).map_err(StoreError::io("make", &unfinished))?;
+        let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        let mut file = opened.map_err(StoreError::io("make", &unfinished))?;
         file.write_all(bytes).map_err(StoreError::io("write", &unfinished))?;
         if self.durable {
             file.sync_data().map_err(StoreError::io("sync", &unfinished))?;

@@ -18,4 +18,5 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tree;
+#[cfg(test)]
 mod verify;

@@ -1,7 +1,7 @@
 //! `exeat audit`: the record as evidence. Reads files only; needs no gateway and, but for its own key, no secret.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 
 use exeat_store::StoreError;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::cli::{AuditKeyArgs, AuditVerifyArgs};
 use crate::config::{Config, ConfigError};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::plain;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,15 +34,15 @@ pub(crate) fn verify(args: AuditVerifyArgs) -> Result<Exit, AuditError> {
     let older = older.collect::<Result<Vec<_>, _>>()?;
     let found = hold_against(&args.folder, &Against { keys: &args.keys, older: &older })?;
     let text = if args.json { as_json(&found) } else { as_text(&found) };
-    io::stdout().lock().write_all(text.as_bytes()).map_err(AuditError::Output)?;
-    Ok(if found.is_clean() { Exit::Ok } else { Exit::Error })
+    exit::print(&text).map_err(AuditError::Output)?;
+    Ok(if found.is_clean() { Exit::Ok } else { Exit::Unverified })
 }
 
 pub(crate) fn key(args: AuditKeyArgs) -> Result<Exit, AuditError> {
     let config = Config::load(&args.config)?;
     let key = KeySet::open(&config.keys, &config.data_dir)?.signing_key(&config.name)?;
     let text = if args.pem { key.verifier().to_pem() } else { format!("{}\n", key.verifier()) };
-    io::stdout().lock().write_all(text.as_bytes()).map_err(AuditError::Output)?;
+    exit::print(&text).map_err(AuditError::Output)?;
     Ok(Exit::Ok)
 }
 
