@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::keys::{DataKey, KeySet};
-use crate::record::{BLOB_BYTES_MAX, KEYS_FILE, LINE_BYTES_MAX, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
+use crate::record::{BLOB_BYTES_MAX, KEYS_FILE, LINE_BYTES_MAX, LogPlace, blob_path, logs, slot_bytes};
 use crate::{StoreError, hex};
 
 /// Names shown in one list for people, or listed where the rest does not matter.
@@ -128,15 +128,20 @@ pub struct Log {
 
 /// `data_dir` of a gateway, or a copy of it.
 pub fn open_log(data_dir: &Path) -> Result<Log, StoreError> {
-    numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?;
+    LogPlace::current(data_dir).segments()?;
     Ok(Log { data_dir: data_dir.to_owned(), keys: HashMap::new() })
 }
 
 impl Log {
-    /// All events, in order.
+    /// All events, in order: first those of logs that were kept aside, each with numbers of its own.
     pub fn events(&self) -> Result<Events, StoreError> {
-        let segments = numbered(&self.data_dir.join(LOG_FOLDER), ".jsonl")?;
-        let paths: Vec<PathBuf> = segments.into_iter().map(|segment| log_path(&self.data_dir, segment)).collect();
+        let mut paths = Vec::new();
+        for place in logs(&self.data_dir)? {
+            // Folders are renamed one after the other: there may be a tree without its log for a moment.
+            if place.log.exists() {
+                paths.extend(place.segments()?.into_iter().map(|segment| place.segment(segment)));
+            }
+        }
         Ok(Events { paths: paths.into_iter(), current: None })
     }
 
@@ -164,8 +169,15 @@ impl Log {
 
     fn find_key(&self, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {
         let missing = || StoreError::NoSession { session: session.to_owned() };
+        let mut problem = None;
         for event in self.events()? {
-            let event = event?;
+            let event = match event {
+                Ok(event) => event,
+                Err(damage) => {
+                    problem = Some(damage);
+                    continue;
+                }
+            };
             if event.kind() != "session.start" || event.session() != Some(session) {
                 continue;
             }
@@ -178,7 +190,7 @@ impl Log {
             }
             return keys.unwrap_data_key(session, &wrapped);
         }
-        Err(missing())
+        Err(problem.unwrap_or_else(missing))
     }
 }
 
@@ -234,9 +246,10 @@ impl Iterator for Events {
                     Ok(Some(event)) => return Some(Ok(event)),
                     Ok(None) => self.current = None,
                     Err(error) => {
-                        // What follows damage is not shown as if it followed what came before.
-                        self.current = None;
-                        self.paths = Vec::new().into_iter();
+                        // What follows damage is not shown as if it followed what came before. Another log is whole.
+                        let log = self.current.take().and_then(|damaged| damaged.path.parent().map(Path::to_owned));
+                        let rest = self.paths.as_slice().iter().filter(|path| path.parent() != log.as_deref());
+                        self.paths = rest.cloned().collect::<Vec<_>>().into_iter();
                         return Some(Err(error));
                     }
                 }
@@ -332,7 +345,12 @@ fn parts(event: &Event) -> Vec<String> {
         "session.end" | "auth.fail" => vec![text("reason"), list("unanswered", "unanswered ")],
         "policy.changed" => vec![named("accepted", "accepted "), text("path"), text("problem")],
         "config.changed" => vec![text("what"), text("path")],
-        "recovery" => vec![named("cut_bytes", "bytes cut "), list("unknown", "outcome unknown ")],
+        "recovery" => vec![
+            named("cut_bytes", "bytes cut "),
+            list("unknown", "outcome unknown "),
+            named("log", "kept aside "),
+            text("problem"),
+        ],
         "heartbeat" => vec![named("open", "open ")],
         _ => Vec::new(),
     };

@@ -2,8 +2,10 @@
 //! blobs against the digests that lines have of them. Works on a copy, offline, without the master key: blobs are compared as
 //! they are stored, sealed. Says what was looked at and what was not.
 
+mod finding;
+mod keys;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -11,10 +13,11 @@ use std::path::Path;
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
-use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LOG_FOLDER, TreeFiles, blob_path, log_path, numbered};
+pub use finding::Finding;
+
+use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, TreeFiles, blob_path, logs};
 use crate::tree::{
-    Checkpoint, CheckpointError, Frontier, HASH_BYTES, Note, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead,
-    VerifierKey, leaf_hash,
+    Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
 };
 use crate::{StoreError, hex};
 
@@ -33,6 +36,8 @@ pub struct Against<'a> {
 /// What was found and what was looked at.
 #[derive(Debug)]
 pub struct Verification {
+    /// Of the log's folder.
+    pub name: String,
     pub lines: u64,
     pub blobs: u64,
     /// The last checkpoint, if its tree is the record's.
@@ -43,58 +48,30 @@ pub struct Verification {
     pub by_key: bool,
     /// Older checkpoints that the record extends.
     pub extends: Vec<(String, u64)>,
+    /// Logs that did not hold what was signed and were kept aside, the oldest first.
+    pub kept_aside: Vec<Verification>,
     findings: Vec<Finding>,
     more: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
-    Altered { seq: u64 },
-    Missing { seq: u64 },
-    OutOfOrder { seq: u64, place: u64 },
-    NoEvent { after: u64, file: String, offset: u64 },
-    Shorter { signed: u64, found: u64 },
-    Blob { seq: u64, problem: &'static str },
-    NoCheckpoint,
-    Checkpoint { name: String, problem: String },
-    Contradicts { name: String, size: u64 },
-    Beyond { name: String, size: u64, found: u64 },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Altered { seq } => write!(f, "record {seq} is not the one that was signed"),
-            Self::Missing { seq } => write!(f, "record {seq} is missing"),
-            Self::OutOfOrder { seq, place } => write!(f, "record {seq} stands where record {place} belongs"),
-            Self::NoEvent { after, file, offset } => {
-                write!(
-                    f,
-                    "what follows record {after} is no event (\"{file}\", byte {offset}); nothing behind it was read"
-                )
-            }
-            Self::Shorter { signed, found } => {
-                write!(f, "the log ends after {found} records, and {signed} were signed: its end was cut off")
-            }
-            Self::Blob { seq, problem } => write!(f, "a sealed text of record {seq} {problem}"),
-            Self::NoCheckpoint => f.write_str("the record has no checkpoint: nothing in it is signed"),
-            Self::Checkpoint { name, problem } => write!(f, "{name}: {problem}"),
-            Self::Contradicts { name, size } => {
-                write!(f, "{name}: the first {size} records are not those that it was signed for")
-            }
-            Self::Beyond { name, size, found } => {
-                write!(
-                    f,
-                    "{name}: signed for {size} records, and the log has {found}: an old copy, or its end was cut off"
-                )
-            }
+impl Verification {
+    fn of(place: &LogPlace, against: &Against<'_>) -> Self {
+        Self {
+            name: place.name.clone(),
+            lines: 0,
+            blobs: 0,
+            signed: None,
+            unsigned: 0,
+            by_key: !against.keys.is_empty(),
+            extends: Vec::new(),
+            kept_aside: Vec::new(),
+            findings: Vec::new(),
+            more: 0,
         }
     }
-}
 
-impl Verification {
     pub fn is_clean(&self) -> bool {
-        self.findings.is_empty()
+        self.findings.is_empty() && self.kept_aside.iter().all(Self::is_clean)
     }
 
     /// In the order found, and how many more there are.
@@ -111,37 +88,89 @@ impl Verification {
     }
 }
 
-/// `data_dir` of a gateway, or a copy of it. Fails only where it cannot be read.
+/// `data_dir` of a gateway, or a copy of it: every log there is. Fails only where it cannot be read.
 pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, StoreError> {
-    let files = TreeFiles::of(data_dir);
-    let mut done = Verification {
-        lines: 0,
-        blobs: 0,
-        signed: None,
-        unsigned: 0,
-        by_key: !against.keys.is_empty(),
-        extends: Vec::new(),
-        findings: Vec::new(),
-        more: 0,
-    };
+    let mut places = logs(data_dir)?;
+    // Folders are renamed one after the other: there may be a tree without its log for a moment.
+    places.retain(|place| place.log.exists());
+    let mut older: Vec<Kept> = against.older.iter().map(|(name, note)| Kept::new(name, note)).collect();
+    let mut cited: BTreeMap<String, String> = BTreeMap::new();
+    let mut verified: Vec<Verification> = Vec::new();
+    // The newest first: it says what was signed of those before it.
+    for place in places.iter().rev() {
+        let mut done = Verification::of(place, against);
+        let cited_here = cited.remove(&place.name);
+        verify_log((data_dir, place), against, (&mut older, cited_here), &mut cited, &mut done)?;
+        verified.push(done);
+    }
+    let mut verified = verified.into_iter();
+    let mut newest = verified.next().unwrap_or_else(|| Verification::of(&LogPlace::current(data_dir), against));
+    newest.kept_aside = verified.rev().collect();
+    for (name, _) in cited {
+        newest.find(Finding::LogMissing { name });
+    }
+    for kept in older {
+        newest.find(match kept.origin() {
+            Some(origin) => Finding::OtherLog { name: kept.name, origin },
+            None => Finding::Checkpoint { name: kept.name, problem: "it is no checkpoint".to_owned() },
+        });
+    }
+    Ok(newest)
+}
+
+/// A checkpoint that somebody kept.
+struct Kept {
+    name: String,
+    note: Vec<u8>,
+}
+
+impl Kept {
+    fn new(name: &str, note: &[u8]) -> Self {
+        Self { name: name.to_owned(), note: note.to_owned() }
+    }
+
+    fn origin(&self) -> Option<String> {
+        keys::unverified(&self.note).ok().map(|checkpoint| checkpoint.origin().to_owned())
+    }
+}
+
+/// One log. Takes the older checkpoints that are of it, and adds what it says of logs before it.
+fn verify_log(
+    (data_dir, place): (&Path, &LogPlace),
+    against: &Against<'_>,
+    (older, cited): (&mut Vec<Kept>, Option<String>),
+    cites: &mut BTreeMap<String, String>,
+    done: &mut Verification,
+) -> Result<(), StoreError> {
+    let files = place.files();
     // Before the lines: what a running gateway signs meanwhile is not waited for.
     let mut heads: Vec<(String, TreeHead)> = Vec::new();
-    match files.checkpoint()? {
+    let note = files.checkpoint()?;
+    let said = note.as_deref().and_then(|note| keys::unverified(note).ok());
+    let said = said.or_else(|| Checkpoint::parse(&files.memory().ok()??).ok());
+    let origin = said.map(|checkpoint| checkpoint.origin().to_owned());
+    match note {
         None => done.find(Finding::NoCheckpoint),
-        Some(note) => match opened(&note, against.keys) {
+        Some(note) => match keys::opened(&note, against.keys) {
             Ok(checkpoint) => heads.push(("the checkpoint".to_owned(), *checkpoint.head())),
             Err(problem) => done.find(Finding::Checkpoint { name: "the checkpoint".to_owned(), problem }),
         },
     }
     let own = heads.first().map(|(_, head)| *head);
-    for (name, note) in against.older {
-        match opened(note, against.keys) {
-            Ok(checkpoint) => heads.push((name.clone(), *checkpoint.head())),
-            Err(problem) => done.find(Finding::Checkpoint { name: name.clone(), problem }),
+    let (here, elsewhere) =
+        std::mem::take(older).into_iter().partition(|kept| origin.is_some() && kept.origin() == origin);
+    *older = elsewhere;
+    for kept in here {
+        match keys::opened(&kept.note, against.keys) {
+            Ok(checkpoint) => heads.push((kept.name, *checkpoint.head())),
+            Err(problem) => done.find(Finding::Checkpoint { name: kept.name, problem }),
         }
     }
-    let mut walk =
-        Walk { data_dir, files: &files, signed: own.map_or(0, |head| head.size()), tile: None, done: &mut done };
+    if let Some(checkpoint) = cited.and_then(|text| Checkpoint::parse(&text).ok()) {
+        heads.push(("what the next log says was signed".to_owned(), *checkpoint.head()));
+    }
+    let signed = own.map_or(0, |head| head.size());
+    let mut walk = Walk { data_dir, place, files: &files, signed, tile: None, cites, done };
     let roots = walk.lines(heads.iter().map(|(_, head)| head.size()).collect())?;
     let lines = done.lines;
     for (number, (name, head)) in heads.into_iter().enumerate() {
@@ -154,31 +183,20 @@ pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, St
             None => done.find(Finding::Beyond { name, size: head.size(), found: lines }),
         }
     }
-    done.unsigned = lines.saturating_sub(own.map_or(0, |head| head.size()));
-    Ok(done)
-}
-
-/// With no keys, what it says about itself.
-fn opened(note: &[u8], keys: &[VerifierKey]) -> Result<Checkpoint, String> {
-    let words = |problem: &dyn std::error::Error| crate::chain(problem);
-    if keys.is_empty() {
-        let parsed = Note::parse(note).map_err(|problem| words(&problem))?;
-        let text = parsed.to_string();
-        let end = text.rfind("\n\n").map_or(text.len(), |at| at + 1);
-        let checkpoint = Checkpoint::parse(text.get(..end).unwrap_or_default());
-        return checkpoint.map_err(|problem: CheckpointError| words(&problem));
-    }
-    let name = keys.first().map(|key| key.name().as_str().to_owned()).unwrap_or_default();
-    Checkpoint::open(note, &name, keys).map_err(|problem| words(&problem))
+    done.unsigned = lines.saturating_sub(signed);
+    Ok(())
 }
 
 struct Walk<'a> {
     data_dir: &'a Path,
+    place: &'a LogPlace,
     files: &'a TreeFiles,
     /// So many lines have their hash in a tile.
     signed: u64,
     /// The tile that was read last.
     tile: Option<(u64, Option<Vec<u8>>)>,
+    /// What the lines say was signed of logs that were kept aside, by their names.
+    cites: &'a mut BTreeMap<String, String>,
     done: &'a mut Verification,
 }
 
@@ -190,8 +208,8 @@ impl Walk<'_> {
         if sizes.contains(&0) {
             roots.insert(0, frontier.root());
         }
-        for segment in numbered(&self.data_dir.join(LOG_FOLDER), ".jsonl")? {
-            let path = log_path(self.data_dir, segment);
+        for segment in self.place.segments()? {
+            let path = self.place.segment(segment);
             let mut file =
                 BufReader::with_capacity(256 * 1024, File::open(&path).map_err(StoreError::io("open", &path))?);
             let (mut line, mut offset) = (Vec::new(), 0_u64);
@@ -234,6 +252,10 @@ impl Walk<'_> {
                 Some(_) => Finding::Missing { seq: place },
                 None => Finding::OutOfOrder { seq, place },
             });
+        }
+        if event.get("type").and_then(Value::as_str) == Some("recovery") {
+            let text = |member| event.get("body")?.get(member)?.as_str().map(str::to_owned);
+            self.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default())));
         }
         for kind in ["sql", "parameters", "lists"] {
             let Some(blob) = event.get("body").and_then(|body| body.get(kind)) else { continue };

@@ -101,12 +101,7 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         let keys = Arc::new(KeySet::open(&config.keys, &config.data_dir)?);
         let mask_keys = Arc::new(MaskKeys::new(keys.mask_root()));
-        let recorder_config = RecorderConfig {
-            data_dir: config.data_dir.clone(),
-            gateway: config.name.clone(),
-            durability: config.durability,
-        };
-        let recorder = Arc::new(Recorder::open(&recorder_config, Arc::clone(&keys))?);
+        let recorder = open_record(&config, &keys)?;
         // Behind the record: that has taken the folder for this process and checked the keys.
         let state_config =
             StateConfig { data_dir: &config.data_dir, source: &config.store, durability: config.durability };
@@ -207,6 +202,22 @@ async fn load_policy(config: &Config, analyser: &Analyser) -> Result<LoadedPolic
         Summary::NotRun(problem) => tracing::warn!("the policy's tests were not run: {problem}"),
     }
     Ok(LoadedPolicy { policy, generation: 1, sha256: text.sha256().to_owned() })
+}
+
+fn open_record(config: &Config, keys: &Arc<KeySet>) -> Result<Arc<Recorder>, StoreError> {
+    let recorder_config = RecorderConfig {
+        data_dir: config.data_dir.clone(),
+        gateway: config.name.clone(),
+        durability: config.durability,
+    };
+    let recorder = Recorder::open(&recorder_config, Arc::clone(keys))?;
+    for log in recorder.kept_aside() {
+        tracing::error!(
+            log,
+            "the log did not hold what was signed; it was kept aside and a new one begun: `exeat audit verify` says more"
+        );
+    }
+    Ok(Arc::new(recorder))
 }
 
 fn record_start(recorder: &Recorder, loaded: &LoadedPolicy, config: &Config) -> Result<(), StoreError> {

@@ -53,6 +53,14 @@ pub(crate) struct Position {
     pub(crate) next_seq: u64,
 }
 
+impl Position {
+    /// Of a new log: blobs and keys go on where they are.
+    pub(crate) fn begin_anew(&mut self) {
+        self.log = None;
+        self.next_seq = 0;
+    }
+}
+
 impl Journal {
     pub(crate) fn open(
         data_dir: &Path,
@@ -405,7 +413,11 @@ fn write(bytes: &mut Vec<u8>, file: &mut AppendFile) -> Result<(), StoreError> {
 }
 
 pub(crate) fn log_path(data_dir: &Path, first_seq: u64) -> PathBuf {
-    data_dir.join(LOG_FOLDER).join(format!("{first_seq:020}.jsonl"))
+    data_dir.join(LOG_FOLDER).join(log_file_name(first_seq))
+}
+
+pub(crate) fn log_file_name(first_seq: u64) -> String {
+    format!("{first_seq:020}.jsonl")
 }
 
 pub(crate) fn blob_path(data_dir: &Path, segment: u64) -> PathBuf {

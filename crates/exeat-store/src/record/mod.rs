@@ -4,11 +4,13 @@
 //! other way. A write that fails is an error for its caller and leaves no partial line behind.
 
 mod approvals;
+mod aside;
 mod event;
 mod file;
 mod journal;
 mod json;
 mod limit;
+mod logs;
 mod notary;
 mod recovery;
 mod session;
@@ -29,7 +31,9 @@ pub use event::{
     HeldEvent, LimitReached, LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
     Protocol, Requester, SessionStart, Statement, TokenRef, Withheld, WithheldKind,
 };
-pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, log_path, numbered, slot_bytes};
+pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, numbered, slot_bytes};
+pub use logs::current_origin;
+pub(crate) use logs::{LogPlace, logs};
 pub use notary::NotaryError;
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
 pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
@@ -74,12 +78,15 @@ struct Shared {
     journal: Journal,
     keys: Arc<KeySet>,
     gateway: String,
+    /// Logs that were kept aside when this record was opened.
+    kept_aside: Vec<String>,
     /// Held for as long as the record is open.
     _lock: File,
 }
 
 impl Recorder {
-    /// Takes the folder for this process, checks the master key, repairs what a crash left, and goes on from there.
+    /// Takes the folder for this process, checks the master key, repairs what a crash left, and goes on from there. A log
+    /// that does not hold what was signed is kept aside, and a new one begun.
     pub fn open(config: &RecorderConfig, keys: impl Into<Arc<KeySet>>) -> Result<Self, StoreError> {
         let keys = keys.into();
         let data_dir = config.data_dir.as_path();
@@ -92,17 +99,30 @@ impl Recorder {
         }
         let lock = lock(data_dir)?;
         keys.check(data_dir, numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?.is_empty())?;
+        aside::finish(data_dir)?;
         let durable = config.durability == Durability::Fsync;
-        let recovered = recovery::recover(data_dir)?;
-        let key = keys.signing_key(&config.gateway)?;
-        let notary = Notary::open(data_dir, key, recovered.position.next_seq, durable)?;
+        let mut recovered = recovery::recover(data_dir)?;
+        let notary = match open_notary(config, &keys, recovered.position.next_seq) {
+            Err(StoreError::Notary(problem)) if problem.is_contradiction() => {
+                aside::set_aside(data_dir, &crate::chain(&problem), recovered.position.next_seq)?;
+                recovered.position.begin_anew();
+                open_notary(config, &keys, 0)?
+            }
+            opened => opened?,
+        };
         let journal = Journal::open(data_dir, &config.gateway, recovered.position, (notary, durable))?;
+        let kept_aside = aside::report(&journal, &config.gateway, data_dir)?;
         recovery::report(&journal, &config.gateway, &recovered.findings)?;
         if durable {
             journal.sync_all()?;
         }
-        let shared = Shared { journal, keys, gateway: config.gateway.clone(), _lock: lock };
+        let shared = Shared { journal, keys, gateway: config.gateway.clone(), kept_aside, _lock: lock };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Folders of logs that did not hold what was signed and were kept aside when this record was opened.
+    pub fn kept_aside(&self) -> &[String] {
+        &self.shared.kept_aside
     }
 
     /// Begins a session's record: makes its data key and writes `session.start`.
@@ -248,6 +268,12 @@ impl Shared {
         let appended: Appended = self.journal.append(entry)?;
         self.journal.commit(appended.seq.saturating_add(1))
     }
+}
+
+/// The signer of the log that is there, or of a new one.
+fn open_notary(config: &RecorderConfig, keys: &KeySet, next_seq: u64) -> Result<Notary, StoreError> {
+    let key = keys.signing_key(&current_origin(&config.data_dir, &config.gateway)?)?;
+    Notary::open(&config.data_dir, key, next_seq, config.durability == Durability::Fsync)
 }
 
 fn lock(data_dir: &Path) -> Result<File, StoreError> {

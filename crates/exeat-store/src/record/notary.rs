@@ -9,13 +9,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::journal::{LOG_FOLDER, log_path, numbered};
+use super::logs::LogPlace;
 use super::tail::LINE_BYTES_MAX;
 use super::tree_files::TreeFiles;
 use crate::StoreError;
 use crate::tree::{
-    Checkpoint, CheckpointError, Frontier, FrontierError, ProveError, Prover, SignError, SignerMemory, SigningKey,
-    Tile, TilePath, leaf_hash,
+    Checkpoint, CheckpointError, Frontier, FrontierError, HASH_BYTES, ProveError, Prover, SignError, SignerMemory,
+    SigningKey, TILE_HASHES_MAX, Tile, TileError, TilePath, TileReader, leaf_hash,
 };
 
 /// So many lines, or so long after the first of them, and they are signed.
@@ -34,6 +34,8 @@ pub enum NotaryError {
         "the log has {found} lines, fewer than the {signed} that were signed: it was cut, or an old copy was put back"
     )]
     Shorter { signed: u64, found: u64 },
+    #[error("record {seq} is not the one that was signed: the log was altered, or another copy was put in its place")]
+    Altered { seq: u64 },
     #[error("the log has lines and the signer remembers none; restore \"tree\" in data_dir")]
     Forgotten,
     #[error("what the signer remembers cannot be read")]
@@ -46,6 +48,20 @@ pub enum NotaryError {
     Sign(#[source] SignError),
     #[error("the thread that signs could not be started")]
     Thread(#[source] std::io::Error),
+}
+
+impl NotaryError {
+    /// Whether the files say that the log is not what was signed. Where one cannot be read, or is not there and may be
+    /// put back, nothing is known.
+    pub(crate) fn is_contradiction(&self) -> bool {
+        match self {
+            Self::Shorter { .. } | Self::Altered { .. } | Self::Memory(_) => true,
+            Self::Tree(FrontierError::Tile(TileError::Unreadable { .. }))
+            | Self::Proof(ProveError::Tile(TileError::Unreadable { .. })) => false,
+            Self::Tree(_) | Self::Proof(_) => true,
+            Self::Forgotten | Self::Sign(_) | Self::Thread(_) => false,
+        }
+    }
 }
 
 /// Hands lines over, and ends when it is dropped: with everything signed.
@@ -170,6 +186,12 @@ fn work(queue: &Queue, mut desk: Desk) {
     }
 }
 
+/// A line's hash among those of a tile.
+fn nth_hash(hashes: &[u8], seq: u64, first: u64) -> Option<&[u8]> {
+    let at = usize::try_from(seq.checked_sub(first)?).ok()?.checked_mul(HASH_BYTES)?;
+    hashes.get(at..)?.get(..HASH_BYTES)
+}
+
 /// The tree as far as it goes, and its signer.
 struct Desk {
     frontier: Frontier,
@@ -200,17 +222,18 @@ impl Desk {
         let frontier = Frontier::restore(memory.last(), &files).map_err(NotaryError::Tree)?;
         let partial = frontier.partial_tiles().iter().map(|tile| *tile.path()).collect();
         let mut desk = Self { frontier, memory, files, key, owed: Vec::new(), partial };
-        desk.hash_from(data_dir, signed)?;
+        desk.read_log(&LogPlace::current(data_dir), signed)?;
         Ok(desk)
     }
 
-    /// The lines of the log from this number on.
-    fn hash_from(&mut self, data_dir: &Path, first: u64) -> Result<(), StoreError> {
-        let segments = numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?;
+    /// Holds the last lines that were signed against their tile, and hashes those that came after them.
+    fn read_log(&mut self, place: &LogPlace, signed: u64) -> Result<(), StoreError> {
+        let (first, leaves) = self.last_leaves(signed)?;
+        let segments = place.segments()?;
         let begin = segments.iter().rev().copied().find(|start| *start <= first).unwrap_or(0);
         let mut line = Vec::new();
         for segment in segments.into_iter().filter(|segment| *segment >= begin) {
-            let path = log_path(data_dir, segment);
+            let path = place.segment(segment);
             let mut file = BufReader::new(File::open(&path).map_err(StoreError::io("open", &path))?);
             let mut seq = segment;
             loop {
@@ -220,13 +243,30 @@ impl Desk {
                 if read.map_err(StoreError::io("read", &path))? == 0 {
                     break;
                 }
-                if seq >= first {
+                if seq >= signed {
                     self.hash(&line);
+                } else if let Some(leaf) = nth_hash(&leaves, seq, first)
+                    && leaf != leaf_hash(line.strip_suffix(b"\n").unwrap_or(&line)).as_bytes()
+                {
+                    return Err(NotaryError::Altered { seq }.into());
                 }
                 seq += 1;
             }
         }
         Ok(())
+    }
+
+    /// The hashes in the last tile of lines, and the number of the first of them. Looking at every line would take as long
+    /// as the log is: that is for `verify`.
+    fn last_leaves(&self, signed: u64) -> Result<(u64, Vec<u8>), StoreError> {
+        let width = u64::from(TILE_HASHES_MAX);
+        let Some(last) = signed.checked_sub(1) else { return Ok((0, Vec::new())) };
+        let first = last - last % width;
+        let many = u16::try_from(signed - first).unwrap_or(TILE_HASHES_MAX);
+        let path = TilePath::new(0, first / width, many).map_err(FrontierError::from).map_err(NotaryError::Tree)?;
+        let read = self.files.read(&path).map_err(|source| TileError::Unreadable { path, source });
+        let leaves = read.and_then(|bytes| bytes.ok_or(TileError::Missing { path, size: signed }));
+        Ok((first, leaves.map_err(FrontierError::from).map_err(NotaryError::Tree)?))
     }
 
     fn hash(&mut self, lines: &[u8]) {

@@ -24,9 +24,9 @@ pub(crate) struct TreeFiles {
 }
 
 impl TreeFiles {
-    /// `data_dir` of a gateway, or a copy of it. Makes nothing.
-    pub(crate) fn of(data_dir: &Path) -> Self {
-        Self { folder: data_dir.join(TREE_FOLDER), durable: false }
+    /// A tree's folder, for reading. Makes nothing.
+    pub(crate) fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), durable: false }
     }
 
     /// For writing. `durable`: what is written is on the disk.

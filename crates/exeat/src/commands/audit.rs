@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
+use exeat_store::record::current_origin;
 use exeat_store::verify::{Against, Verification, verify as hold_against};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{AuditKeyArgs, AuditVerifyArgs};
 use crate::config::{Config, ConfigError};
@@ -40,7 +41,8 @@ pub(crate) fn verify(args: AuditVerifyArgs) -> Result<Exit, AuditError> {
 
 pub(crate) fn key(args: AuditKeyArgs) -> Result<Exit, AuditError> {
     let config = Config::load(&args.config)?;
-    let key = KeySet::open(&config.keys, &config.data_dir)?.signing_key(&config.name)?;
+    let origin = current_origin(&config.data_dir, &config.name)?;
+    let key = KeySet::open(&config.keys, &config.data_dir)?.signing_key(&origin)?;
     let text = if args.pem { key.verifier().to_pem() } else { format!("{}\n", key.verifier()) };
     exit::print(&text).map_err(AuditError::Output)?;
     Ok(Exit::Ok)
@@ -48,9 +50,24 @@ pub(crate) fn key(args: AuditKeyArgs) -> Result<Exit, AuditError> {
 
 fn as_text(found: &Verification) -> String {
     let mut text = String::new();
+    for log in &found.kept_aside {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}: kept aside, because it did not hold what was signed", plain::line(&log.name));
+        told(log, &mut text);
+    }
+    if !found.kept_aside.is_empty() {
+        let _ = writeln!(text, "{}: the one that is written now", plain::line(&found.name));
+    }
+    told(found, &mut text);
+    if !found.by_key {
+        text.push_str("open   signatures were not looked at: give --key, as `exeat audit key` prints it\n");
+    }
+    text
+}
+
+fn told(found: &Verification, text: &mut String) {
     let (findings, more) = found.findings();
     for finding in findings {
-        // Writing to a string does not fail.
         let _ = writeln!(text, "WRONG  {}", plain::line(&finding.to_string()));
     }
     if more > 0 {
@@ -67,17 +84,23 @@ fn as_text(found: &Verification) -> String {
     if found.unsigned > 0 {
         let _ = writeln!(text, "open   {} records behind it are not signed yet", found.unsigned);
     }
-    if !found.by_key {
-        text.push_str("open   signatures were not looked at: give --key, as `exeat audit key` prints it\n");
-    }
-    text
 }
 
 fn as_json(found: &Verification) -> String {
+    let mut shown = members(found);
+    if let Some(object) = shown.as_object_mut() {
+        object.insert("v".to_owned(), json!(1));
+        object.insert("clean".to_owned(), json!(found.is_clean()));
+        object.insert("kept_aside".to_owned(), found.kept_aside.iter().map(members).collect());
+    }
+    format!("{shown}\n")
+}
+
+/// Of one log.
+fn members(found: &Verification) -> Value {
     let (findings, more) = found.findings();
-    let shown = json!({
-        "v": 1,
-        "clean": found.is_clean(),
+    json!({
+        "log": found.name,
         "records": found.lines,
         "sealed_texts": found.blobs,
         "signed": found.signed.as_ref().map(|head| json!({"records": head.size(), "root": head.root().to_string()})),
@@ -86,6 +109,5 @@ fn as_json(found: &Verification) -> String {
         "extends": found.extends.iter().map(|(name, size)| json!({"name": name, "records": size})).collect::<Vec<_>>(),
         "wrong": findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "wrong_beside": more,
-    });
-    format!("{shown}\n")
+    })
 }

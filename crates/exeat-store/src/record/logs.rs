@@ -1,0 +1,78 @@
+//! The logs of one data folder: the one that is written, and those kept aside because they did not hold what had been
+//! signed (`log-1` with `tree-1`, and so on). Blobs and session keys are shared by all. Each log has an origin of its own,
+//! so that no checkpoint of one is taken for another's.
+
+use std::path::{Path, PathBuf};
+
+use super::journal::{LOG_FOLDER, log_file_name, numbered};
+use super::tree_files::{TREE_FOLDER, TreeFiles};
+use crate::StoreError;
+
+/// One log and its tree.
+#[derive(Debug, Clone)]
+pub(crate) struct LogPlace {
+    /// Of its folder: `log`, or `log-1`.
+    pub(crate) name: String,
+    pub(crate) log: PathBuf,
+    pub(crate) tree: PathBuf,
+}
+
+impl LogPlace {
+    /// The one that is written.
+    pub(crate) fn current(data_dir: &Path) -> Self {
+        Self { name: LOG_FOLDER.to_owned(), log: data_dir.join(LOG_FOLDER), tree: data_dir.join(TREE_FOLDER) }
+    }
+
+    pub(crate) fn aside(data_dir: &Path, number: u64) -> Self {
+        let name = format!("{LOG_FOLDER}-{number}");
+        Self { log: data_dir.join(&name), tree: data_dir.join(format!("{TREE_FOLDER}-{number}")), name }
+    }
+
+    /// First numbers of its files, ascending.
+    pub(crate) fn segments(&self) -> Result<Vec<u64>, StoreError> {
+        numbered(&self.log, ".jsonl")
+    }
+
+    pub(crate) fn segment(&self, first_seq: u64) -> PathBuf {
+        self.log.join(log_file_name(first_seq))
+    }
+
+    pub(crate) fn files(&self) -> TreeFiles {
+        TreeFiles::of(&self.tree)
+    }
+}
+
+/// All of them, in the order they were written: the one that is written last.
+pub(crate) fn logs(data_dir: &Path) -> Result<Vec<LogPlace>, StoreError> {
+    let mut places: Vec<LogPlace> =
+        asides(data_dir)?.into_iter().map(|number| LogPlace::aside(data_dir, number)).collect();
+    places.push(LogPlace::current(data_dir));
+    Ok(places)
+}
+
+/// The numbers of those kept aside, ascending.
+pub(crate) fn asides(data_dir: &Path) -> Result<Vec<u64>, StoreError> {
+    let listed = std::fs::read_dir(data_dir).map_err(StoreError::io("list folder", data_dir))?;
+    let mut numbers = Vec::new();
+    for entry in listed {
+        let name = entry.map_err(StoreError::io("list folder", data_dir))?.file_name();
+        let number = |folder: &str| name.to_str()?.strip_prefix(folder)?.strip_prefix('-')?.parse::<u64>().ok();
+        numbers.extend(number(LOG_FOLDER).or_else(|| number(TREE_FOLDER)));
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Ok(numbers)
+}
+
+/// What the log that is written is called, or the first one will be.
+pub fn current_origin(data_dir: &Path, gateway: &str) -> Result<String, StoreError> {
+    if !data_dir.exists() {
+        return Ok(gateway.to_owned());
+    }
+    Ok(origin(gateway, asides(data_dir)?.last().copied().unwrap_or(0)))
+}
+
+/// What a gateway's log is called in its checkpoints, once so many were kept aside.
+fn origin(gateway: &str, asides: u64) -> String {
+    if asides == 0 { gateway.to_owned() } else { format!("{gateway}/{asides}") }
+}

@@ -1,0 +1,54 @@
+//! What is wrong with a record, in words that name the record or the file.
+
+use std::fmt;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    Altered { seq: u64 },
+    Missing { seq: u64 },
+    OutOfOrder { seq: u64, place: u64 },
+    NoEvent { after: u64, file: String, offset: u64 },
+    Shorter { signed: u64, found: u64 },
+    Blob { seq: u64, problem: &'static str },
+    NoCheckpoint,
+    Checkpoint { name: String, problem: String },
+    Contradicts { name: String, size: u64 },
+    Beyond { name: String, size: u64, found: u64 },
+    LogMissing { name: String },
+    OtherLog { name: String, origin: String },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Altered { seq } => write!(f, "record {seq} is not the one that was signed"),
+            Self::Missing { seq } => write!(f, "record {seq} is missing"),
+            Self::OutOfOrder { seq, place } => write!(f, "record {seq} stands where record {place} belongs"),
+            Self::NoEvent { after, file, offset } => {
+                write!(
+                    f,
+                    "what follows record {after} is no event (\"{file}\", byte {offset}); nothing behind it was read"
+                )
+            }
+            Self::Shorter { signed, found } => {
+                write!(f, "the log ends after {found} records, and {signed} were signed: its end was cut off")
+            }
+            Self::Blob { seq, problem } => write!(f, "a sealed text of record {seq} {problem}"),
+            Self::NoCheckpoint => f.write_str("the record has no checkpoint: nothing in it is signed"),
+            Self::Checkpoint { name, problem } => write!(f, "{name}: {problem}"),
+            Self::Contradicts { name, size } => {
+                write!(f, "{name}: the first {size} records are not those that it was signed for")
+            }
+            Self::LogMissing { name } => {
+                write!(f, "the log \"{name}\" is missing, which the record says was kept aside")
+            }
+            Self::OtherLog { name, origin } => write!(f, "{name}: is of the log {origin}, which is not here"),
+            Self::Beyond { name, size, found } => {
+                write!(
+                    f,
+                    "{name}: signed for {size} records, and the log has {found}: an old copy, or its end was cut off"
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+"""The record kept: a log that is not what was signed is kept aside and not gone on with in silence."""
+
+import json
+import os
+import subprocess
+
+import psycopg
+import pytest
+
+from lib.gateway import binary
+
+ROLES = {"roles": {"admin": ["ops"], "auditor": ["eyes"]}}
+
+
+def exeat(*arguments):
+    return subprocess.run([binary(), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+
+
+class Keeping:
+    """A gateway, and whoever looks after its record."""
+
+    def __init__(self, gateway, trust):
+        self.gateway, self.trust = gateway, trust
+        self.folder = gateway.data_dir
+        self.boss = trust.token("boss", ["ops"])
+
+    def session(self, subject, *statements):
+        """Runs them in a session that ends, and says which it was."""
+        dsn = self.gateway.dsn(self.trust.token(subject, ["agents"])).text()
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        return self.events("session.start")[-1]["session"]
+
+    def events(self, kind, log="log"):
+        lines = [line for file in sorted((self.folder / log).iterdir()) for line in file.read_text().splitlines()]
+        events = [json.loads(line) for line in lines]
+        return [event for event in events if event["type"] == kind]
+
+    def key(self):
+        return exeat("audit", "key", "--config", self.gateway.config_file).stdout.strip()
+
+    def verified(self, *arguments):
+        done = exeat("audit", "verify", self.folder, "--json", *arguments)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def command(self, token, *arguments):
+        """(exit status, what was printed as JSON, what was said beside it)"""
+        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": token}
+        done = subprocess.run(
+            [binary(), *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+
+    def done(self, *arguments):
+        status, printed, said = self.command(self.boss, *arguments)
+        assert status == 0, (arguments, said)
+        return printed
+
+
+@pytest.fixture
+def keeping(request, fresh_gateway, trust):
+    name = "".join(sign if sign.isalnum() else "-" for sign in request.node.name)[:40]
+    gateway = fresh_gateway(f"keeping-{name}").trust(trust.entry())
+    gateway.config["console"] = ROLES
+    yield Keeping(gateway.start(), trust)
+    gateway.stop()
+
+
+def cut(log):
+    """Its last lines, as after power was lost."""
+    lines = log.read_bytes().split(b"\n")
+    log.write_bytes(b"\n".join(lines[:20]) + b"\n")
+
+
+def test_a_log_that_lost_signed_lines_is_kept_aside_and_the_gateway_goes_on_with_a_new_one(keeping):
+    key = keeping.key()
+    keeping.session("agent-7", *[f"SELECT email FROM customers WHERE id = {number}" for number in range(20)])
+    keeping.gateway.stop()
+    [log] = (keeping.folder / "log").iterdir()
+    cut(log)
+    left = log.read_bytes()
+    keeping.gateway.start()
+    assert "kept aside" in keeping.gateway.log_text()
+    keeping.session("agent-8", "SELECT email FROM customers")
+    keeping.gateway.stop()
+    assert (keeping.folder / "log-1" / log.name).read_bytes() == left
+    told = keeping.events("recovery")[0]
+    assert told["seq"] == 1 and told["body"]["log"] == "log-1" and told["body"]["found"] == 20, told
+    assert told["body"]["signed"].startswith(keeping.gateway.config["name"] + "\n"), told
+    status, found = keeping.verified("--key", key)
+    assert status == 6 and not found["clean"] and found["wrong"] == [] and found["signed"]["records"] == found["records"]
+    [old] = found["kept_aside"]
+    assert old["log"] == "log-1" and "the log ends after 20 records" in old["wrong"][0], old
+    said = exeat("audit", "verify", keeping.folder, "--key", key).stdout
+    assert "log-1: kept aside" in said and "WRONG  the log ends after 20 records" in said, said
+    keeping.gateway.start()
