@@ -38,6 +38,8 @@ pub enum StoreError {
     NoSession { session: String },
     #[error("record file \"{}\" is damaged at byte {offset}: {problem}; restore it from a copy", path.display())]
     Damaged { path: PathBuf, offset: u64, problem: &'static str },
+    #[error("record {seq} is not in the log any more: it begins with {first}")]
+    NotInLog { seq: u64, first: u64 },
     #[error("event of {bytes} bytes exceeds the limit of {limit}", limit = crate::record::LINE_BYTES_MAX)]
     LineTooLong { bytes: usize },
     #[error("blob of {bytes} bytes exceeds the limit of {limit}", limit = crate::record::BLOB_BYTES_MAX)]

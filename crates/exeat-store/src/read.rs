@@ -4,14 +4,15 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::keys::{DataKey, KeySet};
-use crate::record::{BLOB_BYTES_MAX, KEYS_FILE, LINE_BYTES_MAX, LogPlace, blob_path, logs, slot_bytes};
+use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, logs};
+use crate::stored::Stored;
 use crate::{StoreError, hex};
 
 /// Names shown in one list for people, or listed where the rest does not matter.
@@ -122,6 +123,7 @@ impl Event {
 #[derive(Debug)]
 pub struct Log {
     data_dir: PathBuf,
+    stored: Stored,
     /// Data keys of sessions, as they are met.
     keys: HashMap<String, DataKey>,
 }
@@ -129,7 +131,7 @@ pub struct Log {
 /// `data_dir` of a gateway, or a copy of it.
 pub fn open_log(data_dir: &Path) -> Result<Log, StoreError> {
     LogPlace::current(data_dir).segments()?;
-    Ok(Log { data_dir: data_dir.to_owned(), keys: HashMap::new() })
+    Ok(Log { data_dir: data_dir.to_owned(), stored: Stored::of(data_dir), keys: HashMap::new() })
 }
 
 impl Log {
@@ -160,7 +162,7 @@ impl Log {
         }
         let key = self.keys.get(session).ok_or_else(refused)?;
         let length = usize::try_from(blob.bytes).ok().filter(|bytes| *bytes <= BLOB_BYTES_MAX).ok_or_else(refused)?;
-        let sealed = read_at(&blob_path(&self.data_dir, blob.segment), blob.offset, length)?;
+        let sealed = self.stored.blob_bytes(blob.segment, blob.offset, length)?;
         if hex::text(digest(&SHA256, &sealed).as_ref()) != blob.sha256 {
             return Err(refused());
         }
@@ -182,9 +184,7 @@ impl Log {
                 continue;
             }
             let slot = event.body("data_key").and_then(|key| key.get("slot")).and_then(Value::as_u64);
-            let offset = slot.and_then(|slot| slot.checked_mul(slot_bytes())).ok_or_else(missing)?;
-            let length = usize::try_from(slot_bytes()).unwrap_or(usize::MAX);
-            let wrapped = read_at(&self.data_dir.join(KEYS_FILE), offset, length)?;
+            let wrapped = self.stored.slot(slot.ok_or_else(missing)?)?;
             if wrapped.iter().all(|byte| *byte == 0) {
                 return Err(StoreError::Erased { session: session.to_owned() });
             }
@@ -192,14 +192,6 @@ impl Log {
         }
         Err(problem.unwrap_or_else(missing))
     }
-}
-
-fn read_at(path: &Path, offset: u64, length: usize) -> Result<Vec<u8>, StoreError> {
-    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
-    file.seek(SeekFrom::Start(offset)).map_err(StoreError::io("read", path))?;
-    let mut bytes = vec![0; length];
-    file.read_exact(&mut bytes).map_err(StoreError::io("read", path))?;
-    Ok(bytes)
 }
 
 /// Iterator over a record's events.

@@ -7,7 +7,7 @@ mod keys;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -15,7 +15,8 @@ use serde_json::Value;
 
 pub use finding::Finding;
 
-use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, TreeFiles, blob_path, logs};
+use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, TreeFiles, logs};
+use crate::stored::Stored;
 use crate::tree::{
     Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
 };
@@ -170,7 +171,8 @@ fn verify_log(
         heads.push(("what the next log says was signed".to_owned(), *checkpoint.head()));
     }
     let signed = own.map_or(0, |head| head.size());
-    let mut walk = Walk { data_dir, place, files: &files, signed, tile: None, cites, done };
+    let stored = Stored::of(data_dir);
+    let mut walk = Walk { data_dir, place, files: &files, stored, signed, tile: None, cites, done };
     let roots = walk.lines(heads.iter().map(|(_, head)| head.size()).collect())?;
     let lines = done.lines;
     for (number, (name, head)) in heads.into_iter().enumerate() {
@@ -191,6 +193,7 @@ struct Walk<'a> {
     data_dir: &'a Path,
     place: &'a LogPlace,
     files: &'a TreeFiles,
+    stored: Stored,
     /// So many lines have their hash in a tile.
     signed: u64,
     /// The tile that was read last.
@@ -302,14 +305,12 @@ impl Walk<'_> {
         if usize::try_from(bytes).ok().is_none_or(|bytes| bytes > BLOB_BYTES_MAX) {
             return Ok(Some("is not named rightly"));
         }
-        let path = blob_path(self.data_dir, segment);
-        let Ok(mut file) = File::open(&path) else { return Ok(Some("is missing")) };
-        file.seek(SeekFrom::Start(offset)).map_err(StoreError::io("read", &path))?;
+        let Ok(mut file) = self.stored.blob(segment, offset) else { return Ok(Some("is missing")) };
         let (mut digest, mut chunk, mut left) = (Context::new(&SHA256), vec![0; 64 * 1024], bytes);
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
             let part = chunk.get_mut(..most).unwrap_or_default();
-            let read = file.read(part).map_err(StoreError::io("read", &path))?;
+            let read = file.read(part).map_err(StoreError::io("read a sealed text of", self.data_dir))?;
             if read == 0 {
                 return Ok(Some("is cut off"));
             }
