@@ -16,10 +16,15 @@ class Relay:
         self.port = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._pieces = {"to_client": {}, "to_server": {}}
+        self._names = {}
         self._threads = []
         self._sockets = []
 
     def __enter__(self):
+        return self.open()
+
+    def open(self):
+        """For as long as the process lives."""
         self._start(self._accept)
         return self
 
@@ -39,6 +44,11 @@ class Relay:
         with self._lock:
             return b"\n".join(b"".join(pieces) for pieces in self._pieces[direction].values())
 
+    def answers(self):
+        """What each connection's client got so far, by the address that the other side saw it come from."""
+        with self._lock:
+            return {name: b"".join(self._pieces["to_client"].get(end, [])) for end, name in self._names.items()}
+
     def _start(self, target, *arguments):
         thread = threading.Thread(target=target, args=arguments, daemon=True)
         self._threads.append(thread)
@@ -54,6 +64,9 @@ class Relay:
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [client, server]
+            host, port = server.getsockname()[:2]
+            with self._lock:
+                self._names[server] = f"{host}:{port}"
             self._start(self._copy, client, server, "to_server")
             self._start(self._copy, server, client, "to_client")
 

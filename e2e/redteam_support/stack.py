@@ -10,6 +10,7 @@ import subprocess
 from lib.dsn import Dsn
 from lib.gateway import Gateway, Trust, binary
 from lib.postgres import SUPERUSER, Server
+from lib.relay import Relay
 from lib.run import HarnessError, say, unprivileged_user, wait_until
 
 from . import policy
@@ -46,8 +47,11 @@ class Stack:
         upstream["logins"] = [{"user": self.role, "auth": "trust"}]
         self.gateway.config["targets"][policy.TARGET] = {"postgres": {**upstream, "allow_privileged_login": True}}
         self.gateway.config["console"] = {"roles": {"admin": [OPERATORS]}}
+        # Replayed sessions are compared whole.
+        self.gateway.config["audit"] = {"results": {"rows": 1_000_000_000, "bytes": "1GiB"}}
         self.holds = policy.equip(self.gateway, corpus)
         self._start(given.log)
+        self.relay = Relay(self.gateway.port).open()
         self._resets = run.path("reset.log")
         self.before_case = self._reset_command()
 
@@ -80,7 +84,7 @@ class Stack:
         """The road under test; its user is the upstream role, so that cases that name it mean the same on both roads."""
         if direct:
             return self.server.dsn(self.role, None, policy.TARGET)
-        return Dsn("127.0.0.1", self.gateway.port, self.role, None, policy.TARGET)
+        return Dsn("127.0.0.1", self.relay.port, self.role, None, policy.TARGET)
 
     def token(self):
         return self._trust.token("agent-7", [policy.GROUP])

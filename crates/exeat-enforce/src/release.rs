@@ -4,12 +4,14 @@
 pub mod copy;
 mod outbox;
 pub mod stream;
+mod transcript;
 
 use exeat_policy::ColumnMask;
 use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
 use exeat_wire::{BackendMessage, CellAction, DataRow, DecodeError, Field, Format, RowDescription};
 
 pub use self::outbox::{Outbox, Reply};
+pub use self::transcript::{LEFT_OUT, Piece, Transcript, TranscriptLimits};
 use crate::mask::{MaskEncoder, TypeKin};
 use crate::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
 use crate::scrub::{self, Taint};

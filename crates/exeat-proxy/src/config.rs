@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
+pub use exeat_enforce::release::TranscriptLimits;
 use exeat_policy::Policy;
 use exeat_sql::catalog::Trust;
 use exeat_sql::{CatalogSnapshot, MessageAnalysis, ParseFailure, Scope};
@@ -180,6 +181,8 @@ pub struct Dependencies {
     pub mask_keys: Arc<MaskKeys>,
     /// Whom the server's own words are kept for, where the client gets others.
     pub auditors: Option<Arc<Auditors>>,
+    /// How much of each statement's answer the record keeps.
+    pub results: TranscriptLimits,
     /// Who is told of statements that wait for humans.
     pub tell: Tell,
     /// Kept current by whoever runs the gateway.

@@ -103,13 +103,13 @@ fn work(recorder: &Recorder, thread: u64, sessions: u64, statements: u64, texts:
             let statement = Statement { kinds: &["select"], ..Statement::new(request, &sql, Decision::Allow, POLICY) };
             let _ = session.intent(&statement)?;
         }
-        for session in &open {
+        for session in &mut open {
             let _ = session.commit()?;
         }
         for (session, request) in open.iter_mut().zip(&requests) {
             let _ = session.outcome(&done(request))?;
         }
-        for session in &open {
+        for session in &mut open {
             let _ = session.commit()?;
         }
     }

@@ -30,6 +30,8 @@ pub enum StoreError {
     NoRandomness,
     #[error("sealing failed")]
     Sealing,
+    #[error("a text could not be put into its frame")]
+    Frame(#[source] io::Error),
     #[error("could not unseal {what} of session \"{session}\": another key, or altered bytes")]
     Unsealing { what: &'static str, session: String },
     #[error("record of session \"{session}\" was erased")]

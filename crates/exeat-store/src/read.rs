@@ -11,7 +11,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::keys::{DataKey, KeySet};
-use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, logs};
+use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, logs, open_frame};
 use crate::stored::Stored;
 use crate::{StoreError, hex};
 
@@ -27,6 +27,8 @@ pub enum BlobKind {
     Parameters,
     /// Lists that did not fit their line, as the JSON members they would have been.
     Lists,
+    /// Messages as the client got them.
+    Sent,
 }
 
 impl BlobKind {
@@ -36,6 +38,7 @@ impl BlobKind {
             Self::Sql => "sql",
             Self::Parameters => "parameters",
             Self::Lists => "lists",
+            Self::Sent => "sent",
         }
     }
 
@@ -109,7 +112,7 @@ impl Event {
             sha256: found.get("sha256")?.as_str()?.to_owned(),
             encoding: match kind {
                 BlobKind::Sql => self.body("encoding").and_then(Value::as_str).map(str::to_owned),
-                BlobKind::Parameters | BlobKind::Lists => None,
+                BlobKind::Parameters | BlobKind::Lists | BlobKind::Sent => None,
             },
         })
     }
@@ -166,7 +169,7 @@ impl Log {
         if hex::text(digest(&SHA256, &sealed).as_ref()) != blob.sha256 {
             return Err(refused());
         }
-        key.open(blob.kind.aad(), &sealed).ok_or_else(refused)
+        key.open(blob.kind.aad(), &sealed).and_then(|frame| open_frame(&frame)).ok_or_else(refused)
     }
 
     fn find_key(&self, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {

@@ -260,7 +260,7 @@ impl Walk<'_> {
             let text = |member| event.get("body")?.get(member)?.as_str().map(str::to_owned);
             self.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default())));
         }
-        for kind in ["sql", "parameters", "lists"] {
+        for kind in ["sql", "parameters", "lists", "sent"] {
             let Some(blob) = event.get("body").and_then(|body| body.get(kind)) else { continue };
             let problem = self.blob(blob)?;
             self.done.blobs += 1;

@@ -1,6 +1,7 @@
 //! The command line as typed: commands, options and their help. Decides nothing.
 
 pub(crate) mod approvals;
+pub(crate) mod sessions;
 
 use std::path::PathBuf;
 
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// The audit log as evidence: offline, on a copy, without a gateway
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// What sessions asked and got, out of the record
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
     /// Statements that wait for humans, at a running gateway
     Approvals(approvals::ApprovalsArgs),
     /// Stop a subject or a target at once: no logins, and open sessions end within a second

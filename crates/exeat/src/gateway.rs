@@ -104,7 +104,7 @@ impl Gateway {
         let recorder = open_record(&config, &keys)?;
         // Behind the record: that has taken the folder for this process and checked the keys.
         let state_config =
-            StateConfig { data_dir: &config.data_dir, source: &config.store, durability: config.durability };
+            StateConfig { data_dir: &config.data_dir, source: &config.store, durability: config.audit.durability };
         let state = State::open(&state_config, &keys).await?;
         record_start(&recorder, &loaded, &config)?;
         let verifier = Arc::new(Verifier::new(config.identity.clone()).map_err(StartError::Identity)?);
@@ -123,7 +123,8 @@ impl Gateway {
             threads: pool::session_threads(config.proxy.listen.threads),
             handles: Arc::clone(&handles),
             mask_keys,
-            auditors: config.auditors.clone().map(Arc::new),
+            results: config.audit.results,
+            auditors: config.audit.auditors.clone().map(Arc::new),
             tell: notify::tell(&config.notify),
             freezes: Arc::clone(&freezes),
             shutdown: shutdown.clone(),
@@ -208,7 +209,7 @@ fn open_record(config: &Config, keys: &Arc<KeySet>) -> Result<Arc<Recorder>, Sto
     let recorder_config = RecorderConfig {
         data_dir: config.data_dir.clone(),
         gateway: config.name.clone(),
-        durability: config.durability,
+        durability: config.audit.durability,
     };
     let recorder = Recorder::open(&recorder_config, Arc::clone(keys))?;
     for log in recorder.kept_aside() {

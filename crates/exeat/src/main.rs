@@ -25,12 +25,14 @@ mod reload;
 mod render;
 mod roles;
 mod sweeps;
+mod transcript;
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::cli::sessions::SessionsCommand;
 use crate::cli::{AuditCommand, Cli, Command, PolicyCommand};
 use crate::exit::Exit;
 
@@ -69,6 +71,7 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Policy(PolicyCommand::Explain(args)) => Ok(commands::explain::explain(args).await?),
         Command::Audit(AuditCommand::Verify(args)) => Ok(commands::audit::verify(args)?),
         Command::Audit(AuditCommand::Key(args)) => Ok(commands::audit::key(args)?),
+        Command::Sessions(SessionsCommand::Replay(args)) => Ok(commands::replay::run(&args)?),
         Command::Approvals(args) => Ok(commands::approvals::approvals(args).await?),
         Command::Freeze(args) => Ok(commands::approvals::freeze(args).await?),
         Command::Thaw(args) => Ok(commands::approvals::thaw(args).await?),

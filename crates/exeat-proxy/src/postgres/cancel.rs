@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 
 use super::due::Due;
 use super::io::{Interest, Turn};
-use super::outcome::commit;
 use super::session::{Done, READS_BEFORE_CANCEL_MAX, Session, SessionEnd};
 use crate::config::Target;
 
@@ -134,7 +133,7 @@ impl Session {
         // Who was told that it is settled may have sent the next statement since.
         let Some(asked) = self.cancel_asked() else { return Ok(()) };
         for _ in 0..READS_BEFORE_CANCEL_MAX {
-            let committed = commit(&self.record).await.map_err(SessionEnd::Outcome)?;
+            let committed = self.commit().await.map_err(SessionEnd::Outcome)?;
             self.io.clear(committed);
             let interest = Interest { client: self.window_open(), upstream: false };
             let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };

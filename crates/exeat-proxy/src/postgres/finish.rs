@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::due::Due;
 use super::io::{Interest, Turn};
-use super::outcome::{Ended, commit};
+use super::outcome::Ended;
 use super::session::{Ending, Session, SessionEnd};
 use crate::freezes::Standstill;
 
@@ -28,7 +28,7 @@ impl Session {
         {
             self.cancel_what_runs().await;
         }
-        match commit(&self.record).await {
+        match self.commit().await {
             Ok(committed) => self.io.clear(committed),
             Err(problem) => {
                 tracing::error!(
@@ -41,6 +41,8 @@ impl Session {
         // In the middle of a message there is no place for words.
         let words = last_words(&end).filter(|_| self.passing.is_none());
         self.io.last_words(words.as_ref(), terminate);
+        // As well as it can be: a record that takes nothing any more must not keep a client from hearing of it.
+        let _ = self.commit().await;
         let _ = timeout(LAST_WORDS, self.flush()).await;
         self.close_intents();
         self.leave_refusals();

@@ -203,9 +203,9 @@ where
         self.upstream_end = self.upstream_end.max(End::Due);
     }
 
-    /// What is queued now may be written.
-    pub(crate) fn clear(&mut self, _committed: Committed) {
-        self.cleared = Cleared { client: self.outbox.leaving(), upstream: self.outgoing.len() };
+    /// What is queued now may be written: for the client what is on record.
+    pub(crate) fn clear(&mut self, committed: Committed) {
+        self.cleared = Cleared { client: self.outbox.on_record(committed.sent()), upstream: self.outgoing.len() };
     }
 
     /// The record did not take what is queued since it was last committed: none of that may leave. What stays ends at
@@ -347,11 +347,13 @@ fn poll_read<S: AsyncRead + Unpin>(inbound: &mut Inbound<S>, cx: &mut Context<'_
 mod tests {
     use std::path::Path;
 
+    use exeat_enforce::release::{Transcript, TranscriptLimits};
     use exeat_policy::{Principal, PrincipalKind};
     use exeat_store::keys::{KeySet, KeySource};
     use exeat_store::record::{Durability, PolicyRef, Recorder, RecorderConfig, SessionRecord, SessionStart};
     use tokio::io::DuplexStream;
 
+    use super::super::outcome::record_sent;
     use super::*;
 
     const NOTHING: Interest = Interest { client: false, upstream: false };
@@ -404,6 +406,14 @@ mod tests {
         io.outgoing.push(Bytes::from(vec![b'.'; COPY_BYTES_MAX + 1]));
     }
 
+    /// Everything queued is put on record, and may leave.
+    fn clear(io: &mut Io<DuplexStream, DuplexStream>, record: &mut SessionRecord) {
+        let mut transcript = Transcript::new(TranscriptLimits::default());
+        io.outbox.transcribe(&mut transcript);
+        record_sent(record, &mut transcript).unwrap();
+        io.clear(record.commit().unwrap());
+    }
+
     async fn all(mut end: DuplexStream) -> String {
         let mut bytes = Vec::new();
         end.read_to_end(&mut bytes).await.unwrap();
@@ -413,10 +423,10 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_committed_leaves() {
         let folder = tempfile::tempdir().unwrap();
-        let record = record(folder.path());
+        let mut record = record(folder.path());
         let (mut io, client_end, upstream_end) = io();
         queue(&mut io, "committed");
-        io.clear(record.commit().unwrap());
+        clear(&mut io, &mut record);
         queue(&mut io, "appended later");
         let waits = poll_fn(|cx| Poll::Ready(io.poll_turn(cx, NOTHING).is_pending())).await;
         assert!(waits, "the rest waits for its commit");
@@ -429,12 +439,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_gets_nothing_that_is_not_on_record_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut record = record(folder.path());
+        let (mut io, client_end, upstream_end) = io();
+        queue(&mut io, "recorded");
+        clear(&mut io, &mut record);
+        queue(&mut io, "transcribed nowhere");
+        io.clear(record.commit().unwrap());
+        let waits = poll_fn(|cx| Poll::Ready(io.poll_turn(cx, NOTHING).is_pending())).await;
+        assert!(waits && !io.outbox.is_empty(), "a commit alone lets nothing out");
+        drop(io);
+        let (client, upstream) = (all(client_end).await, all(upstream_end).await);
+        assert!(client.contains("recorded") && !client.contains("nowhere"), "{client}");
+        assert!(upstream.contains("nowhere"), "{upstream}");
+    }
+
+    #[tokio::test]
     async fn last_words_follow_what_was_committed_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let record = record(folder.path());
+        let mut record = record(folder.path());
         let (mut io, client_end, upstream_end) = io();
         queue(&mut io, "committed");
-        io.clear(record.commit().unwrap());
+        clear(&mut io, &mut record);
         queue(&mut io, "appended later");
         io.last_words(Some(&Fields::new("FATAL", "58030", "goodbye")), true);
         assert_eq!(io.turn(NOTHING).await.unwrap(), Turn::Flushed);

@@ -7,14 +7,14 @@ use exeat_enforce::evaluate::Permit;
 use exeat_enforce::plan::Forgets;
 use exeat_enforce::record::RecordFacts;
 use exeat_enforce::refusal::Refusal;
-use exeat_enforce::release::Counts;
+use exeat_enforce::release::{Counts, Transcript};
 use exeat_policy::Moment;
 use exeat_policy::ledger::{Counted as Ledgered, CounterKey};
 use exeat_policy::ruling::AppliedBudget;
 use exeat_store::StoreError;
 use exeat_store::record::{
     Committed, Decision, LimitReached, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyRef, Protocol,
-    RecordReceipt, SessionRecord, Statement,
+    RecordReceipt, Sent, SessionRecord, Statement,
 };
 use exeat_wire::{Bind, Fields, Format, FunctionCall};
 
@@ -50,13 +50,21 @@ impl Ended<'_> {
 }
 
 /// Commits the record. A sync of the disk is waited for on another thread, so that sessions share it.
-pub(crate) async fn commit(record: &SessionRecord) -> Result<Committed, StoreError> {
+pub(crate) async fn commit(record: &mut SessionRecord) -> Result<Committed, StoreError> {
     if let Some(due) = record.sync_due()
         && let Ok(synced) = tokio::task::spawn_blocking(move || due.wait()).await
     {
         synced?;
     }
     record.commit()
+}
+
+/// What the client is about to get, on record.
+pub(crate) fn record_sent(record: &mut SessionRecord, transcript: &mut Transcript) -> Result<(), StoreError> {
+    let piece = transcript.piece();
+    record.sent(&Sent { messages: piece.kept, bytes: piece.bytes, rows: piece.rows })?;
+    transcript.next();
+    Ok(())
 }
 
 pub(crate) fn policy_ref(policy: &LoadedPolicy) -> PolicyRef<'_> {
@@ -73,6 +81,13 @@ pub(crate) enum Intent<'a> {
 }
 
 impl Session {
+    /// Step 13: what is queued for both sides may leave behind this.
+    pub(crate) async fn commit(&mut self) -> Result<Committed, StoreError> {
+        self.io.outbox.transcribe(&mut self.transcript);
+        record_sent(&mut self.record, &mut self.transcript)?;
+        commit(&mut self.record).await
+    }
+
     /// Step 8. An error means that nothing may be forwarded.
     pub(crate) fn record_intent(
         &mut self,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use exeat_enforce::admit::{Verdict, admit_query};
+use exeat_enforce::release::Transcript;
 use exeat_enforce::release::copy::CopyMasker;
 use exeat_enforce::scrub::Taint;
 use exeat_policy::RelationName;
@@ -62,6 +63,7 @@ pub(crate) struct Session {
     pub(crate) names: Names,
     pub(crate) picture: Picture,
     pub(crate) record: SessionRecord,
+    pub(crate) transcript: Transcript,
     pub(crate) cancel_key: CancelKey,
     pub(crate) upstream_key: (i32, bytes::Bytes),
     /// As of the last ReadyForQuery.
@@ -191,6 +193,7 @@ pub(crate) type Done = Result<(), SessionEnd>;
 impl Session {
     pub(crate) fn new(seat: Seat, picture: Picture) -> Self {
         Self {
+            transcript: Transcript::new(seat.shared.dependencies.results),
             large: seat.shared.large_messages.share(),
             shared: seat.shared,
             target: seat.target,
@@ -518,11 +521,12 @@ impl Session {
     /// Commits the record, so that what is queued for both sides may leave, and waits for bytes, a cancel, or the next
     /// look at the clock.
     pub(crate) async fn turn(&mut self, interest: Interest) -> Result<Turn, SessionEnd> {
-        let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
         if self.welcomed {
-            self.io.clear(committed)
+            let committed = self.commit().await.map_err(SessionEnd::Outcome)?;
+            self.io.clear(committed);
         } else {
-            self.io.clear_upstream(committed)
+            let committed = super::outcome::commit(&mut self.record).await.map_err(SessionEnd::Outcome)?;
+            self.io.clear_upstream(committed);
         }
         let interest = Interest { client: self.has_room(interest) && interest.client, ..interest };
         let landed = self.cancelling.landed();

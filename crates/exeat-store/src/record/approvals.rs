@@ -6,7 +6,7 @@ use exeat_policy::approval::{Ceiling, Finding, Scope};
 
 use super::event::Requester;
 use super::json::{self, Object};
-use super::{Recorder, requested, session};
+use super::{Recorder, render, requested};
 use crate::StoreError;
 
 /// Something somebody does about a request, or that time does.
@@ -133,7 +133,7 @@ impl Recorder {
                 object.text("sub", &change.asker.human.subject);
             });
             change.what.members(body);
-            session::token(body, change.by.map(|by| by.token));
+            render::token(body, change.by.map(|by| by.token));
         });
         requested(&mut entry, change.by);
         json::fragment(&mut entry.middle, |line| {
@@ -154,7 +154,7 @@ impl Recorder {
             body.optional("of", subject);
             body.optional("of_iss", change.issuer);
             body.optional("reason", reason);
-            session::token(body, Some(change.by.token));
+            render::token(body, Some(change.by.token));
         });
         requested(&mut entry, Some(change.by));
         json::fragment(&mut entry.middle, |line| {

@@ -32,6 +32,11 @@ impl Object<'_> {
         self.out
     }
 
+    /// How far the buffer goes.
+    pub(crate) fn len(&self) -> usize {
+        self.out.len()
+    }
+
     /// A member named by somebody else.
     pub(crate) fn named(&mut self, name: &str, value: &str) {
         if !std::mem::take(&mut self.first) {

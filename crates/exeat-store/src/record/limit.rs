@@ -8,7 +8,7 @@ use crate::StoreError;
 impl SessionRecord {
     /// An allowance is used up. The refusal that follows is an event of its own.
     pub fn limit_reached(&mut self, reached: &LimitReached<'_>) -> Result<(), StoreError> {
-        self.begin("limit.reached");
+        self.begin("limit.reached")?;
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
                 body.text("kind", reached.kind);
@@ -28,7 +28,7 @@ impl SessionRecord {
         self.begin(match change.what {
             HeldEvent::Requested => "approval.requested",
             HeldEvent::Consumed => "approval.consumed",
-        });
+        })?;
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
                 body.text("approval", change.approval);

@@ -13,6 +13,8 @@ mod limit;
 mod logs;
 mod notary;
 mod recovery;
+mod render;
+mod sent;
 mod session;
 mod stamp;
 mod tail;
@@ -35,6 +37,8 @@ pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, numbered
 pub use logs::current_origin;
 pub(crate) use logs::{LogPlace, logs};
 pub use notary::NotaryError;
+pub use sent::Sent;
+pub(crate) use sent::open_frame;
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
 pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 pub(crate) use tree_files::TreeFiles;
@@ -44,6 +48,7 @@ use crate::keys::{self, KeySet};
 use journal::Journal;
 use json::Object;
 use notary::Notary;
+use sent::Frames;
 use tail::{Appended, Entry};
 
 const LOCK_FILE: &str = "lock";
@@ -77,6 +82,7 @@ pub struct Recorder {
 struct Shared {
     journal: Journal,
     keys: Arc<KeySet>,
+    frames: Frames,
     gateway: String,
     /// Logs that were kept aside when this record was opened.
     kept_aside: Vec<String>,
@@ -116,7 +122,8 @@ impl Recorder {
         if durable {
             journal.sync_all()?;
         }
-        let shared = Shared { journal, keys, gateway: config.gateway.clone(), kept_aside, _lock: lock };
+        let (frames, gateway) = (Frames::default(), config.gateway.clone());
+        let shared = Shared { journal, keys, frames, gateway, kept_aside, _lock: lock };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -138,7 +145,7 @@ impl Recorder {
             body.text("reason", failure.reason);
             body.optional("subject", failure.subject);
             body.optional("tls", failure.tls);
-            session::token(body, failure.token);
+            render::token(body, failure.token);
         });
         json::fragment(&mut entry.middle, |line| {
             line.text("source", failure.source);
@@ -159,9 +166,9 @@ impl Recorder {
                 body.text("expires", expires);
             }
             body.text("handle", change.handle);
-            session::token(body, Some(change.token));
+            render::token(body, Some(change.token));
         });
-        entry.head.extend_from_slice(&session::render_principal(change.principal).0);
+        entry.head.extend_from_slice(&render::render_principal(change.principal).0);
         json::fragment(&mut entry.middle, |line| {
             line.text("source", change.source);
             line.text("target", change.target);
@@ -174,7 +181,7 @@ impl Recorder {
             body.boolean("accepted", change.accepted);
             body.text("path", change.path);
             if let Some(previous) = change.previous {
-                body.object("previous", |object| session::policy_members(object, previous));
+                body.object("previous", |object| render::policy_members(object, previous));
             }
             body.optional("problem", change.problem);
         });
@@ -204,7 +211,7 @@ impl Recorder {
                 body.number("definitions", u64::try_from(change.definitions).unwrap_or(u64::MAX));
             }
             body.number("relations", u64::try_from(change.relations).unwrap_or(u64::MAX));
-            session::token(body, change.by.map(|by| by.token));
+            render::token(body, change.by.map(|by| by.token));
         });
         requested(&mut entry, change.by);
         json::fragment(&mut entry.middle, |line| {
@@ -219,7 +226,7 @@ impl Recorder {
         let mut entry = self.shared.entry("limit.reset", None, |body| {
             body.optional("label", reset.label);
             body.optional("of", reset.principal);
-            session::token(body, Some(reset.by.token));
+            render::token(body, Some(reset.by.token));
         });
         requested(&mut entry, Some(reset.by));
         json::fragment(&mut entry.middle, |line| {
@@ -244,7 +251,7 @@ impl Recorder {
 
 fn requested(entry: &mut Entry, by: Option<Requester<'_>>) {
     if let Some(by) = by {
-        entry.head.extend_from_slice(&session::render_principal(by.principal).0);
+        entry.head.extend_from_slice(&render::render_principal(by.principal).0);
     }
 }
 
@@ -256,7 +263,7 @@ impl Shared {
             line.object("body", body);
             line.text("gateway", &self.gateway);
             if let Some(policy) = policy {
-                line.object("policy", |object| session::policy_members(object, policy));
+                line.object("policy", |object| render::policy_members(object, policy));
             }
         });
         entry.head.pop();

@@ -4,24 +4,22 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use exeat_policy::{Principal, PrincipalKind};
+use exeat_policy::PrincipalKind;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::Shared;
-use super::event::{
-    Decision, MaskedColumn, Outcome, Parameter, PolicyRef, Protocol, SessionStart, Statement, TokenRef,
+use super::event::{Decision, Outcome, PolicyRef, SessionStart, Statement};
+use super::json;
+use super::render::{
+    Blobs, Place, Stored, policy_members, render_lists, render_outcome, render_parameters, render_principal,
+    render_statement, token, write_blob,
 };
-use super::json::{self, Object};
-use super::tail::{Appended, Entry, Hole, LINE_BYTES_MAX, position, wide};
+use super::sent::Sent;
+use super::tail::{Appended, Entry, LINE_BYTES_MAX, wide};
 use super::texts::{SealedText, SealedTexts, TextDigest};
 use crate::hex;
 use crate::keys::DataKey;
 use crate::{StoreError, read};
-
-/// Groups in the envelope of every line; a principal of hundreds has the whole list sealed at its start.
-const GROUPS_BYTES_MAX: usize = 2048;
 
 /// Intents of one session that wait for their last outcome. A client that binds portals and never runs them cannot
 /// make the gateway remember more; the oldest is then no longer waited for.
@@ -46,21 +44,22 @@ impl RecordReceipt {
 /// Proof that an outcome is on record. Not `Clone`: one outcome, one completion message.
 #[derive(Debug)]
 #[must_use = "an outcome is recorded in order to answer the client"]
-pub struct OutcomeReceipt {
-    seq: u64,
-}
-
-impl OutcomeReceipt {
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-}
+pub struct OutcomeReceipt(());
 
 /// Proof that everything a session appended is in the file, or on the disk where the configuration asks for that.
 /// Whoever writes to a socket asks for it: bytes go out only after what they stand for.
 #[derive(Debug)]
 #[must_use = "what is committed may be sent"]
-pub struct Committed(());
+pub struct Committed {
+    sent: u64,
+}
+
+impl Committed {
+    /// How much of what goes to the client is on record, in bytes since its login.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+}
 
 /// A sync of the disk that a session waits for, on a thread that may block.
 #[derive(Debug)]
@@ -93,6 +92,12 @@ pub struct SessionRecord {
     open: VecDeque<(String, u64)>,
     /// The buffer of a request that is closed, for the next one's name.
     spare: String,
+    /// The entry is an outcome that waits for what the client gets with it: where in its head that goes.
+    held: Option<usize>,
+    /// Where a blob is made before it is sealed.
+    frame: Vec<u8>,
+    /// Bytes for the client that are on record.
+    sent: u64,
     /// Every event of this session is before this `seq`.
     upto: u64,
     ended: bool,
@@ -103,26 +108,6 @@ pub struct SessionRecord {
 struct KnownPolicy {
     version: u64,
     sha256: String,
-}
-
-/// A sealed blob, in the file or in the entry that brings it there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stored {
-    pub(super) place: Place,
-    pub(super) bytes: u64,
-    pub(super) sha256: [u8; SHA256_OUTPUT_LEN],
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Place {
-    File {
-        segment: u64,
-        offset: u64,
-    },
-    /// From the start of `Entry::blobs`.
-    Entry {
-        relative: u64,
-    },
 }
 
 impl SessionRecord {
@@ -140,6 +125,9 @@ impl SessionRecord {
             sealed: SealedTexts::default(),
             open: VecDeque::new(),
             spare: String::new(),
+            held: None,
+            frame: Vec::new(),
+            sent: 0,
             upto: 0,
             // Until its start is on record there is nothing to end.
             ended: true,
@@ -180,39 +168,50 @@ impl SessionRecord {
         Ok(receipt)
     }
 
-    /// How a statement ended, before the client hears of it.
+    /// How a statement ended, before the client hears of it. It is appended with what the client gets, or before the
+    /// session's next event.
     pub fn outcome(&mut self, outcome: &Outcome<'_>) -> Result<OutcomeReceipt, StoreError> {
         // Answers come in the order of the requests: the first is mostly the one.
         let closed = self.open.iter().position(|(request, _)| request == outcome.request_id).filter(|_| outcome.last);
-        self.begin("statement.outcome");
+        self.begin("statement.outcome")?;
         self.entry.closes.extend(closed.and_then(|index| self.open.get(index)).map(|(_, seq)| *seq));
-        json::object(&mut self.entry.head, |line| {
-            line.object("body", |body| {
-                body.optional("batch_from", outcome.batch_from);
-                body.number("bytes", outcome.bytes);
-                body.number("cells_masked", outcome.cells_masked);
-                body.number("duration_us", outcome.duration_us);
-                body.number("index", outcome.index);
-                body.boolean("last", outcome.last);
-                body.text("request_id", outcome.request_id);
-                body.text("result", outcome.result.as_str());
-                body.number("rows", outcome.rows);
-                body.optional("sqlstate", outcome.sqlstate);
-                body.optional("tag", outcome.tag);
-            });
-        });
-        let appended = self.finish(Some(outcome.policy))?;
+        self.held = Some(render_outcome(&mut self.entry.head, outcome));
+        self.set_policy(outcome.policy);
         if let Some((request, _)) = closed.and_then(|index| self.open.remove(index)) {
             self.spare = request;
         }
-        Ok(OutcomeReceipt { seq: appended.seq })
+        Ok(OutcomeReceipt(()))
+    }
+
+    /// What the client is about to get. After an error it is not on record, and may be given again with what follows it.
+    pub fn sent(&mut self, sent: &Sent<'_>) -> Result<(), StoreError> {
+        if sent.bytes == 0 {
+            return self.settle(None);
+        }
+        if self.held.is_none() {
+            self.begin("session.sent")?;
+            // A line of its own, with the same members as an outcome has of it.
+            let entry = &mut self.entry.head;
+            entry.extend_from_slice(b"{\"body\":{\"bytes\":");
+            json::number(entry, sent.bytes);
+            entry.extend_from_slice(b",\"rows\":");
+            json::number(entry, sent.rows);
+            self.held = Some(entry.len());
+            entry.extend_from_slice(b"}}");
+        }
+        let settled = self.settle(Some(sent));
+        if settled.is_ok() {
+            self.sent = self.sent.saturating_add(sent.bytes);
+        }
+        settled
     }
 
     /// Puts everything appended so far, by any session, into the file (`fsync`: onto the disk). Costs next to nothing
     /// where another session's commit has done so. After an error nothing that was appended since the last commit
     /// may be acted on, and no answer released.
-    pub fn commit(&self) -> Result<Committed, StoreError> {
-        self.shared.journal.commit(self.upto).map(|()| Committed(()))
+    pub fn commit(&mut self) -> Result<Committed, StoreError> {
+        self.settle(None)?;
+        self.shared.journal.commit(self.upto).map(|()| Committed { sent: self.sent })
     }
 
     /// The sync of the disk that a commit needs first, if it needs one. It takes milliseconds: an async caller waits
@@ -224,7 +223,7 @@ impl SessionRecord {
 
     /// Whether a commit would have nothing to do.
     pub fn is_committed(&self) -> bool {
-        self.shared.journal.is_committed(self.upto)
+        self.held.is_none() && self.shared.journal.is_committed(self.upto)
     }
 
     /// The session is over; intents that still wait for an outcome have none to come.
@@ -234,7 +233,7 @@ impl SessionRecord {
 
     fn write_end(&mut self, reason: &str) -> Result<(), StoreError> {
         self.ended = true;
-        self.begin("session.end");
+        self.begin("session.end")?;
         self.entry.closes.extend(self.open.iter().map(|(_, seq)| *seq));
         let unanswered = self.open.iter().map(|(request, _)| request.as_str()).take(read::LISTED_MAX);
         json::object(&mut self.entry.head, |line| {
@@ -254,7 +253,7 @@ impl SessionRecord {
         wrapped: &[u8],
         groups_cut: bool,
     ) -> Result<(), StoreError> {
-        self.begin("session.start");
+        self.begin("session.start")?;
         let groups = if groups_cut { Some(self.seal_groups(&start.principal.groups)?) } else { None };
         let holes = &mut self.entry.holes;
         json::object(&mut self.entry.head, |line| {
@@ -307,7 +306,7 @@ impl SessionRecord {
         statement: &Statement<'_>,
         opens: bool,
     ) -> Result<RecordReceipt, StoreError> {
-        self.begin(kind);
+        self.begin(kind)?;
         self.entry.opens = opens;
         let forgotten = if opens && self.open.len() >= OPEN_INTENTS_MAX { self.open.front() } else { None };
         self.entry.closes.extend(forgotten.map(|(_, seq)| *seq));
@@ -346,20 +345,66 @@ impl SessionRecord {
         Ok((SealedText { digest, stored }, true))
     }
 
-    pub(super) fn begin(&mut self, kind: &'static str) {
+    /// An error leaves the event before this one waiting, and begins nothing.
+    pub(super) fn begin(&mut self, kind: &'static str) -> Result<(), StoreError> {
+        self.settle(None)?;
         self.clear();
         self.entry.holes.clear();
         self.entry.closes.clear();
         self.entry.opens = false;
         self.entry.kind = kind;
+        Ok(())
     }
 
-    /// Seals into the entry's blobs, under a nonce that no other blob of this key has.
+    /// Appends the event that waits, with what the client gets. After an error it waits on.
+    fn settle(&mut self, sent: Option<&Sent<'_>>) -> Result<(), StoreError> {
+        let Some(at) = self.held else { return Ok(()) };
+        let mut member = 0;
+        if let Some(sent) = sent {
+            let stored = self.seal(read::BlobKind::Sent, sent.messages)?;
+            member = self.insert(at, &stored);
+        }
+        // The envelope closes the line.
+        self.entry.head.pop();
+        match self.shared.journal.append(&self.entry) {
+            Ok(appended) => {
+                self.upto = appended.seq.saturating_add(1);
+                self.held = None;
+                self.clear();
+                Ok(())
+            }
+            Err(problem) => {
+                self.entry.head.drain(at..at + member);
+                self.entry.head.push(b'}');
+                self.entry.blobs.clear();
+                self.entry.holes.clear();
+                Err(problem)
+            }
+        }
+    }
+
+    /// Names the blob in the middle of the head; gives how many bytes that took.
+    fn insert(&mut self, at: usize, stored: &Stored) -> usize {
+        let member = &mut self.frame;
+        member.clear();
+        json::fragment(member, |body| write_blob(body, read::BlobKind::Sent.as_str(), stored, &mut self.entry.holes));
+        for hole in &mut self.entry.holes {
+            hole.at += at;
+        }
+        let bytes = member.len();
+        self.entry.head.splice(at..at, member.drain(..));
+        bytes
+    }
+
+    /// Seals into the entry's blobs, as a frame of its own and under a nonce that no other blob of this key has.
     fn seal(&mut self, kind: read::BlobKind, plain: &[u8]) -> Result<Stored, StoreError> {
         let start = self.entry.blobs.len();
         let counter = self.counter;
         self.counter += 1;
-        self.key.seal(counter, kind.aad(), plain, &mut self.entry.blobs)?;
+        self.frame.clear();
+        self.shared.frames.put(plain, &mut self.frame)?;
+        self.key.seal(counter, kind.aad(), &self.frame, &mut self.entry.blobs)?;
+        self.frame.shrink_to(BUFFER_BYTES_KEPT);
         let sealed = self.entry.blobs.get(start..).unwrap_or_default();
         let mut sha256 = [0; SHA256_OUTPUT_LEN];
         sha256.iter_mut().zip(digest(&SHA256, sealed).as_ref()).for_each(|(to, from)| *to = *from);
@@ -415,174 +460,4 @@ impl Drop for SessionRecord {
             let _ = self.write_end("abandoned");
         }
     }
-}
-
-impl Stored {
-    /// The same blob once its entry is in the file.
-    fn appended(self, appended: Appended) -> Self {
-        match self.place {
-            Place::File { .. } => self,
-            Place::Entry { relative } => Self {
-                place: Place::File { segment: appended.blob_segment, offset: appended.blob_offset + relative },
-                ..self
-            },
-        }
-    }
-}
-
-struct Blobs {
-    text: SealedText,
-    parameters: Option<Stored>,
-    /// Set when the lists do not fit the line.
-    lists: Option<Stored>,
-}
-
-fn render_statement(entry: &mut Entry, statement: &Statement<'_>, blobs: &Blobs) {
-    entry.head.clear();
-    entry.holes.clear();
-    let holes = &mut entry.holes;
-    let lists = blobs.lists.is_none();
-    json::object(&mut entry.head, |line| {
-        line.object("body", |body| {
-            body.optional("code", statement.code);
-            if lists {
-                body.texts("columns", statement.columns.iter().map(String::as_str));
-            }
-            body.text(
-                "decision",
-                match statement.decision {
-                    Decision::Allow => "allow",
-                    Decision::Refuse => "refuse",
-                },
-            );
-            push_hex(body.key("digest"), &blobs.text.digest);
-            body.optional("encoding", statement.encoding);
-            body.optional("fingerprint", statement.fingerprint);
-            if lists {
-                body.texts("kinds", statement.kinds.iter().copied());
-            }
-            if let Some(stored) = &blobs.lists {
-                write_blob(body, "lists", stored, holes);
-            }
-            if lists {
-                masked(body, statement.masked);
-            }
-            body.optional("name", statement.name);
-            if let Some(stored) = &blobs.parameters {
-                write_blob(body, "parameters", stored, holes);
-            }
-            body.optional("portal", statement.portal);
-            body.text(
-                "protocol",
-                match statement.protocol {
-                    Protocol::Simple => "simple",
-                    Protocol::Extended => "extended",
-                },
-            );
-            if lists {
-                body.texts("reasons", statement.reasons.iter().map(String::as_str));
-                body.texts("relations", statement.relations.iter().map(String::as_str));
-            }
-            body.text("request_id", statement.request_id);
-            if lists {
-                body.texts("rules", statement.rules.iter().map(String::as_str));
-            }
-            write_blob(body, "sql", &blobs.text.stored, holes);
-        });
-    });
-}
-
-fn render_lists(statement: &Statement<'_>) -> Vec<u8> {
-    let mut plain = Vec::new();
-    json::object(&mut plain, |lists| {
-        lists.texts("columns", statement.columns.iter().map(String::as_str));
-        lists.texts("kinds", statement.kinds.iter().copied());
-        masked(lists, statement.masked);
-        lists.texts("reasons", statement.reasons.iter().map(String::as_str));
-        lists.texts("relations", statement.relations.iter().map(String::as_str));
-        lists.texts("rules", statement.rules.iter().map(String::as_str));
-    });
-    plain
-}
-
-fn masked(object: &mut Object<'_>, columns: &[MaskedColumn<'_>]) {
-    json::list(object.key("masked"), columns, |out, column| {
-        json::object(out, |object| {
-            object.text("column", column.column);
-            object.text("label", column.label);
-            object.text("mask", column.mask);
-        });
-    });
-}
-
-/// A list of what the client bound: text as text, what is binary or not UTF-8 as `{"b64": …}`, NULL as null.
-fn render_parameters(parameters: &[Parameter<'_>]) -> Vec<u8> {
-    let mut plain = Vec::new();
-    json::list(&mut plain, parameters, |out, parameter| {
-        let Some(value) = parameter.value else { return out.extend_from_slice(b"null") };
-        match std::str::from_utf8(value) {
-            Ok(text) if !parameter.binary => json::string(out, text),
-            _ => json::object(out, |object| json::string(object.key("b64"), &STANDARD.encode(value))),
-        }
-    });
-    plain
-}
-
-fn write_blob(object: &mut Object<'_>, key: &'static str, stored: &Stored, holes: &mut Vec<Hole>) {
-    let out = object.key(key);
-    out.extend_from_slice(b"{\"bytes\":");
-    json::number(out, stored.bytes);
-    out.push(b',');
-    match stored.place {
-        Place::File { segment, offset } => position(out, segment, offset),
-        Place::Entry { relative } => holes.push(Hole { at: out.len(), relative }),
-    }
-    out.extend_from_slice(b",\"sha256\":");
-    push_hex(out, &stored.sha256);
-    out.push(b'}');
-}
-
-fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    hex::push(out, bytes);
-    out.push(b'"');
-}
-
-pub(super) fn policy_members(object: &mut Object<'_>, policy: PolicyRef<'_>) {
-    object.text("sha256", policy.sha256);
-    object.number("version", policy.version);
-}
-
-pub(super) fn token(body: &mut Object<'_>, token: Option<TokenRef<'_>>) {
-    if let Some(token) = token {
-        body.object("token", |object| {
-            object.optional("id", token.id);
-            object.text("sha256_8", token.sha256_8);
-        });
-    }
-}
-
-/// The envelope's principal, and whether groups were left out of it.
-pub(super) fn render_principal(principal: &Principal) -> (Vec<u8>, bool) {
-    let mut left = GROUPS_BYTES_MAX;
-    let fitting = principal.groups.iter().take_while(|group| {
-        let room = left.checked_sub(group.len() + 3);
-        left = room.unwrap_or(0);
-        room.is_some()
-    });
-    let shown: Vec<&str> = fitting.map(String::as_str).collect();
-    let cut = shown.len() < principal.groups.len();
-    let mut out = Vec::new();
-    json::fragment(&mut out, |line| {
-        line.object("principal", |object| {
-            object.optional("actor", principal.actor.as_deref());
-            object.texts("groups", shown);
-            if cut {
-                object.number("groups_total", wide(principal.groups.len()));
-            }
-            object.text("iss", &principal.issuer);
-            object.text("sub", &principal.subject);
-        });
-    });
-    (out, cut)
 }

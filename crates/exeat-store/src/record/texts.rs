@@ -2,7 +2,7 @@
 //! A text is known again by comparing it, or, where it is too long to be kept, by its keyed digest; never by a hash
 //! alone, which could put another statement's text on record. Bounded, and forgets everything when full.
 
-use super::session::Stored;
+use super::render::Stored;
 
 pub(super) type TextDigest = [u8; 32];
 
@@ -84,7 +84,7 @@ fn spread(text: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::session::Place;
+    use super::super::render::Place;
     use super::*;
 
     fn sealed(number: u8) -> SealedText {

@@ -12,7 +12,7 @@ use crate::StoreError;
 impl SessionRecord {
     /// Before the client hears what stands in its place.
     pub fn withheld(&mut self, withheld: &Withheld<'_>) -> Result<(), StoreError> {
-        self.begin("message.withheld");
+        self.begin("message.withheld")?;
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
                 body.text(

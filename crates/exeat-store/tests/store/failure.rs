@@ -187,7 +187,7 @@ fn what_cannot_be_written_is_committed_for_nobody_and_waits_in_order() {
         let principal = principal();
         let mut session = recorder.start_session(&start("s1", &principal)).unwrap();
         let mut other = recorder.start_session(&start("s2", &principal)).unwrap();
-        let idle = recorder.start_session(&start("s3", &principal)).unwrap();
+        let mut idle = recorder.start_session(&start("s3", &principal)).unwrap();
         let reasons = vec!["x".repeat(500); 50];
         let large = Statement { reasons: &reasons, ..allowed("large", "select 1") };
         let mut written = 0;

@@ -108,8 +108,11 @@ impl Place {
         // Its verifier reads the keys in the background.
         let config = Config::load(&folder.path().join("exeat.yaml")).unwrap();
         let keys = Arc::new(KeySet::open(&config.keys, &config.data_dir).unwrap());
-        let config =
-            StateConfig { data_dir: &config.data_dir, source: &StateSource::Embedded, durability: config.durability };
+        let config = StateConfig {
+            data_dir: &config.data_dir,
+            source: &StateSource::Embedded,
+            durability: config.audit.durability,
+        };
         let state = State::open(&config, &keys).await.unwrap();
         let tls = client_config(&Trust::Full(Roots::Nobody), &[b"http/1.1"]).unwrap();
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls.as_ref().clone()).no_proxy();

@@ -7,4 +7,5 @@ pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod policy;
 pub(crate) mod remote;
+pub(crate) mod replay;
 pub(crate) mod serve;

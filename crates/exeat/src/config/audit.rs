@@ -1,27 +1,62 @@
 //! `audit:` of exeat.yaml: how durable the record is, and who may read what the gateway withheld.
 
 use exeat_policy::document::{MappingReader, Node};
+use exeat_proxy::config::TranscriptLimits;
 use exeat_store::auditors::{AUDITORS_MAX, Auditor, Auditors};
 use exeat_store::record::Durability;
 
 use super::Reading;
 
-const KEYS_UNSUPPORTED: &[&str] = &["archive", "results", "require_archive"];
+const KEYS_UNSUPPORTED: &[&str] = &["archive", "require_archive"];
+
+/// More than any client takes of one statement; counts and digests are kept of what is past it.
+const RESULT_ROWS_MAX: i64 = 1_000_000_000;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Audit {
+    pub(crate) durability: Durability,
+    /// How much of each statement's answer is kept as the client got it.
+    pub(crate) results: TranscriptLimits,
+    /// Whom the server's own words are kept for.
+    pub(crate) auditors: Option<Auditors>,
+}
 
 impl Reading<'_> {
-    pub(super) fn audit(&mut self, reader: &mut MappingReader<'_>) -> Option<(Durability, Option<Auditors>)> {
-        let Some(node) = reader.optional("audit") else { return Some((Durability::Os, None)) };
+    pub(super) fn audit(&mut self, reader: &mut MappingReader<'_>) -> Option<Audit> {
+        let Some(node) = reader.optional("audit") else { return Some(Audit::default()) };
         let mut inner = node.mapping(&mut self.diags)?;
         let durability = match inner.optional("durability") {
             None => Some(Durability::Os),
             Some(node) => node.one_of(&[("os", Durability::Os), ("fsync", Durability::Fsync)], &mut self.diags),
+        };
+        let results = match inner.optional("results") {
+            None => Some(TranscriptLimits::default()),
+            Some(node) => self.results(node),
         };
         let kept = inner.optional("sealed_originals");
         let auditors = inner.optional("auditors");
         let auditors = self.originals(kept, auditors);
         inner.unsupported(KEYS_UNSUPPORTED, &mut self.diags);
         inner.finish(&mut self.diags);
-        Some((durability?, auditors?))
+        Some(Audit { durability: durability?, results: results?, auditors: auditors? })
+    }
+
+    fn results(&mut self, node: &Node) -> Option<TranscriptLimits> {
+        let mut inner = node.mapping(&mut self.diags)?;
+        let usual = TranscriptLimits::default();
+        let rows = match inner.optional("rows") {
+            None => Some(usual.rows),
+            Some(node) => {
+                let rows = node.as_integer(0..=RESULT_ROWS_MAX, &mut self.diags);
+                rows.and_then(|rows| u64::try_from(rows).ok())
+            }
+        };
+        let bytes = match inner.optional("bytes") {
+            None => Some(usual.bytes),
+            Some(node) => node.as_bytes(&mut self.diags),
+        };
+        inner.finish(&mut self.diags);
+        Some(TranscriptLimits { rows: rows?, bytes: bytes? })
     }
 
     /// Whether originals are kept, and for whom: neither means anything without the other.

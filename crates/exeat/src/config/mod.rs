@@ -20,9 +20,7 @@ use std::path::{Path, PathBuf};
 use exeat_policy::PolicyContext;
 use exeat_policy::document::{Diagnostics, Document, MappingReader, Node};
 use exeat_proxy::identity::IssuerConfig;
-use exeat_store::auditors::Auditors;
 use exeat_store::keys::KeySource;
-use exeat_store::record::Durability;
 use exeat_store::state::StateSource;
 use ring::digest::{SHA256, digest};
 
@@ -42,9 +40,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) keys: KeySource,
     pub(crate) store: StateSource,
-    pub(crate) durability: Durability,
-    /// Who may read the server's own words where the client got others.
-    pub(crate) auditors: Option<Auditors>,
+    pub(crate) audit: audit::Audit,
     pub(crate) identity: Vec<IssuerConfig>,
     /// A file or a folder of files.
     pub(crate) policy: PathBuf,
@@ -122,7 +118,6 @@ impl Reading<'_> {
         };
         reader.finish(&mut self.diags);
         let (listen, console) = listeners?;
-        let (durability, auditors) = audit?;
         Some(Config {
             file,
             sha256,
@@ -130,8 +125,7 @@ impl Reading<'_> {
             data_dir: data_dir?,
             keys: keys?,
             store: store?,
-            durability,
-            auditors,
+            audit: audit?,
             identity: identity?,
             policy: policy?,
             console,

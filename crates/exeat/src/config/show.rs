@@ -15,6 +15,7 @@ use exeat_store::state::StateSource;
 use serde_json::{Map, Value, json};
 
 use super::Config;
+use super::audit::Audit;
 use crate::notify::{Destination, Kind};
 
 /// The whole configuration. Secrets appear as their source.
@@ -44,10 +45,19 @@ pub(crate) fn show(config: &Config) -> Value {
         "targets": targets,
         "policy": {"path": path(&config.policy)},
         "notify": config.notify.iter().map(show_destination).collect::<Vec<_>>(),
-        "audit": {"durability": match config.durability {
+        "audit": show_audit(&config.audit),
+    })
+}
+
+fn show_audit(audit: &Audit) -> Value {
+    json!({
+        "durability": match audit.durability {
             Durability::Os => "os",
             Durability::Fsync => "fsync",
-        }, "sealed_originals": config.auditors.is_some(), "auditors": config.auditors.as_ref().map_or(0, Auditors::count)},
+        },
+        "results": {"rows": audit.results.rows, "bytes": audit.results.bytes},
+        "sealed_originals": audit.auditors.is_some(),
+        "auditors": audit.auditors.as_ref().map_or(0, Auditors::count),
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use exeat_enforce::drift::Unclassified;
 use exeat_proxy::config::{Databases, Keepalive, ListenTls};
 use exeat_proxy::upstream::TlsMode;
+use exeat_store::record::Durability;
 use exeat_store::secret::SecretSource;
 use exeat_store::state::StateSource;
 
@@ -53,7 +54,7 @@ fn the_small_configuration_has_its_defaults_filled_in() {
     assert_eq!(config.data_dir, Path::new("/etc/exeat/data"));
     assert_eq!(config.policy, Path::new("/etc/exeat/policy.yaml"));
     assert!(matches!(&config.keys, KeySource::Folder(folder) if folder == Path::new("/etc/exeat/keys")));
-    assert_eq!(config.durability, Durability::Os);
+    assert_eq!(config.audit.durability, Durability::Os);
     assert_eq!(config.console, None);
     assert_eq!(config.proxy.listen.limits.connections, 1000);
     let target = &config.proxy.targets["shop"];
@@ -180,9 +181,9 @@ fn originals_are_kept_for_somebody_or_not_at_all() {
     let key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
     let with = |audit: &str| format!("audit: {audit}\npolicy:");
     let config = changed("policy:", &with(&format!("{{sealed_originals: true, auditors: [{key}]}}"))).unwrap();
-    assert_eq!(config.auditors.as_ref().map(|auditors| auditors.count()), Some(1));
+    assert_eq!(config.audit.auditors.as_ref().map(|auditors| auditors.count()), Some(1));
     assert_eq!(show(&config)["audit"]["sealed_originals"], true);
-    assert!(changed("policy:", &with("{sealed_originals: false}")).unwrap().auditors.is_none());
+    assert!(changed("policy:", &with("{sealed_originals: false}")).unwrap().audit.auditors.is_none());
     for (audit, said) in [
         ("{sealed_originals: true}".to_owned(), "needs `auditors`"),
         (format!("{{auditors: [{key}]}}"), "without `sealed_originals: true`"),

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use exeat_enforce::release::Transcript;
 use exeat_store::record::SessionRecord;
 use exeat_wire::{Peer, Pipeline, TransactionStatus, encode};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -30,6 +31,7 @@ use super::batch::Batch;
 use super::cancel::{Asked, CancelKey, Cancelling};
 use super::departure::ABANDONED_MAX;
 use super::finish::{LAST_WORDS, last_words, log_end};
+use super::outcome::{commit, record_sent};
 use super::seat::{Looks, Seat, Tenure};
 use super::session::{Client, Done, Ending, READS_BEFORE_CANCEL_MAX, SessionEnd};
 use super::stream::ClientStream;
@@ -54,6 +56,7 @@ pub(crate) struct PassThrough {
     pipeline: Pipeline<Owed>,
     notes: Notes,
     record: SessionRecord,
+    transcript: Transcript,
     request_ids: RequestIds,
     requests: u64,
     no_text: Arc<[u8]>,
@@ -104,9 +107,10 @@ impl PassThrough {
     pub(crate) fn new(seat: Seat, welcome: &[u8], parameters: &[(String, String)]) -> Self {
         let Client { stream: client, buffer: client_bytes, .. } = seat.client;
         let mut down = Duct::new(Peer::Server, BytesMut::new());
-        down.close_with(welcome);
+        down.welcome(welcome);
         down.bytes.extend_from_slice(&seat.upstream_bytes);
         Self {
+            transcript: Transcript::new(seat.shared.dependencies.results),
             large: seat.shared.large_messages.share(),
             request_ids: RequestIds::new(seat.record.session()),
             shared: seat.shared,
@@ -211,13 +215,15 @@ impl PassThrough {
 
     /// What is cleared may leave: everything it stands for is on record.
     async fn commit(&mut self) -> Done {
+        self.down.transcribe(&mut self.transcript);
+        record_sent(&mut self.record, &mut self.transcript).map_err(SessionEnd::Outcome)?;
         if !self.record.is_committed() {
             // Sessions that are ready at the same time share one write.
             tokio::task::yield_now().await;
         }
-        let committed = super::outcome::commit(&self.record).await.map_err(SessionEnd::Outcome)?;
-        self.up.open(&committed);
-        self.down.open(&committed);
+        let committed = commit(&mut self.record).await.map_err(SessionEnd::Outcome)?;
+        self.up.open_up(&committed);
+        self.down.open_down(&committed);
         Ok(())
     }
 
@@ -361,6 +367,9 @@ impl PassThrough {
             own.clear();
         }
         self.down.close_with(&own);
+        // As well as it can be: a record that takes nothing any more must not keep a client from hearing of it.
+        self.down.transcribe(&mut self.transcript);
+        let _ = record_sent(&mut self.record, &mut self.transcript).is_ok() && commit(&mut self.record).await.is_ok();
         let mut goodbye = BytesMut::new();
         encode::terminate(&mut goodbye);
         self.up.close_with(&goodbye);
