@@ -64,12 +64,16 @@ class Place:
         found.append(self.gateway("pass", PASS_THROUGH))
         policy = self.gateway("policy", POLICY)
         masked = Endpoint("masked", policy.dsn, policy.process, sealed=True)
-        return [*found, policy, masked, self.gateway("counted", COUNTED)]
+        unkept = self.gateway("unkept", POLICY, results={"rows": 0, "bytes": "0B"})
+        unkept.sealed = True
+        synced = self.gateway("synced", POLICY, durability="fsync")
+        synced.sealed = True
+        return [*found, policy, masked, unkept, synced, self.gateway("counted", COUNTED)]
 
-    def gateway(self, name, policy, tls=False):
+    def gateway(self, name, policy, tls=False, **audit):
         gateway = Gateway(self.run, name).policy(policy).trust(self.trust.entry())
         gateway.config["listen"]["postgres"]["limits"] = {"connections": ROOM, "per_principal": ROOM, "per_source": ROOM}
-        gateway.config["audit"] = {"durability": self.durability}
+        gateway.config["audit"] = {"durability": self.durability, **audit}
         if tls:
             gateway.listen_tls(self.authority)
         gateway.target(self.server, DATABASE, [{"user": "bench", "password": self.password}]).start(level="warn")

@@ -7,6 +7,7 @@
 
 Endpoints: `direct`; `pgbouncer`, where installed; `pass` (Exeat, pass-through policy: authenticated and recorded); `policy`
 (Exeat, a policy with sealed columns that the statement does not touch); `masked` (the same, the statement returns them);
+`unkept` (as `masked`, with no row kept in the record) and `synced` (as `masked`, the record on the disk before anything leaves);
 `counted` (as `policy`, with a limit of rows that every row counts against).
 Rounds take turns over the endpoints and medians are shown, with each figure's ratio. CPU is user + system time of the proxy's
 process from /proc: the figure to steer by, because client, server and proxy share the machine's cores.
