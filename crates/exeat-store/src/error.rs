@@ -28,6 +28,8 @@ pub enum StoreError {
     KeyCheckMissing { path: PathBuf },
     #[error("the system gave no random bytes")]
     NoRandomness,
+    #[error("the disk of \"{}\" has less than {bytes} bytes left for the record; make room there", path.display())]
+    NoRoom { path: PathBuf, bytes: u64 },
     #[error("sealing failed")]
     Sealing,
     #[error("a text could not be put into its frame")]

@@ -24,6 +24,9 @@ impl Default for TranscriptLimits {
 /// were rows, and all their bytes) and the SHA-256 of those bytes.
 pub const LEFT_OUT: u8 = 0;
 
+/// An error or a description of this size stays whatever the limits; code in the server can make larger ones.
+const PLAIN_BYTES_MAX: u64 = 64 * 1024;
+
 const HEADER_BYTES: usize = 5;
 const LEFT_OUT_LENGTH: u32 = 4 + 3 * 8 + 32;
 
@@ -136,7 +139,7 @@ impl Transcript {
 
     /// Whether a message of this tag and size stays.
     fn begins(&mut self, tag: u8, bytes: usize) -> bool {
-        let is_row = matches!(tag, b'D' | b'd');
+        let is_row = matches!(tag, b'D' | b'd' | b'V');
         // As many of these as the server likes; of the others each answers a message of the client's.
         let is_counted = is_row || matches!(tag, b'N' | b'A' | b'S');
         if is_counted {
@@ -145,18 +148,18 @@ impl Transcript {
             self.bytes = self.bytes.saturating_add(wide(bytes));
             // Once something is left out all that follows is: what stays is the answer's beginning.
             self.is_full |= self.rows > self.limits.rows || self.bytes > self.limits.bytes;
-            if self.is_full {
-                let left_out = self.left_out.get_or_insert_with(LeftOut::new);
-                left_out.messages += 1;
-                left_out.rows += u64::from(is_row);
-                return false;
-            }
         }
-        if matches!(tag, b'C' | b'E' | b'I' | b's' | b'Z' | b'V') {
+        let is_kept = if is_counted { !self.is_full } else { wide(bytes) <= self.limits.bytes.max(PLAIN_BYTES_MAX) };
+        if !is_kept {
+            let left_out = self.left_out.get_or_insert_with(LeftOut::new);
+            left_out.messages += 1;
+            left_out.rows += u64::from(is_row);
+        }
+        if matches!(tag, b'C' | b'E' | b'I' | b's' | b'Z') {
             // The statement's answer ends with this message.
             (self.rows, self.bytes, self.is_full) = (0, 0, false);
         }
-        true
+        is_kept
     }
 
     fn put(&mut self, part: &[u8], is_kept: bool) {
@@ -277,6 +280,16 @@ mod tests {
             let numbers: Vec<u8> = numbers.iter().flat_map(|number| (*number as u64).to_be_bytes()).collect();
             assert_eq!(marks[0][5..29], numbers, "{limits:?}");
             assert_eq!(marks[0][29..], Sha256::digest(&left_out)[..], "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_any_size_is_kept_or_digested() {
+        let limits = TranscriptLimits { rows: 1, bytes: 100 };
+        for (bytes, is_kept) in [(100, true), (64 * 1024 - 5, true), (64 * 1024, false)] {
+            let error = message(b'E', &vec![b'e'; bytes]);
+            let (kept, all, rows) = transcript(limits, &error, 1000);
+            assert_eq!((kept == error, all, rows), (is_kept, error.len() as u64, 0), "{bytes}");
         }
     }
 

@@ -101,11 +101,7 @@ impl AppendFile {
             match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, bytes) {
                 Ok(()) => self.reserved = end,
                 // Full today is not full tomorrow.
-                Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::INTR) => {
-                    // Some file systems keep the part they had room for; the other files may need it.
-                    let _ = self.file.set_len(self.len);
-                    self.reserved = 0;
-                }
+                Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::INTR) => self.keep_reserved(),
                 Err(_) => self.reserving = Reserving::Fails,
             }
         }
@@ -113,6 +109,21 @@ impl AppendFile {
             Reserving::Works => self.reserved,
             Reserving::Fails => 0,
         }
+    }
+
+    /// Some file systems keep the part they had room for, and the other files may need it: only what was promised before stays.
+    fn keep_reserved(&mut self) {
+        let left = self.reserved.saturating_sub(self.len);
+        let _ = self.file.set_len(self.len);
+        if left == 0 || fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.len, left).is_err() {
+            self.reserved = 0;
+        }
+    }
+
+    /// Whether the disk promises room for so much more, if it promises anything.
+    pub(crate) fn has_room(&mut self, bytes: u64) -> bool {
+        let promised = self.reserve(bytes);
+        self.reserving == Reserving::Fails || promised >= self.len.saturating_add(bytes)
     }
 
     /// What is written is on the disk.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::file::AppendFile;
 use super::notary::Notary;
-use super::tail::{Appended, Entry, Tail, wide};
+use super::tail::{Appended, Entry, HEADROOM_BYTES, Tail, wide};
 use crate::StoreError;
 use crate::keys::WRAPPED_BYTES;
 
@@ -248,6 +248,10 @@ impl Files {
 
     fn try_append(&mut self, tail: &mut Tail, entry: &Entry) -> Result<Appended, StoreError> {
         self.write_waiting(tail)?;
+        let headroom = wide(HEADROOM_BYTES);
+        if entry.forwards && !(self.log.has_room(headroom) && self.blobs.has_room(headroom)) {
+            return Err(StoreError::NoRoom { path: self.data_dir.clone(), bytes: headroom });
+        }
         if self.log.len() >= SEGMENT_BYTES_MAX {
             let next = log_path(&self.data_dir, tail.next_seq);
             self.sync_left()?;

@@ -308,6 +308,10 @@ impl SessionRecord {
     ) -> Result<RecordReceipt, StoreError> {
         self.begin(kind)?;
         self.entry.opens = opens;
+        self.entry.forwards = match statement.decision {
+            Decision::Allow => true,
+            Decision::Refuse => false,
+        };
         let forgotten = if opens && self.open.len() >= OPEN_INTENTS_MAX { self.open.front() } else { None };
         self.entry.closes.extend(forgotten.map(|(_, seq)| *seq));
         let (text, fresh) = self.seal_text(statement.sql)?;
@@ -352,6 +356,7 @@ impl SessionRecord {
         self.entry.holes.clear();
         self.entry.closes.clear();
         self.entry.opens = false;
+        self.entry.forwards = false;
         self.entry.kind = kind;
         Ok(())
     }

@@ -18,6 +18,10 @@ pub const BLOB_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// What may wait in memory; an event that does not fit is written through, with everything before it.
 const TAIL_BYTES_MAX: usize = 256 * 1024;
 
+/// Of the room that the disk has promised, what a statement that leaves does not take: its end, and what clients are told,
+/// still fit when a disk is full.
+pub(crate) const HEADROOM_BYTES: usize = 256 * 1024;
+
 /// A place in `Entry::head` that takes the position of a blob, known only once it is appended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Hole {
@@ -39,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) middle: Vec<u8>,
     pub(crate) kind: &'static str,
     pub(crate) blobs: Vec<u8>,
+    /// A statement leaves on it: taken only while there is room left for its end.
+    pub(crate) forwards: bool,
     /// The intent that this entry opens or closes.
     pub(crate) opens: bool,
     pub(crate) closes: Vec<u64>,
@@ -122,8 +128,9 @@ impl Tail {
         let line = entry.line_bytes();
         let held = self.log.bytes.len() + self.blobs.bytes.len();
         let small = held + line + entry.blobs.len() <= TAIL_BYTES_MAX;
-        let blobs_fit = entry.blobs.is_empty() || self.blobs.fits(entry.blobs.len());
-        if !small || !blobs_fit || !self.log.fits(line) {
+        let headroom = if entry.forwards { HEADROOM_BYTES } else { 0 };
+        let blobs_fit = entry.blobs.is_empty() || self.blobs.fits(entry.blobs.len() + headroom);
+        if !small || !blobs_fit || !self.log.fits(line + headroom) {
             return None;
         }
         let appended = self.next(self.blobs.end);

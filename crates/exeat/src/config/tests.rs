@@ -236,10 +236,24 @@ fn messages_go_where_a_secret_says_and_each_place_has_its_name() {
 }
 
 #[test]
+fn how_much_of_an_answer_is_kept_has_a_default_and_bounds() {
+    let with = |results: &str| format!("audit: {{results: {results}}}\npolicy:");
+    let limits = |results: &str| {
+        let limits = changed("policy:", &with(results)).unwrap().audit.results;
+        (limits.rows, limits.bytes)
+    };
+    assert_eq!(limits("{}"), (1000, 1024 * 1024));
+    assert_eq!(limits("{rows: 0}"), (0, 1024 * 1024));
+    assert_eq!(limits("{rows: 5, bytes: 64KiB}"), (5, 64 * 1024));
+    for (wrong, said) in [("{rows: -1}", "rows"), ("{bytes: 5}", "a size such as"), ("{cells: 5}", "`cells`")] {
+        refused("policy:", &with(wrong), said);
+    }
+}
+
+#[test]
 fn what_later_versions_know_is_refused_by_name() {
     for (from, to, key) in [
         ("policy:", "audit: {archive: 's3://b'}\npolicy:", "`archive`"),
-        ("policy:", "audit: {results: {rows: 1}}\npolicy:", "`results`"),
         ("listen:\n", "listen:\n  http: {address: '127.0.0.1:1', tls: off}\n", "`http`"),
         ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
         ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
