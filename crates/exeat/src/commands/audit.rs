@@ -48,7 +48,7 @@ pub(crate) fn key(args: AuditKeyArgs) -> Result<Exit, AuditError> {
     Ok(Exit::Ok)
 }
 
-fn as_text(found: &Verification) -> String {
+pub(crate) fn as_text(found: &Verification) -> String {
     let mut text = String::new();
     for log in &found.kept_aside {
         // Writing to a string does not fail.

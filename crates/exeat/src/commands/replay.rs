@@ -59,22 +59,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     let keys = KeySet::open(&config.keys, &config.data_dir)?;
     let log = open_log(args.record.data.as_ref().unwrap_or(&config.data_dir))?;
     let events = log.events()?;
-    let mut replay = Replay {
-        log,
-        keys,
-        session: &args.session,
-        view,
-        reader: Reader::default(),
-        formats: Formats::default(),
-        last: None,
-        left_out: 0,
-    };
+    let mut replay = Replay::new(log, &keys, &args.session, view);
     let mut found = false;
     for event in events {
         let event = event?;
         if event.session() == Some(&args.session) {
             found = true;
-            match replay.event(&event) {
+            match replay.show(&event) {
                 // Whoever read it has what they wanted.
                 Err(ReplayError::Output(problem)) if problem.kind() == io::ErrorKind::BrokenPipe => {
                     return Ok(Exit::Ok);
@@ -92,9 +83,23 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     Ok(replay.end())
 }
 
+/// A whole session for people to read.
+pub(crate) fn as_text(log: Log, keys: &KeySet, session: &str) -> Result<String, ReplayError> {
+    let events = log.events()?;
+    let mut replay = Replay::new(log, keys, session, View::Text(Pace::AtOnce));
+    let mut text = String::new();
+    for event in events {
+        let event = event?;
+        if event.session() == Some(session) {
+            text.push_str(&String::from_utf8_lossy(&replay.event(&event)?));
+        }
+    }
+    Ok(text)
+}
+
 struct Replay<'a> {
     log: Log,
-    keys: KeySet,
+    keys: &'a KeySet,
     session: &'a str,
     view: View,
     reader: Reader,
@@ -104,8 +109,28 @@ struct Replay<'a> {
     left_out: u64,
 }
 
-impl Replay<'_> {
-    fn event(&mut self, event: &Event) -> Result<(), ReplayError> {
+impl<'a> Replay<'a> {
+    fn new(log: Log, keys: &'a KeySet, session: &'a str, view: View) -> Self {
+        Self {
+            log,
+            keys,
+            session,
+            view,
+            reader: Reader::default(),
+            formats: Formats::default(),
+            last: None,
+            left_out: 0,
+        }
+    }
+
+    fn show(&mut self, event: &Event) -> Result<(), ReplayError> {
+        let shown = self.event(event)?;
+        self.pause(event)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&shown).and_then(|()| out.flush()).map_err(ReplayError::Output)
+    }
+
+    fn event(&mut self, event: &Event) -> Result<Vec<u8>, ReplayError> {
         let heard = match self.unsealed(event, BlobKind::Sent)? {
             None => Vec::new(),
             Some(piece) => {
@@ -117,14 +142,11 @@ impl Replay<'_> {
                 self.left_out = self.left_out.saturating_add(mark.bytes);
             }
         }
-        let shown = match &self.view {
+        Ok(match &self.view {
             View::Bytes => heard.iter().filter_map(Heard::bytes).flatten().collect(),
             View::Json => self.as_json(event, &heard)?.into_bytes(),
             View::Text(_) => self.as_text(event, &heard)?.into_bytes(),
-        };
-        self.pause(event)?;
-        let mut out = io::stdout().lock();
-        out.write_all(&shown).and_then(|()| out.flush()).map_err(ReplayError::Output)
+        })
     }
 
     fn end(&self) -> Exit {
@@ -140,12 +162,12 @@ impl Replay<'_> {
 
     fn unsealed(&mut self, event: &Event, kind: BlobKind) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(blob) = event.blob(kind) else { return Ok(None) };
-        self.log.unseal_bytes(self.session, &blob, &self.keys).map(Some)
+        self.log.unseal_bytes(self.session, &blob, self.keys).map(Some)
     }
 
     fn text(&mut self, event: &Event) -> Result<Option<String>, StoreError> {
         let Some(blob) = event.blob(BlobKind::Sql) else { return Ok(None) };
-        self.log.unseal(self.session, &blob, &self.keys).map(Some)
+        self.log.unseal(self.session, &blob, self.keys).map(Some)
     }
 
     fn parameters(&mut self, event: &Event) -> Result<Option<Value>, StoreError> {

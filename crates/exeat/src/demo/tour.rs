@@ -8,10 +8,13 @@ use std::process::{Command, Stdio};
 
 use exeat_store::StoreError;
 use exeat_store::keys::{KeySet, KeySource};
-use exeat_store::read::{self, BlobKind};
+use exeat_store::read::open_log;
+use exeat_store::verify::{Against, verify};
 
 use super::files::Files;
 use super::postgres::find_on_path;
+use crate::commands::audit;
+use crate::commands::replay::{self, ReplayError};
 use crate::exit;
 
 /// Shown as both.
@@ -39,6 +42,10 @@ pub(crate) enum TourError {
     NotRefused { statement: &'static str },
     #[error("could not read the record")]
     Record(#[from] StoreError),
+    #[error("could not replay the record")]
+    Replay(#[from] ReplayError),
+    #[error("the record is not what was signed")]
+    Unverified,
     #[error("could not write to standard output")]
     Output(#[source] std::io::Error),
 }
@@ -145,8 +152,10 @@ pub(super) fn run(psql: &Psql, agent: &str, officer: &str, files: &Files) -> Res
         }
         show(&format!("\n{statement};   -- agent-7\n\n{}", said.err))?;
     }
-    show("\nThe record:\n\n")?;
-    show(&record(files)?)
+    show("\nThe record, as the holder of its keys replays it:\n\n")?;
+    show(&record(files)?)?;
+    show("The record, as anybody verifies it:\n\n")?;
+    show(&evidence(files)?)
 }
 
 fn show(text: &str) -> Result<(), TourError> {
@@ -175,21 +184,27 @@ fn side_by_side(left: (&str, &str), right: (&str, &str)) -> String {
     out
 }
 
-/// The record as its reader shows it, with the statements, which only the holder of the keys can read.
+/// What each session asked and got, as only the holder of the keys can read it.
 fn record(files: &Files) -> Result<String, TourError> {
     let keys = KeySet::open(&KeySource::Folder(files.keys.clone()), &files.data_dir)?;
-    let mut log = read::open_log(&files.data_dir)?;
     let mut out = String::new();
-    for event in log.events()? {
+    for event in open_log(&files.data_dir)?.events()? {
         let event = event?;
-        let _written = writeln!(out, "{}", read::describe(&event));
-        let sealed = event.session().zip(event.blob(BlobKind::Sql)).map(|(id, blob)| (id.to_owned(), blob));
-        if let Some((session, blob)) = sealed {
-            let sql = log.unseal(&session, &blob, &keys)?;
-            let _written = writeln!(out, "    unsealed: {}", sql.replace('\n', " "));
+        if let (Some(session), "session.start") = (event.session(), event.kind()) {
+            out.push_str(&replay::as_text(open_log(&files.data_dir)?, &keys, session)?);
+            out.push('\n');
         }
     }
     Ok(out)
+}
+
+/// What an outsider needs no keys for.
+fn evidence(files: &Files) -> Result<String, TourError> {
+    let found = verify(&files.data_dir, &Against::default())?;
+    if !found.is_clean() {
+        return Err(TourError::Unverified);
+    }
+    Ok(audit::as_text(&found))
 }
 
 #[cfg(test)]
