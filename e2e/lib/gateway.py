@@ -73,6 +73,8 @@ class Gateway:
         self.data_dir = self.folder / "data"
         self.tls = None
         self.process = None
+        # A test that alters the record says so.
+        self.verifies = True
         self.config = {
             "name": f"e2e-{name}",
             "data_dir": "./data",
@@ -191,7 +193,15 @@ class Gateway:
         """Ends the gateway and returns its exit status."""
         status = self.process.stop()
         self.run.forget(self.process)
+        if self.verifies and status == 0:
+            self._verify()
         return status
+
+    def _verify(self):
+        """Whatever a test did, what it left on record is whole and signed."""
+        done = subprocess.run([binary(), "audit", "verify", self.data_dir], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise HarnessError(f"the record of {self.name} is not what was signed: {done.stdout}{done.stderr}")
 
 
 class Shop:
