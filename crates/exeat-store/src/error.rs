@@ -54,6 +54,8 @@ pub enum StoreError {
     Notary(#[from] crate::record::NotaryError),
     #[error("what is on record could not be signed: {problem}")]
     NotSigned { problem: String },
+    #[error("one signing key is handing over to the next already; ask again when that is done")]
+    Rotating,
     #[error("the record could not be made durable earlier; restart the gateway after the disk is checked")]
     NotDurable,
     #[error("the record is closed after a failure inside the gateway; restart it")]

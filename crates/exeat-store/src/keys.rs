@@ -52,6 +52,8 @@ pub struct KeySet {
     probes: hmac::Key,
     masks: Master,
     signing: Master,
+    /// What later signing keys come from: none of them from the one before it.
+    rotations: Master,
     check: [u8; KEY_BYTES],
 }
 
@@ -93,7 +95,8 @@ impl KeySet {
         let check = *expand(&root, b"recognise the master v1")?;
         let masks = expand(&root, b"mask values v1")?;
         let signing = expand(&root, b"sign checkpoints v1")?;
-        Ok(Self { wrap, digest, probes, masks, signing, check })
+        let rotations = expand(&root, b"rotate signing keys v1")?;
+        Ok(Self { wrap, digest, probes, masks, signing, rotations, check })
     }
 
     /// What the keys of masks are derived from: the same values get the same tokens for as long as the master lives.
@@ -101,9 +104,21 @@ impl KeySet {
         self.masks.clone()
     }
 
-    /// What signs the log of the gateway of this name.
+    /// What signs the log of this name, before any rotation.
     pub fn signing_key(&self, name: &str) -> Result<SigningKey, StoreError> {
-        let key = name.parse().and_then(|name| SigningKey::from_seed(name, &self.signing));
+        self.numbered_key(name, 0)
+    }
+
+    /// What signs it after so many rotations.
+    pub fn numbered_key(&self, name: &str, number: u64) -> Result<SigningKey, StoreError> {
+        let seed = match number {
+            0 => self.signing.clone(),
+            _ => {
+                let root = Prk::new_less_safe(HKDF_SHA256, self.rotations.as_slice());
+                expand(&root, format!("sign checkpoints v1 number {number}").as_bytes())?
+            }
+        };
+        let key = name.parse().and_then(|name| SigningKey::from_seed(name, &seed));
         key.map_err(|source| StoreError::GatewayName { name: name.to_owned(), source })
     }
 

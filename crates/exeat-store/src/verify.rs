@@ -2,10 +2,11 @@
 //! blobs against the digests that lines have of them. Works on a copy, offline, without the master key: blobs are compared as
 //! they are stored, sealed. Says what was looked at and what was not.
 
+mod chain;
 mod finding;
 mod keys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -13,9 +14,11 @@ use std::path::Path;
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
+pub use chain::HandedOver;
+use chain::{Chain, RotationLine};
 pub use finding::Finding;
 
-use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, TreeFiles, logs};
+use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, ROTATION, TreeFiles, logs};
 use crate::stored::Stored;
 use crate::tree::{
     Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
@@ -49,6 +52,8 @@ pub struct Verification {
     pub by_key: bool,
     /// Older checkpoints that the record extends.
     pub extends: Vec<(String, u64)>,
+    /// Where one signing key handed over to the next.
+    pub handed_over: Vec<HandedOver>,
     /// Logs that did not hold what was signed and were kept aside, the oldest first.
     pub kept_aside: Vec<Verification>,
     findings: Vec<Finding>,
@@ -65,6 +70,7 @@ impl Verification {
             unsigned: 0,
             by_key: !against.keys.is_empty(),
             extends: Vec::new(),
+            handed_over: Vec::new(),
             kept_aside: Vec::new(),
             findings: Vec::new(),
             more: 0,
@@ -96,30 +102,34 @@ pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, St
     places.retain(|place| place.log.exists());
     let mut older: Vec<Kept> = against.older.iter().map(|(name, note)| Kept::new(name, note)).collect();
     let mut cited: BTreeMap<String, String> = BTreeMap::new();
-    let mut verified: Vec<Verification> = Vec::new();
+    let mut walked: Vec<Walked> = Vec::new();
     // The newest first: it says what was signed of those before it.
     for place in places.iter().rev() {
-        let mut done = Verification::of(place, against);
-        let cited_here = cited.remove(&place.name);
-        verify_log((data_dir, place), against, (&mut older, cited_here), &mut cited, &mut done)?;
-        verified.push(done);
+        let done = Verification::of(place, against);
+        walked.push(walk_log((data_dir, place), (&mut older, &mut cited), done)?);
     }
-    let mut verified = verified.into_iter();
-    let mut newest = verified.next().unwrap_or_else(|| Verification::of(&LogPlace::current(data_dir), against));
-    newest.kept_aside = verified.rev().collect();
+    // The oldest first: its keys lead to those of the logs behind it.
+    let mut keys = against.keys.to_vec();
+    let mut verified: Vec<Verification> =
+        walked.into_iter().rev().map(|log| judge(log, &mut keys)).collect::<Vec<Verification>>();
+    let newest = verified.pop();
+    let mut newest = newest.unwrap_or_else(|| Verification::of(&LogPlace::current(data_dir), against));
+    newest.kept_aside = verified;
     for (name, _) in cited {
         newest.find(Finding::LogMissing { name });
     }
     for kept in older {
-        newest.find(match kept.origin() {
-            Some(origin) => Finding::OtherLog { name: kept.name, origin },
-            None => Finding::Checkpoint { name: kept.name, problem: "it is no checkpoint".to_owned() },
+        newest.find(match keys::unverified(&kept.note) {
+            Ok(said) => Finding::OtherLog { name: kept.name, origin: said.origin().to_owned() },
+            Err(problem) => Finding::Checkpoint { name: kept.name, problem },
         });
     }
     Ok(newest)
 }
 
-/// A checkpoint that somebody kept.
+const OWN: &str = "the checkpoint";
+
+/// A checkpoint that the log is held against.
 struct Kept {
     name: String,
     note: Vec<u8>,
@@ -130,63 +140,103 @@ impl Kept {
         Self { name: name.to_owned(), note: note.to_owned() }
     }
 
-    fn origin(&self) -> Option<String> {
-        keys::unverified(&self.note).ok().map(|checkpoint| checkpoint.origin().to_owned())
+    fn is_of(&self, origin: Option<&str>) -> bool {
+        origin.is_some() && keys::unverified(&self.note).ok().as_ref().map(Checkpoint::origin) == origin
     }
 }
 
-/// One log. Takes the older checkpoints that are of it, and adds what it says of logs before it.
-fn verify_log(
+/// A log whose lines were read, before anybody has looked at signatures.
+struct Walked {
+    done: Verification,
+    /// Its own checkpoint first, if it has one.
+    notes: Vec<Kept>,
+    /// What the next log says of it.
+    cited: Option<Checkpoint>,
+    rotations: Vec<RotationLine>,
+    handed_over: Vec<Kept>,
+    roots: BTreeMap<u64, TreeHash>,
+}
+
+/// Takes the older checkpoints that are of this log, and adds what it says of logs before it.
+fn walk_log(
     (data_dir, place): (&Path, &LogPlace),
-    against: &Against<'_>,
-    (older, cited): (&mut Vec<Kept>, Option<String>),
-    cites: &mut BTreeMap<String, String>,
-    done: &mut Verification,
-) -> Result<(), StoreError> {
+    (older, cites): (&mut Vec<Kept>, &mut BTreeMap<String, String>),
+    mut done: Verification,
+) -> Result<Walked, StoreError> {
     let files = place.files();
     // Before the lines: what a running gateway signs meanwhile is not waited for.
-    let mut heads: Vec<(String, TreeHead)> = Vec::new();
-    let note = files.checkpoint()?;
-    let said = note.as_deref().and_then(|note| keys::unverified(note).ok());
+    let own = files.checkpoint()?.map(|note| Kept::new(OWN, &note));
+    let said = own.as_ref().and_then(|own| keys::unverified(&own.note).ok());
+    let signed = said.as_ref().map_or(0, |said| said.head().size());
     let said = said.or_else(|| Checkpoint::parse(&files.memory().ok()??).ok());
-    let origin = said.map(|checkpoint| checkpoint.origin().to_owned());
-    match note {
-        None => done.find(Finding::NoCheckpoint),
-        Some(note) => match keys::opened(&note, against.keys) {
-            Ok(checkpoint) => heads.push(("the checkpoint".to_owned(), *checkpoint.head())),
-            Err(problem) => done.find(Finding::Checkpoint { name: "the checkpoint".to_owned(), problem }),
-        },
-    }
-    let own = heads.first().map(|(_, head)| *head);
-    let (here, elsewhere) =
-        std::mem::take(older).into_iter().partition(|kept| origin.is_some() && kept.origin() == origin);
+    let origin = said.as_ref().map(Checkpoint::origin);
+    let (here, elsewhere): (Vec<Kept>, Vec<Kept>) =
+        std::mem::take(older).into_iter().partition(|kept| kept.is_of(origin));
     *older = elsewhere;
-    for kept in here {
-        match keys::opened(&kept.note, against.keys) {
-            Ok(checkpoint) => heads.push((kept.name, *checkpoint.head())),
-            Err(problem) => done.find(Finding::Checkpoint { name: kept.name, problem }),
-        }
-    }
-    if let Some(checkpoint) = cited.and_then(|text| Checkpoint::parse(&text).ok()) {
-        heads.push(("what the next log says was signed".to_owned(), *checkpoint.head()));
-    }
-    let signed = own.map_or(0, |head| head.size());
+    let notes: Vec<Kept> = own.into_iter().chain(here).collect();
+    let handed_over: Vec<Kept> =
+        files.rotations()?.into_iter().map(|(size, note)| Kept::new(&size.to_string(), &note)).collect();
+    let cited = cites.remove(&place.name).and_then(|text| Checkpoint::parse(&text).ok());
+    let said = notes.iter().chain(&handed_over).filter_map(|kept| keys::unverified(&kept.note).ok());
+    let sizes: BTreeSet<u64> = said.chain(cited.clone()).map(|checkpoint| checkpoint.head().size()).collect();
+    let mut rotations = Vec::new();
     let stored = Stored::of(data_dir);
-    let mut walk = Walk { data_dir, place, files: &files, stored, signed, tile: None, cites, done };
-    let roots = walk.lines(heads.iter().map(|(_, head)| head.size()).collect())?;
-    let lines = done.lines;
-    for (number, (name, head)) in heads.into_iter().enumerate() {
-        let is_own = number == 0 && own.is_some();
-        match roots.get(&head.size()) {
-            Some(root) if root == head.root() && is_own => done.signed = Some(head),
-            Some(root) if root == head.root() => done.extends.push((name, head.size())),
-            Some(_) => done.find(Finding::Contradicts { name, size: head.size() }),
-            None if is_own => done.find(Finding::Shorter { signed: head.size(), found: lines }),
-            None => done.find(Finding::Beyond { name, size: head.size(), found: lines }),
+    let mut walk = Walk {
+        data_dir,
+        place,
+        files: &files,
+        stored,
+        signed,
+        tile: None,
+        cites,
+        rotations: &mut rotations,
+        done: &mut done,
+    };
+    let roots = walk.lines(&sizes)?;
+    done.unsigned = done.lines.saturating_sub(signed);
+    Ok(Walked { done, notes, cited, rotations, handed_over, roots })
+}
+
+/// Signatures and roots. Keys that others hand over to are added to those that count.
+fn judge(walked: Walked, known: &mut Vec<VerifierKey>) -> Verification {
+    let Walked { mut done, notes, cited, rotations, handed_over, roots } = walked;
+    let own = notes.first().filter(|kept| kept.name == OWN).and_then(|own| keys::unverified(&own.note).ok());
+    let signed = own.map_or(0, |own| own.head().size());
+    let handed_over: Vec<Vec<u8>> = handed_over.into_iter().map(|kept| kept.note).collect();
+    let (chain, problems) = Chain::of(&rotations, &handed_over, (&roots, signed));
+    for finding in problems {
+        done.find(finding);
+    }
+    if done.by_key {
+        chain.extend(known);
+    }
+    done.handed_over = chain.handed_over(known);
+    if !notes.iter().any(|kept| kept.name == OWN) {
+        done.find(Finding::NoCheckpoint);
+    }
+    for Kept { name, note } in notes {
+        match keys::opened(&note, known, &chain, done.by_key) {
+            Ok(checkpoint) => hold(&mut done, name, *checkpoint.head(), &roots),
+            Err(problem) => done.find(Finding::Checkpoint { name, problem }),
         }
     }
-    done.unsigned = lines.saturating_sub(signed);
-    Ok(())
+    if let Some(checkpoint) = cited {
+        hold(&mut done, "what the next log says was signed".to_owned(), *checkpoint.head(), &roots);
+    }
+    chain.leave(known);
+    done
+}
+
+/// Whether the log's first lines are those of this head.
+fn hold(done: &mut Verification, name: String, head: TreeHead, roots: &BTreeMap<u64, TreeHash>) {
+    let (size, found) = (head.size(), done.lines);
+    match roots.get(&size) {
+        Some(root) if root == head.root() && name == OWN => done.signed = Some(head),
+        Some(root) if root == head.root() => done.extends.push((name, size)),
+        Some(_) => done.find(Finding::Contradicts { name, size }),
+        None if name == OWN => done.find(Finding::Shorter { signed: size, found }),
+        None => done.find(Finding::Beyond { name, size, found }),
+    }
 }
 
 struct Walk<'a> {
@@ -200,12 +250,13 @@ struct Walk<'a> {
     tile: Option<(u64, Option<Vec<u8>>)>,
     /// What the lines say was signed of logs that were kept aside, by their names.
     cites: &'a mut BTreeMap<String, String>,
+    rotations: &'a mut Vec<RotationLine>,
     done: &'a mut Verification,
 }
 
 impl Walk<'_> {
     /// Every line once. Gives the roots at these sizes, as far as the lines reach.
-    fn lines(&mut self, sizes: Vec<u64>) -> Result<BTreeMap<u64, TreeHash>, StoreError> {
+    fn lines(&mut self, sizes: &BTreeSet<u64>) -> Result<BTreeMap<u64, TreeHash>, StoreError> {
         let mut frontier = Frontier::new();
         let mut roots = BTreeMap::new();
         if sizes.contains(&0) {
@@ -256,9 +307,14 @@ impl Walk<'_> {
                 None => Finding::OutOfOrder { seq, place },
             });
         }
-        if event.get("type").and_then(Value::as_str) == Some("recovery") {
-            let text = |member| event.get("body")?.get(member)?.as_str().map(str::to_owned);
-            self.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default())));
+        let text = |member| event.get("body")?.get(member)?.as_str().map(str::to_owned);
+        match event.get("type").and_then(Value::as_str) {
+            Some("recovery") => self.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default()))),
+            Some(ROTATION) => match RotationLine::read(seq, text("old"), text("new")) {
+                Some(line) => self.rotations.push(line),
+                None => self.done.find(Finding::Rotation { seq, problem: "and does not name both keys".to_owned() }),
+            },
+            _ => {}
         }
         for kind in ["sql", "parameters", "lists", "sent"] {
             let Some(blob) = event.get("body").and_then(|body| body.get(kind)) else { continue };

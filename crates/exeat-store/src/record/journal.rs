@@ -149,6 +149,10 @@ impl Journal {
         Ok(())
     }
 
+    pub(crate) fn notary(&self) -> &Notary {
+        &self.notary
+    }
+
     pub(crate) fn is_durable(&self) -> bool {
         self.durable
     }

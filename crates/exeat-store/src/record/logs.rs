@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{LOG_FOLDER, log_file_name, numbered};
 use super::tree_files::{TREE_FOLDER, TreeFiles};
 use crate::StoreError;
+use crate::tree::SignerMemory;
 
 /// One log and its tree.
 #[derive(Debug, Clone)]
@@ -70,6 +71,19 @@ pub fn current_origin(data_dir: &Path, gateway: &str) -> Result<String, StoreErr
         return Ok(gateway.to_owned());
     }
     Ok(origin(gateway, asides(data_dir)?.last().copied().unwrap_or(0)))
+}
+
+/// The number of the key that signed last in a log that was kept aside, for the one after it.
+pub(crate) fn last_key(data_dir: &Path) -> Result<u64, StoreError> {
+    let mut last = 0;
+    for number in asides(data_dir)? {
+        let files = LogPlace::aside(data_dir, number).files();
+        let memory = files.memory().ok().flatten().and_then(|text| SignerMemory::parse(&text).ok());
+        // Without a memory there are still the checkpoints by which one key handed over to the next.
+        let handed_over = u64::try_from(files.rotations().map_or(0, |notes| notes.len())).unwrap_or(0);
+        last = last.max(memory.map_or(handed_over, |memory| memory.key()));
+    }
+    Ok(last)
 }
 
 /// What a gateway's log is called in its checkpoints, once so many were kept aside.

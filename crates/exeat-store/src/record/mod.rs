@@ -15,6 +15,7 @@ mod notary;
 mod recovery;
 mod render;
 mod sent;
+mod rotation;
 mod session;
 mod stamp;
 mod tail;
@@ -39,6 +40,8 @@ pub(crate) use logs::{LogPlace, logs};
 pub use notary::NotaryError;
 pub use sent::Sent;
 pub(crate) use sent::open_frame;
+pub(crate) use rotation::KIND as ROTATION;
+pub use rotation::Rotated;
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
 pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 pub(crate) use tree_files::TreeFiles;
@@ -84,6 +87,8 @@ struct Shared {
     keys: Arc<KeySet>,
     frames: Frames,
     gateway: String,
+    /// What the log is called in its checkpoints.
+    origin: String,
     /// Logs that were kept aside when this record was opened.
     kept_aside: Vec<String>,
     /// Held for as long as the record is open.
@@ -122,8 +127,9 @@ impl Recorder {
         if durable {
             journal.sync_all()?;
         }
+        let origin = current_origin(data_dir, &config.gateway)?;
         let (frames, gateway) = (Frames::default(), config.gateway.clone());
-        let shared = Shared { journal, keys, frames, gateway, kept_aside, _lock: lock };
+        let shared = Shared { journal, keys, frames, gateway, origin, kept_aside, _lock: lock };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -278,9 +284,9 @@ impl Shared {
 }
 
 /// The signer of the log that is there, or of a new one.
-fn open_notary(config: &RecorderConfig, keys: &KeySet, next_seq: u64) -> Result<Notary, StoreError> {
-    let key = keys.signing_key(&current_origin(&config.data_dir, &config.gateway)?)?;
-    Notary::open(&config.data_dir, key, next_seq, config.durability == Durability::Fsync)
+fn open_notary(config: &RecorderConfig, keys: &Arc<KeySet>, next_seq: u64) -> Result<Notary, StoreError> {
+    let origin = current_origin(&config.data_dir, &config.gateway)?;
+    Notary::open(&config.data_dir, (Arc::clone(keys), &origin), next_seq, config.durability == Durability::Fsync)
 }
 
 fn lock(data_dir: &Path) -> Result<File, StoreError> {

@@ -9,10 +9,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::logs::LogPlace;
+use super::logs::{self, LogPlace};
+use super::rotation;
 use super::tail::LINE_BYTES_MAX;
 use super::tree_files::TreeFiles;
 use crate::StoreError;
+use crate::keys::KeySet;
 use crate::tree::{
     Checkpoint, CheckpointError, Frontier, FrontierError, HASH_BYTES, ProveError, Prover, SignError, SignerMemory,
     SigningKey, TILE_HASHES_MAX, Tile, TileError, TilePath, TileReader, leaf_hash,
@@ -21,6 +23,9 @@ use crate::tree::{
 /// So many lines, or so long after the first of them, and they are signed.
 const SIGNED_AFTER_LINES: u64 = 256;
 const SIGNED_AFTER: Duration = Duration::from_secs(1);
+
+/// Whoever rotates the key waits so long for both signatures.
+const ROTATED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What waits to be hashed. Past it whoever writes waits: hashing is faster than writing, so this is a disk that stalls.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -81,6 +86,10 @@ struct Queue {
 struct Waiting {
     lines: Vec<u8>,
     ends: bool,
+    /// The number of the key that signs.
+    key: u64,
+    /// Of the last one that was asked for.
+    asked: u64,
     /// Why the last checkpoint was not made, in words.
     problem: Option<String>,
     is_stuck: bool,
@@ -88,10 +97,17 @@ struct Waiting {
 
 impl Notary {
     /// Goes on from what was signed, with the lines that came after it. `next_seq`: how many lines there are.
-    pub(crate) fn open(data_dir: &Path, key: SigningKey, next_seq: u64, durable: bool) -> Result<Self, StoreError> {
-        let mut desk = Desk::open(data_dir, key, next_seq, durable)?;
+    pub(crate) fn open(
+        data_dir: &Path,
+        keys: (Arc<KeySet>, &str),
+        next_seq: u64,
+        durable: bool,
+    ) -> Result<Self, StoreError> {
+        let mut desk = Desk::open(data_dir, keys, next_seq, durable)?;
         desk.sign()?;
         let queue = Arc::new(Queue::default());
+        queue.lock().key = desk.memory.key();
+        queue.lock().asked = desk.memory.key();
         let worker = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("notary".to_owned()).spawn(move || work(&worker, desk));
         Ok(Self { queue, thread: Some(thread.map_err(NotaryError::Thread)?) })
@@ -109,6 +125,37 @@ impl Notary {
         } else {
             waiting.lines.append(lines);
         }
+    }
+
+    /// The number of the key that is to take over, for one caller at a time.
+    pub(crate) fn ask_for_next_key(&self) -> Result<u64, StoreError> {
+        let mut waiting = self.queue.lock();
+        if waiting.asked > waiting.key {
+            return Err(StoreError::Rotating);
+        }
+        waiting.asked = waiting.key.saturating_add(1);
+        Ok(waiting.asked)
+    }
+
+    /// It could not be put on record.
+    pub(crate) fn take_back_next_key(&self) {
+        let mut waiting = self.queue.lock();
+        waiting.asked = waiting.key;
+    }
+
+    /// Waits until the key of this number signs, but no longer than a disk should take.
+    pub(crate) fn wait_for_key(&self, number: u64) -> Result<(), StoreError> {
+        let until = Instant::now() + ROTATED_WITHIN;
+        let mut waiting = self.queue.lock();
+        while waiting.key < number {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let problem = waiting.problem.clone().unwrap_or_else(|| "the disk is slow".to_owned());
+                return Err(StoreError::NotSigned { problem });
+            }
+            waiting = self.queue.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
     }
 
     /// Whether what is written is signed.
@@ -177,6 +224,10 @@ fn work(queue: &Queue, mut desk: Desk) {
             let mut waiting = queue.lock();
             waiting.problem = signed.as_ref().err().map(|problem| crate::chain(problem));
             waiting.is_stuck = desk.owed.len() > TILES_OWED_MAX;
+            if waiting.key != desk.memory.key() {
+                waiting.key = desk.memory.key();
+                queue.changed.notify_all();
+            }
             // Tried again in a second: a disk may have room again.
             due = signed.is_err().then(|| Instant::now() + SIGNED_AFTER);
         }
@@ -184,6 +235,13 @@ fn work(queue: &Queue, mut desk: Desk) {
             return;
         }
     }
+}
+
+/// A checkpoint by two keys that a crash left unnamed: it is one if the memory knows of it.
+fn settle_rotation(files: &TreeFiles, signed: u64) -> Result<(), StoreError> {
+    let Some(note) = files.rotating()? else { return Ok(()) };
+    let size = String::from_utf8(note).ok().and_then(|note| note.lines().nth(1)?.parse().ok());
+    if size == Some(signed) { files.keep_rotation(signed) } else { files.drop_rotating() }
 }
 
 /// A line's hash among those of a tile.
@@ -197,7 +255,10 @@ struct Desk {
     frontier: Frontier,
     memory: SignerMemory,
     files: TreeFiles,
+    keys: Arc<KeySet>,
     key: SigningKey,
+    /// The key that a line names as the next, until both have signed.
+    next: Option<SigningKey>,
     /// Full tiles that are not written yet.
     owed: Vec<Tile>,
     /// Of the last checkpoint.
@@ -205,23 +266,30 @@ struct Desk {
 }
 
 impl Desk {
-    fn open(data_dir: &Path, key: SigningKey, next_seq: u64, durable: bool) -> Result<Self, StoreError> {
+    fn open(
+        data_dir: &Path,
+        (keys, origin): (Arc<KeySet>, &str),
+        next_seq: u64,
+        durable: bool,
+    ) -> Result<Self, StoreError> {
         let files = TreeFiles::open(data_dir, durable)?;
         let memory = match files.memory()? {
             Some(text) => SignerMemory::parse(&text),
             None if next_seq > 0 => return Err(NotaryError::Forgotten.into()),
-            None => SignerMemory::new(key.verifier().name().as_str()),
+            None => SignerMemory::new(origin, logs::last_key(data_dir)?),
         };
         let memory = memory.map_err(NotaryError::Memory)?;
         // Before the first line: a log with lines and no memory of a signer is one whose memory was taken away.
         files.put_memory(&memory.text())?;
         let signed = memory.last().size();
+        settle_rotation(&files, signed)?;
+        let key = keys.numbered_key(origin, memory.key())?;
         if signed > next_seq {
             return Err(NotaryError::Shorter { signed, found: next_seq }.into());
         }
         let frontier = Frontier::restore(memory.last(), &files).map_err(NotaryError::Tree)?;
         let partial = frontier.partial_tiles().iter().map(|tile| *tile.path()).collect();
-        let mut desk = Self { frontier, memory, files, key, owed: Vec::new(), partial };
+        let mut desk = Self { frontier, memory, files, keys, key, next: None, owed: Vec::new(), partial };
         desk.read_log(&LogPlace::current(data_dir), signed)?;
         Ok(desk)
     }
@@ -276,6 +344,12 @@ impl Desk {
             if let Ok(full) = self.frontier.append(leaf_hash(line)) {
                 self.owed.extend(full);
             }
+            if let Some(number) = rotation::number(line)
+                && self.memory.key().checked_add(1) == Some(number)
+            {
+                // The names are well formed: the key that signs has them too.
+                self.next = self.keys.numbered_key(self.key.verifier().name().as_str(), number).ok();
+            }
         }
     }
 
@@ -286,7 +360,8 @@ impl Desk {
     /// Tiles before the checkpoint that needs them, the signer's memory before anybody sees what was signed.
     fn sign(&mut self) -> Result<(), StoreError> {
         if self.unsigned() == 0 {
-            return Ok(());
+            // The rest of a rotation, where the disk did not take it the last time.
+            return self.files.keep_rotation(self.memory.last().size());
         }
         while let Some(tile) = self.owed.first() {
             self.files.put_tile(tile)?;
@@ -302,9 +377,18 @@ impl Desk {
         let origin = self.key.verifier().name().as_str();
         let checkpoint = Checkpoint::new(origin, head).map_err(NotaryError::Memory)?;
         let mut memory = self.memory.clone();
-        let note = memory.sign(&checkpoint, &proof, &[&self.key]).map_err(NotaryError::Sign)?;
+        let signers: Vec<&SigningKey> = std::iter::once(&self.key).chain(&self.next).collect();
+        let note = memory.sign(&checkpoint, &proof, &signers).map_err(NotaryError::Sign)?;
+        if self.next.is_some() {
+            memory.hand_over();
+            self.files.put_rotating(note.to_string().as_bytes())?;
+        }
         self.files.put_memory(&memory.text())?;
         self.memory = memory;
+        if let Some(next) = self.next.take() {
+            self.key = next;
+            self.files.keep_rotation(head.size())?;
+        }
         self.files.put_checkpoint(note.to_string().as_bytes())?;
         let partial: Vec<TilePath> = partial.iter().map(|tile| *tile.path()).collect();
         for old in self.partial.iter().filter(|old| !partial.contains(old)) {

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::journal::numbered;
 use crate::StoreError;
 use crate::keys;
 use crate::tree::{Tile, TilePath, TileReader};
@@ -13,6 +14,12 @@ use crate::tree::{Tile, TilePath, TileReader};
 pub(crate) const TREE_FOLDER: &str = "tree";
 const CHECKPOINT_FILE: &str = "checkpoint";
 const MEMORY_FILE: &str = "signer";
+
+/// Checkpoints signed by two keys, where one handed over to the next, by their sizes.
+const ROTATIONS_FOLDER: &str = "rotations";
+
+/// One of them, before the memory says that it was signed.
+const ROTATING_FILE: &str = "rotating";
 
 /// A file is written here first.
 const UNFINISHED: &str = "unfinished";
@@ -75,6 +82,55 @@ impl TreeFiles {
             Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(problem) => Err(StoreError::io("read", &path)(problem)),
         }
+    }
+
+    /// Before the memory knows of it.
+    pub(crate) fn put_rotating(&self, note: &[u8]) -> Result<(), StoreError> {
+        let folder = self.folder.join(ROTATIONS_FOLDER);
+        keys::make_private_dir(&folder)?;
+        self.put(&self.folder.join(ROTATING_FILE), note)
+    }
+
+    pub(crate) fn rotating(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.folder.join(ROTATING_FILE);
+        match fs::read(&path) {
+            Ok(note) => Ok(Some(note)),
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(problem) => Err(StoreError::io("read", &path)(problem)),
+        }
+    }
+
+    /// Once it does. Does nothing where it is done.
+    pub(crate) fn keep_rotation(&self, size: u64) -> Result<(), StoreError> {
+        let from = self.folder.join(ROTATING_FILE);
+        if !from.exists() {
+            return Ok(());
+        }
+        let kept = self.folder.join(ROTATIONS_FOLDER).join(format!("{size:020}"));
+        fs::rename(&from, kept).map_err(StoreError::io("keep", &from))
+    }
+
+    /// It was never signed as far as the memory knows.
+    pub(crate) fn drop_rotating(&self) -> Result<(), StoreError> {
+        let path = self.folder.join(ROTATING_FILE);
+        match fs::remove_file(&path) {
+            Err(problem) if problem.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &path)(problem)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checkpoints signed by two keys, by their sizes.
+    pub(crate) fn rotations(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let folder = self.folder.join(ROTATIONS_FOLDER);
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let mut notes = Vec::new();
+        for size in numbered(&folder, "")? {
+            let path = folder.join(format!("{size:020}"));
+            notes.push((size, fs::read(&path).map_err(StoreError::io("read", &path))?));
+        }
+        Ok(notes)
     }
 
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {

@@ -121,6 +121,8 @@ pub enum CheckpointError {
     Size { size: String },
     #[error("checkpoint has the root {root:?}, which is not 32 bytes in base64")]
     Root { root: String },
+    #[error("line {line:?} of the signer's memory is no number of a key")]
+    KeyNumber { line: String },
     #[error("checkpoint is of the log {found:?}, not of {expected:?}")]
     OtherOrigin { expected: String, found: String },
     #[error("checkpoint has a size and a root that no log has")]

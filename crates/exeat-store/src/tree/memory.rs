@@ -9,26 +9,49 @@ use super::key::SigningKey;
 use super::note::{Note, NoteError};
 use super::proof::{ConsistencyProof, ProofError};
 
+const KEY_WORD: &str = "key ";
+
 /// What was signed last of one log. Stored as text: `text` and `parse`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignerMemory {
     last: Checkpoint,
+    /// How many keys there were before the one that signs.
+    key: u64,
 }
 
 impl SignerMemory {
-    /// For a log that has no record yet.
-    pub fn new(origin: &str) -> Result<Self, CheckpointError> {
-        Ok(Self { last: Checkpoint::new(origin, TreeHead::empty())? })
+    /// For a log that has no record yet, and the number of the key that is to sign it.
+    pub fn new(origin: &str, key: u64) -> Result<Self, CheckpointError> {
+        Ok(Self { last: Checkpoint::new(origin, TreeHead::empty())?, key })
     }
 
     /// Reads what `text` wrote.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {
-        Ok(Self { last: Checkpoint::parse(text)? })
+        let read = Checkpoint::parse(text)?;
+        let key = match read.extensions() {
+            [] => 0,
+            [key] => read_key(key).ok_or_else(|| CheckpointError::KeyNumber { line: key.clone() })?,
+            [_, other, ..] => return Err(CheckpointError::KeyNumber { line: other.clone() }),
+        };
+        Ok(Self { last: Checkpoint::new(read.origin(), *read.head())?, key })
     }
 
-    /// Three lines: origin, size, root.
+    /// Three lines: origin, size, root; and the number of the key, if it is not the first.
     pub fn text(&self) -> String {
-        self.last.to_string()
+        match self.key {
+            0 => self.last.to_string(),
+            key => format!("{}{KEY_WORD}{key}\n", self.last),
+        }
+    }
+
+    /// The number of the key that signs.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// From now on the next key signs. The caller has had both sign.
+    pub fn hand_over(&mut self) {
+        self.key = self.key.saturating_add(1);
     }
 
     /// What was signed last; size 0 if nothing was.
@@ -65,6 +88,11 @@ impl SignerMemory {
         self.last = Checkpoint::new(checkpoint.origin(), *checkpoint.head())?;
         Ok(note)
     }
+}
+
+fn read_key(line: &str) -> Option<u64> {
+    let number = line.strip_prefix(KEY_WORD)?;
+    number.parse().ok().filter(|key: &u64| *key > 0 && key.to_string() == number)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -147,7 +175,7 @@ mod tests {
     #[test]
     fn a_log_that_grows_is_signed_at_every_size_and_across_restarts() {
         let (log, key) = (Log::new(40, 0, "we"), key(1));
-        let mut memory = SignerMemory::new(ORIGIN).unwrap();
+        let mut memory = SignerMemory::new(ORIGIN, 0).unwrap();
         for (older, newer) in [(0, 0), (0, 1), (1, 2), (2, 7), (7, 8), (8, 8), (8, 33), (33, 40)] {
             let checkpoint = log.checkpoint(newer);
             let note = memory.sign(&checkpoint, &log.proof(older, newer), &[&key]).unwrap().to_string();
@@ -161,7 +189,7 @@ mod tests {
     #[test]
     fn nothing_that_contradicts_what_was_signed_is_signed() {
         let (ours, theirs, key) = (Log::new(40, 20, "we"), Log::new(40, 20, "they"), key(1));
-        let mut memory = SignerMemory::new(ORIGIN).unwrap();
+        let mut memory = SignerMemory::new(ORIGIN, 0).unwrap();
         memory.sign(&ours.checkpoint(30), &empty(), &[&key]).unwrap();
         let before = memory.clone();
         let mut refused = |checkpoint: &Checkpoint, proof: &ConsistencyProof| {
@@ -190,7 +218,7 @@ mod tests {
     #[test]
     fn a_checkpoint_that_could_not_be_signed_is_not_remembered() {
         let log = Log::new(2, 0, "we");
-        let mut memory = SignerMemory::new(ORIGIN).unwrap();
+        let mut memory = SignerMemory::new(ORIGIN, 0).unwrap();
         assert_eq!(memory.sign(&log.checkpoint(2), &empty(), &[]), Err(SignError::Note(NoteError::NoSignatures)));
         assert_eq!(memory.last(), &TreeHead::empty());
     }
@@ -198,7 +226,7 @@ mod tests {
     #[test]
     fn two_keys_sign_the_same_checkpoint_when_one_hands_over() {
         let (log, old, new) = (Log::new(5, 0, "we"), key(1), key(2));
-        let mut memory = SignerMemory::new(ORIGIN).unwrap();
+        let mut memory = SignerMemory::new(ORIGIN, 0).unwrap();
         memory.sign(&log.checkpoint(5), &empty(), &[&old]).unwrap();
         let note = memory.sign(&log.checkpoint(5), &empty(), &[&old, &new]).unwrap();
         let keys = [old.verifier().clone(), new.verifier().clone()];
@@ -206,13 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn the_key_that_signs_is_remembered() {
+        let mut memory = SignerMemory::new(ORIGIN, 0).unwrap();
+        memory.hand_over();
+        memory.hand_over();
+        assert!(memory.text().ends_with("\nkey 2\n"), "{}", memory.text());
+        let read = SignerMemory::parse(&memory.text()).unwrap();
+        assert_eq!((read.key(), &read), (2, &memory));
+        for wrong in ["key 0", "key 01", "key", "key two", "keys 2", "key 2\nkey 3"] {
+            let text = memory.text().replace("key 2", wrong);
+            assert!(SignerMemory::parse(&text).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn a_memory_that_was_altered_is_refused() {
-        let text = SignerMemory::new(ORIGIN).unwrap().text();
+        let text = SignerMemory::new(ORIGIN, 0).unwrap().text();
         assert_eq!(text, format!("{ORIGIN}\n0\n{}\n", TreeHash::of_nothing()));
         for end in 0..text.len() {
             assert!(SignerMemory::parse(text.get(..end).unwrap()).is_err());
         }
         assert!(SignerMemory::parse(&text.replace("\n0\n", "\n7\n")).is_ok(), "the text is no proof by itself");
-        assert!(SignerMemory::new("").is_err());
+        assert!(SignerMemory::new("", 0).is_err());
     }
 }

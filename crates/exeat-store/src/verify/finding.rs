@@ -16,6 +16,7 @@ pub enum Finding {
     Beyond { name: String, size: u64, found: u64 },
     LogMissing { name: String },
     OtherLog { name: String, origin: String },
+    Rotation { seq: u64, problem: String },
 }
 
 impl fmt::Display for Finding {
@@ -42,6 +43,7 @@ impl fmt::Display for Finding {
             Self::LogMissing { name } => {
                 write!(f, "the log \"{name}\" is missing, which the record says was kept aside")
             }
+            Self::Rotation { seq, problem } => write!(f, "record {seq} hands over to another signing key, {problem}"),
             Self::OtherLog { name, origin } => write!(f, "{name}: is of the log {origin}, which is not here"),
             Self::Beyond { name, size, found } => {
                 write!(

@@ -1,6 +1,7 @@
 //! Whose signatures count for a log. A gateway's logs have its name, those begun after one was kept aside a number behind
 //! it, and all of them the same key: whoever has it under one of these names has it for all.
 
+use super::chain::Chain;
 use crate::tree::{Checkpoint, KeyName, Note, VerifierKey};
 
 /// What a checkpoint says of itself, whoever signed it.
@@ -12,15 +13,20 @@ pub(super) fn unverified(note: &[u8]) -> Result<Checkpoint, String> {
     Checkpoint::parse(text.get(..end).unwrap_or_default()).map_err(|problem| words(&problem))
 }
 
-/// The checkpoint, if one of the keys signed it. With no keys, what it says about itself.
-pub(super) fn opened(note: &[u8], keys: &[VerifierKey]) -> Result<Checkpoint, String> {
+/// The checkpoint, if one of the keys signed it that counted when it was made. Without `by_key`, what it says about itself.
+pub(super) fn opened(note: &[u8], keys: &[VerifierKey], chain: &Chain, by_key: bool) -> Result<Checkpoint, String> {
     let said = unverified(note)?;
-    if keys.is_empty() {
+    if !by_key {
         return Ok(said);
     }
-    let known = for_log(said.origin(), keys);
+    let mut known = for_log(said.origin(), keys);
     if known.is_empty() {
         return Err(format!("it is of the log {:?}, and none of the given keys is of that", said.origin()));
+    }
+    let size = said.head().size();
+    known.retain(|key| chain.counts(key, size));
+    if known.is_empty() {
+        return Err(format!("at {size} records another key signs than those that are known"));
     }
     Checkpoint::open(note, said.origin(), &known).map_err(|problem| crate::chain(&problem))
 }

@@ -1,0 +1,89 @@
+//! The line by which one signing key hands over to the next. It names both, the key before it signs the tree that the line
+//! is in, and the signer finds what it has to do in the line itself: after a crash as while it runs.
+
+use serde::Deserialize;
+
+use super::json;
+use super::{Recorder, Requester, requested, session};
+use crate::StoreError;
+use crate::tree::VerifierKey;
+
+pub(crate) const KIND: &str = "key.rotate";
+
+/// How every such line ends. Nothing else does: a quote within a text is written with a backslash.
+const END: &[u8] = br#""type":"key.rotate","v":1}"#;
+
+/// What became of it: both keys have signed.
+#[derive(Debug, Clone)]
+pub struct Rotated {
+    pub old: VerifierKey,
+    pub new: VerifierKey,
+    /// Of the new key; the first is 0.
+    pub number: u64,
+}
+
+/// The number of the key that a line names, if it is such a line.
+pub(super) fn number(line: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Line {
+        body: Body,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        number: u64,
+    }
+    if !line.ends_with(END) {
+        return None;
+    }
+    serde_json::from_slice::<Line>(line).ok().map(|line| line.body.number)
+}
+
+impl Recorder {
+    /// Hands over to the next signing key: returns when both have signed. `by`: who asked; nobody where the command was
+    /// run beside a gateway that stands still.
+    pub fn rotate_key(&self, by: Option<Requester<'_>>) -> Result<Rotated, StoreError> {
+        let shared = &self.shared;
+        let number = shared.journal.notary().ask_for_next_key()?;
+        let appended = self.keys_of(number).and_then(|rotated| {
+            let mut entry = shared.entry(KIND, None, |body| {
+                // Longer than a text may be where the gateway's name is.
+                json::string(body.key("new"), &rotated.new.to_string());
+                body.number("number", number);
+                json::string(body.key("old"), &rotated.old.to_string());
+                session::token(body, by.map(|by| by.token));
+            });
+            requested(&mut entry, by);
+            json::fragment(&mut entry.middle, |line| line.optional("source", by.map(|by| by.source)));
+            shared.journal.append(&entry).map(|appended| (rotated, appended.seq))
+        });
+        // What is appended reaches the file sooner or later, and is acted on then.
+        let (rotated, seq) = appended.inspect_err(|_| shared.journal.notary().take_back_next_key())?;
+        shared.journal.commit(seq.saturating_add(1))?;
+        shared.journal.notary().wait_for_key(number).map(|()| rotated)
+    }
+
+    fn keys_of(&self, number: u64) -> Result<Rotated, StoreError> {
+        let key = |number| self.shared.keys.numbered_key(&self.shared.origin, number);
+        let (old, new) = (key(number.saturating_sub(1))?, key(number)?);
+        Ok(Rotated { old: old.verifier().clone(), new: new.verifier().clone(), number })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_lines_are_taken_for_it() {
+        let line = |body: &str, kind: &str| format!(r#"{{"body":{body},"seq":4,"type":"{kind}","v":1}}"#);
+        assert_eq!(number(line(r#"{"number":3}"#, KIND).as_bytes()), Some(3));
+        for other in [
+            line(r#"{"number":3}"#, "heartbeat"),
+            line("{}", KIND),
+            line(r#"{"reason":"\",\"type\":\"key.rotate\",\"v\":1}"}"#, "erasure"),
+            String::new(),
+        ] {
+            assert_eq!(number(other.as_bytes()), None, "{other}");
+        }
+    }
+}
