@@ -1,13 +1,15 @@
-"""The record kept: a log that is not what was signed is kept aside and not gone on with in silence."""
+"""The record kept: a log that is not what was signed is kept aside and not gone on with in silence; signing keys hand over."""
 
 import json
 import os
+import shutil
 import subprocess
 
 import psycopg
 import pytest
 
 from lib.gateway import binary
+from test_evidence import by_the_page
 
 ROLES = {"roles": {"admin": ["ops"], "auditor": ["eyes"]}}
 
@@ -95,4 +97,46 @@ def test_a_log_that_lost_signed_lines_is_kept_aside_and_the_gateway_goes_on_with
     assert old["log"] == "log-1" and "the log ends after 20 records" in old["wrong"][0], old
     said = exeat("audit", "verify", keeping.folder, "--key", key).stdout
     assert "log-1: kept aside" in said and "WRONG  the log ends after 20 records" in said, said
+    keeping.gateway.start()
+
+
+def test_a_key_hands_over_while_the_gateway_runs_and_beside_it_and_the_first_one_leads_to_the_last(keeping, tmp_path):
+    first = keeping.key()
+    config = keeping.gateway.config_file
+    keeping.session("agent-7", "SELECT email FROM customers")
+    for who in ("eyes", "agents"):
+        status, _, said = keeping.command(keeping.trust.token("somebody", [who]), "audit", "rotate-key")
+        assert status == 3 and "role admin" in said, said
+    assert keeping.command(keeping.trust.token("boss", ["ops"], act="agent-7"), "audit", "rotate-key")[0] == 3
+    assert keeping.events("key.rotate") == []
+    running = exeat("audit", "rotate-key", "--config", config)
+    assert running.returncode == 1 and "running" in running.stderr, running
+    rotated = keeping.done("audit", "rotate-key")
+    assert rotated["number"] == 1 and rotated["old"] == first, rotated
+    [line] = keeping.events("key.rotate")
+    assert line["principal"]["sub"] == "boss" and line["body"]["new"] == rotated["new"] and line["body"]["number"] == 1
+    keeping.session("agent-7", "SELECT email FROM customers")
+    keeping.gateway.stop()
+    beside = exeat("audit", "rotate-key", "--config", config, "--json")
+    assert beside.returncode == 0 and json.loads(beside.stdout)["old"] == rotated["new"], beside
+    keeping.gateway.start()
+    keeping.session("agent-7", "SELECT email FROM customers")
+    keeping.gateway.stop()
+    listed = [entry.split("  ") for entry in exeat("audit", "key", "--config", config).stdout.splitlines()]
+    assert [key for key, _ in listed] == [first, rotated["new"], json.loads(beside.stdout)["new"]], listed
+    assert listed[0][1].startswith("from 0 to ") and listed[2][1].endswith(" on"), listed
+    for key, _ in listed:
+        status, found = keeping.verified("--key", key)
+        assert status == 0 and [link["trusted"] for link in found["handed_over"]] == [True, True], found
+    said = exeat("audit", "verify", keeping.folder, "--key", first).stdout
+    assert f"hands over to {rotated['new']}" in said and "trusted as the one before it" in said, said
+    # The page's own check, with the key that signs now.
+    copy = tmp_path / "copy"
+    shutil.copytree(keeping.folder, copy)
+    pem = exeat("audit", "key", "--pem", "--config", config).stdout
+    assert "Signature Verified Successfully" in by_the_page(copy, pem)
+    for note in (copy / "tree" / "rotations").iterdir():
+        note.unlink()
+    broken = exeat("audit", "verify", copy, "--key", first)
+    assert broken.returncode == 6 and "no checkpoint is signed by both" in broken.stdout, broken.stdout
     keeping.gateway.start()

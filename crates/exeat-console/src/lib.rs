@@ -1,4 +1,4 @@
-//! Control plane: health and the API (handles, limits, what is accepted of a database, approvals, freezes) today; web
+//! Control plane: health and the API (handles, limits, what is accepted of a database, approvals, freezes, the record) today; web
 //! console and MCP later.
 //!
 //! The console listener is another door than the data plane's, with another audience: operators and their
@@ -10,6 +10,7 @@ pub mod freezes;
 pub mod handles;
 pub mod health;
 mod openapi;
+pub mod record;
 mod routes;
 pub mod server;
 pub mod view;
@@ -19,5 +20,6 @@ pub use approvals::{Act, Acted, ApprovalDesk, Cursor, ListWish, Page, ScopeWish,
 pub use freezes::{FreezeDesk, FreezeKind, FreezeWish};
 pub use handles::{Asked, DeskError, HandleDesk, HandleWish, NewHandle, Reply};
 pub use health::{Check, CheckState, Readiness, StatusFn};
+pub use record::RecordDesk;
 pub use server::{ConsoleError, Desks, serve};
 pub use view::{RuleStanding, Shown};

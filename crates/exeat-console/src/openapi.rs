@@ -25,7 +25,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{admin, approvals, freezes, handles};
+    use crate::{admin, approvals, freezes, handles, record};
 
     fn document() -> Value {
         serde_json::from_str(DOCUMENT).unwrap()
@@ -48,6 +48,7 @@ mod tests {
             admin::routes().known(),
             approvals::routes().known(),
             freezes::routes().known(),
+            record::routes().known(),
             routes().known(),
         ];
         let known: BTreeSet<(String, String)> =

@@ -23,6 +23,7 @@ use crate::freezes::{self, FreezeDesk};
 use crate::handles::{self, HandleDesk};
 use crate::health::{self, StatusFn};
 use crate::openapi;
+use crate::record::{self, RecordDesk};
 
 /// Connections served at once; the next one waits. Probes and a scraper need a handful.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 64;
@@ -43,6 +44,7 @@ pub struct Desks {
     pub admin: Option<Arc<dyn AdminDesk>>,
     pub approvals: Option<Arc<dyn ApprovalDesk>>,
     pub freezes: Option<Arc<dyn FreezeDesk>>,
+    pub record: Option<Arc<dyn RecordDesk>>,
 }
 
 impl std::fmt::Debug for Desks {
@@ -71,6 +73,9 @@ pub async fn serve(
     }
     if let Some(desk) = desks.freezes {
         routes = routes.merge(freezes::routes().router(desk));
+    }
+    if let Some(desk) = desks.record {
+        routes = routes.merge(record::routes().router(desk));
     }
     let service = routes.into_make_service_with_connect_info::<Peer>();
     axum::serve(bounded, service).with_graceful_shutdown(shutdown).await.map_err(ConsoleError::Serve)

@@ -1,6 +1,7 @@
 //! The command line as typed: commands, options and their help. Decides nothing.
 
 pub(crate) mod approvals;
+pub(crate) mod keeping;
 pub(crate) mod sessions;
 
 use std::path::PathBuf;
@@ -93,8 +94,10 @@ pub(crate) enum PolicyCommand {
 pub(crate) enum AuditCommand {
     /// Hold every record against its tree, its checkpoint and older checkpoints, and sealed texts against their digests
     Verify(AuditVerifyArgs),
-    /// Print the public key that checkpoints are signed by
+    /// Print the public keys that checkpoints are signed by, each with the records where it signs
     Key(AuditKeyArgs),
+    /// Hand over to the next signing key, at a running gateway (role admin) or beside one that stands still
+    RotateKey(keeping::RotateKeyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -117,7 +120,7 @@ pub(crate) struct AuditKeyArgs {
     /// The configuration file
     #[arg(long, value_name = "FILE", env = "EXEAT_CONFIG")]
     pub(crate) config: PathBuf,
-    /// As PEM, for openssl
+    /// The one that signs now, as PEM, for openssl
     #[arg(long)]
     pub(crate) pem: bool,
 }

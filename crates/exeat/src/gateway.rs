@@ -32,6 +32,7 @@ use crate::approvals::{Approvals, SharedApprovals};
 use crate::config::Config;
 use crate::freezes::{self, Freezes, SharedFreezes};
 use crate::handles::{Desk, SharedDesk};
+use crate::keeping::{Keeping, SharedKeeping};
 use crate::notify::{self, Destination};
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Summary};
@@ -305,12 +306,14 @@ fn desks(
         current: Arc::clone(&desk.freezes),
         issuers: config.identity.iter().map(|issuer| issuer.issuer.clone()).collect(),
     }));
+    let keeping = SharedKeeping(Arc::new(Keeping { desk: Arc::clone(&desk), roles: roles.clone() }));
     let approvals = SharedApprovals(Arc::new(Approvals { desk: Arc::clone(&desk), state, policy, roles }));
     Desks {
         handles: Some(Arc::new(SharedDesk(desk))),
         admin: Some(Arc::new(admin)),
         approvals: Some(Arc::new(approvals)),
         freezes: Some(Arc::new(freezes)),
+        record: Some(Arc::new(keeping)),
     }
 }
 

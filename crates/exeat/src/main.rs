@@ -14,6 +14,7 @@ mod exit;
 mod freezes;
 mod gateway;
 mod handles;
+mod keeping;
 mod logging;
 mod notify;
 mod plain;
@@ -72,6 +73,7 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Audit(AuditCommand::Verify(args)) => Ok(commands::audit::verify(args)?),
         Command::Audit(AuditCommand::Key(args)) => Ok(commands::audit::key(args)?),
         Command::Sessions(SessionsCommand::Replay(args)) => Ok(commands::replay::run(&args)?),
+        Command::Audit(AuditCommand::RotateKey(args)) => Ok(commands::keeping::rotate_key(args).await?),
         Command::Approvals(args) => Ok(commands::approvals::approvals(args).await?),
         Command::Freeze(args) => Ok(commands::approvals::freeze(args).await?),
         Command::Thaw(args) => Ok(commands::approvals::thaw(args).await?),

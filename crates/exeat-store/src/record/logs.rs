@@ -66,7 +66,7 @@ pub(crate) fn asides(data_dir: &Path) -> Result<Vec<u64>, StoreError> {
 }
 
 /// What the log that is written is called, or the first one will be.
-pub fn current_origin(data_dir: &Path, gateway: &str) -> Result<String, StoreError> {
+pub(super) fn current_origin(data_dir: &Path, gateway: &str) -> Result<String, StoreError> {
     if !data_dir.exists() {
         return Ok(gateway.to_owned());
     }

@@ -14,8 +14,8 @@ mod logs;
 mod notary;
 mod recovery;
 mod render;
-mod sent;
 mod rotation;
+mod sent;
 mod session;
 mod stamp;
 mod tail;
@@ -35,13 +35,13 @@ pub use event::{
     Protocol, Requester, SessionStart, Statement, TokenRef, Withheld, WithheldKind,
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, numbered, slot_bytes};
-pub use logs::current_origin;
+use logs::current_origin;
 pub(crate) use logs::{LogPlace, logs};
 pub use notary::NotaryError;
+pub(crate) use rotation::KIND as ROTATION;
+pub use rotation::{Rotated, Signer, signers};
 pub use sent::Sent;
 pub(crate) use sent::open_frame;
-pub(crate) use rotation::KIND as ROTATION;
-pub use rotation::Rotated;
 pub use session::{Committed, OPEN_INTENTS_MAX, OutcomeReceipt, RecordReceipt, SessionRecord, SyncDue};
 pub use tail::{BLOB_BYTES_MAX, LINE_BYTES_MAX};
 pub(crate) use tree_files::TreeFiles;

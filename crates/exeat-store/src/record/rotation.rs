@@ -1,12 +1,16 @@
 //! The line by which one signing key hands over to the next. It names both, the key before it signs the tree that the line
 //! is in, and the signer finds what it has to do in the line itself: after a crash as while it runs.
 
+use std::path::Path;
+
 use serde::Deserialize;
 
 use super::json;
-use super::{Recorder, Requester, requested, session};
+use super::logs::{self, LogPlace};
+use super::{NotaryError, Recorder, Requester, render, requested};
 use crate::StoreError;
-use crate::tree::VerifierKey;
+use crate::keys::KeySet;
+use crate::tree::{SignerMemory, VerifierKey};
 
 pub(crate) const KIND: &str = "key.rotate";
 
@@ -20,6 +24,33 @@ pub struct Rotated {
     pub new: VerifierKey,
     /// Of the new key; the first is 0.
     pub number: u64,
+}
+
+/// A key of the log that is written, and the sizes of the checkpoints that it signs.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    pub key: VerifierKey,
+    pub from: u64,
+    /// `None`: it signs now.
+    pub until: Option<u64>,
+}
+
+/// All keys of the log in a gateway's folder that is written, in order; the first key where there is no log yet.
+pub fn signers(data_dir: &Path, gateway: &str, keys: &KeySet) -> Result<Vec<Signer>, StoreError> {
+    let origin = logs::current_origin(data_dir, gateway)?;
+    let files = LogPlace::current(data_dir).files();
+    let memory = files.memory()?.map(|text| SignerMemory::parse(&text)).transpose().map_err(NotaryError::Memory)?;
+    let current = memory.map_or(0, |memory| memory.key());
+    let sizes: Vec<u64> = files.rotations()?.into_iter().map(|(size, _)| size).collect();
+    let before = u64::try_from(sizes.len()).unwrap_or(u64::MAX);
+    let mut signers = Vec::new();
+    let mut from = 0;
+    for (number, until) in (current.saturating_sub(before)..=current).zip(sizes.into_iter().map(Some).chain([None])) {
+        let key = keys.numbered_key(&origin, number)?.verifier().clone();
+        signers.push(Signer { key, from, until });
+        from = until.unwrap_or(from);
+    }
+    Ok(signers)
 }
 
 /// The number of the key that a line names, if it is such a line.
@@ -50,7 +81,7 @@ impl Recorder {
                 json::string(body.key("new"), &rotated.new.to_string());
                 body.number("number", number);
                 json::string(body.key("old"), &rotated.old.to_string());
-                session::token(body, by.map(|by| by.token));
+                render::token(body, by.map(|by| by.token));
             });
             requested(&mut entry, by);
             json::fragment(&mut entry.middle, |line| line.optional("source", by.map(|by| by.source)));

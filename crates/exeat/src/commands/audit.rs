@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
-use exeat_store::record::current_origin;
-use exeat_store::verify::{Against, Verification, verify as hold_against};
+use exeat_store::record::{Signer, signers};
+use exeat_store::verify::{Against, HandedOver, Verification, verify as hold_against};
 use serde_json::{Value, json};
 
 use crate::cli::{AuditKeyArgs, AuditVerifyArgs};
@@ -41,11 +41,23 @@ pub(crate) fn verify(args: AuditVerifyArgs) -> Result<Exit, AuditError> {
 
 pub(crate) fn key(args: AuditKeyArgs) -> Result<Exit, AuditError> {
     let config = Config::load(&args.config)?;
-    let origin = current_origin(&config.data_dir, &config.name)?;
-    let key = KeySet::open(&config.keys, &config.data_dir)?.signing_key(&origin)?;
-    let text = if args.pem { key.verifier().to_pem() } else { format!("{}\n", key.verifier()) };
+    let signers = signers(&config.data_dir, &config.name, &KeySet::open(&config.keys, &config.data_dir)?)?;
+    let text = match (&signers[..], args.pem) {
+        ([.., signer], true) => signer.key.to_pem(),
+        ([signer], false) => format!("{}\n", signer.key),
+        (signers, _) => signers.iter().map(with_records).collect(),
+    };
     exit::print(&text).map_err(AuditError::Output)?;
     Ok(Exit::Ok)
+}
+
+/// A key that handed over or took over, and which checkpoints it signs.
+fn with_records(signer: &Signer) -> String {
+    let Signer { key, from, until } = signer;
+    match until {
+        Some(until) => format!("{key}  from {from} to {until} records\n"),
+        None => format!("{key}  from {from} records on\n"),
+    }
 }
 
 pub(crate) fn as_text(found: &Verification) -> String {
@@ -81,6 +93,20 @@ fn told(found: &Verification, text: &mut String) {
     for (name, size) in &found.extends {
         let _ = writeln!(text, "ok     extends {} of {size} records", plain::line(name));
     }
+    for link in &found.handed_over {
+        let HandedOver { seq, size, old, new, is_trusted } = link;
+        let (state, words) = match (is_trusted, found.by_key) {
+            (true, _) => ("ok    ", "trusted as the one before it"),
+            (false, true) => ("open  ", "the one before it is not known"),
+            (false, false) => ("open  ", "no key was given"),
+        };
+        let _ = writeln!(
+            text,
+            "{state} record {seq} hands over to {}, both signed {size} records: {words} ({})",
+            plain::line(&new.to_string()),
+            old.id()
+        );
+    }
     if found.unsigned > 0 {
         let _ = writeln!(text, "open   {} records behind it are not signed yet", found.unsigned);
     }
@@ -107,6 +133,10 @@ fn members(found: &Verification) -> Value {
         "not_signed_yet": found.unsigned,
         "signatures": found.by_key,
         "extends": found.extends.iter().map(|(name, size)| json!({"name": name, "records": size})).collect::<Vec<_>>(),
+        "handed_over": found.handed_over.iter().map(|link| json!({
+            "record": link.seq, "records": link.size, "old": link.old.to_string(), "new": link.new.to_string(),
+            "trusted": link.is_trusted,
+        })).collect::<Vec<_>>(),
         "wrong": findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "wrong_beside": more,
     })

@@ -5,6 +5,7 @@ pub(crate) mod audit;
 mod card;
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod keeping;
 pub(crate) mod policy;
 pub(crate) mod remote;
 pub(crate) mod replay;
