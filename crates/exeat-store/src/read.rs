@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use memchr::memmem::Finder;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
@@ -14,6 +15,9 @@ use crate::keys::{DataKey, KeySet};
 use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, logs, open_frame};
 use crate::stored::Stored;
 use crate::{StoreError, hex};
+
+/// A large record is read in large pieces.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Names shown in one list for people, or listed where the rest does not matter.
 pub(crate) const LISTED_MAX: usize = 20;
@@ -140,6 +144,17 @@ pub fn open_log(data_dir: &Path) -> Result<Log, StoreError> {
 impl Log {
     /// All events, in order: first those of logs that were kept aside, each with numbers of its own.
     pub fn events(&self) -> Result<Events, StoreError> {
+        self.events_with(None)
+    }
+
+    /// Those that name this session. Lines that do not are passed over unread, so that one session of a large record is
+    /// found in the time that it takes to read the files; that their numbers follow each other is not looked at.
+    pub fn events_of(&self, session: &str) -> Result<Events, StoreError> {
+        let named = format!("\"session\":{}", Value::from(session));
+        self.events_with(Some(Finder::new(&named).into_owned()))
+    }
+
+    fn events_with(&self, needle: Option<Finder<'static>>) -> Result<Events, StoreError> {
         let mut paths = Vec::new();
         for place in logs(&self.data_dir)? {
             // Folders are renamed one after the other: there may be a tree without its log for a moment.
@@ -147,7 +162,7 @@ impl Log {
                 paths.extend(place.segments()?.into_iter().map(|segment| place.segment(segment)));
             }
         }
-        Ok(Events { paths: paths.into_iter(), current: None })
+        Ok(Events { paths: paths.into_iter(), current: None, needle })
     }
 
     /// The text of a blob that an event of this session names, as [`shown`].
@@ -175,7 +190,7 @@ impl Log {
     fn find_key(&self, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {
         let missing = || StoreError::NoSession { session: session.to_owned() };
         let mut problem = None;
-        for event in self.events()? {
+        for event in self.events_of(session)? {
             let event = match event {
                 Ok(event) => event,
                 Err(damage) => {
@@ -202,6 +217,8 @@ impl Log {
 pub struct Events {
     paths: std::vec::IntoIter<PathBuf>,
     current: Option<Segment>,
+    /// Lines without it are not looked at.
+    needle: Option<Finder<'static>>,
 }
 
 #[derive(Debug)]
@@ -213,21 +230,24 @@ struct Segment {
 
 impl Segment {
     /// `None` at the end, and before a line that is not whole yet.
-    fn next(&mut self) -> Result<Option<Event>, StoreError> {
+    fn next(&mut self, needle: Option<&Finder<'_>>) -> Result<Option<Event>, StoreError> {
         let mut line = Vec::new();
         let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-        let read = self.file.by_ref().take(limit).read_until(b'\n', &mut line);
-        let read = read.map_err(StoreError::io("read", &self.path))?;
-        if line.pop() != Some(b'\n') {
-            return Ok(None);
+        loop {
+            line.clear();
+            let read = self.file.by_ref().take(limit).read_until(b'\n', &mut line);
+            let read = read.map_err(StoreError::io("read", &self.path))?;
+            if line.pop() != Some(b'\n') {
+                return Ok(None);
+            }
+            let offset = self.offset;
+            self.offset += u64::try_from(read).unwrap_or(u64::MAX);
+            if needle.is_some_and(|needle| needle.find(&line).is_none()) {
+                continue;
+            }
+            let damaged = || StoreError::Damaged { path: self.path.clone(), offset, problem: "a line is not an event" };
+            return Event::parse(&line).map(Some).ok_or_else(damaged);
         }
-        let event = Event::parse(&line).ok_or_else(|| StoreError::Damaged {
-            path: self.path.clone(),
-            offset: self.offset,
-            problem: "a line is not an event",
-        })?;
-        self.offset += u64::try_from(read).unwrap_or(u64::MAX);
-        Ok(Some(event))
     }
 }
 
@@ -237,7 +257,7 @@ impl Iterator for Events {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(segment) = &mut self.current {
-                match segment.next() {
+                match segment.next(self.needle.as_ref()) {
                     Ok(Some(event)) => return Some(Ok(event)),
                     Ok(None) => self.current = None,
                     Err(error) => {
@@ -251,7 +271,9 @@ impl Iterator for Events {
             }
             let path = self.paths.next()?;
             match File::open(&path) {
-                Ok(file) => self.current = Some(Segment { path, file: BufReader::new(file), offset: 0 }),
+                Ok(file) => {
+                    self.current = Some(Segment { path, file: BufReader::with_capacity(READ_BYTES, file), offset: 0 })
+                }
                 Err(source) => return Some(Err(StoreError::Io { action: "open", path, source })),
             }
         }

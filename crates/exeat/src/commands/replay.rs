@@ -58,7 +58,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     let config = Config::load(&args.record.config)?;
     let keys = KeySet::open(&config.keys, &config.data_dir)?;
     let log = open_log(args.record.data.as_ref().unwrap_or(&config.data_dir))?;
-    let events = log.events()?;
+    let events = log.events_of(&args.session)?;
     let mut replay = Replay::new(log, &keys, &args.session, view);
     let mut found = false;
     for event in events {
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
 
 /// A whole session for people to read.
 pub(crate) fn as_text(log: Log, keys: &KeySet, session: &str) -> Result<String, ReplayError> {
-    let events = log.events()?;
+    let events = log.events_of(session)?;
     let mut replay = Replay::new(log, keys, session, View::Text(Pace::AtOnce));
     let mut text = String::new();
     for event in events {
