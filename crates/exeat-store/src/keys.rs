@@ -50,6 +50,7 @@ pub struct KeySet {
     wrap: LessSafeKey,
     digest: hmac::Key,
     probes: hmac::Key,
+    words: hmac::Key,
     masks: Master,
     signing: Master,
     /// What later signing keys come from: none of them from the one before it.
@@ -92,11 +93,12 @@ impl KeySet {
         let wrap = aead_key(expand(&root, b"wrap session keys v1")?.as_slice())?;
         let digest = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest statements v1")?.as_slice());
         let probes = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest probed values v1")?.as_slice());
+        let words = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"index words v1")?.as_slice());
         let check = *expand(&root, b"recognise the master v1")?;
         let masks = expand(&root, b"mask values v1")?;
         let signing = expand(&root, b"sign checkpoints v1")?;
         let rotations = expand(&root, b"rotate signing keys v1")?;
-        Ok(Self { wrap, digest, probes, masks, signing, rotations, check })
+        Ok(Self { wrap, digest, probes, words, masks, signing, rotations, check })
     }
 
     /// What the keys of masks are derived from: the same values get the same tokens for as long as the master lives.
@@ -130,6 +132,11 @@ impl KeySet {
     /// The key under which probed values are told apart; the values themselves are kept nowhere.
     pub(crate) fn probes(&self) -> &hmac::Key {
         &self.probes
+    }
+
+    /// The key under which an index knows the words of texts.
+    pub(crate) fn words(&self) -> &hmac::Key {
+        &self.words
     }
 
     /// Compares the master with the one the data was sealed with; writes the check at first start. `fresh` says

@@ -6,8 +6,10 @@
 pub mod archive;
 pub mod auditors;
 mod error;
+pub mod evidence;
 pub mod follow;
 mod hex;
+pub mod index;
 pub mod keys;
 pub mod read;
 pub mod record;

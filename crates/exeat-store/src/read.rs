@@ -73,7 +73,7 @@ pub struct Event {
 }
 
 impl Event {
-    fn parse(line: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let line = std::str::from_utf8(line).ok()?.to_owned();
         let value: Value = serde_json::from_str(&line).ok()?;
         value.is_object().then_some(Self { line, value })

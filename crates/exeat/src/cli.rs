@@ -94,6 +94,8 @@ pub(crate) enum PolicyCommand {
 pub(crate) enum AuditCommand {
     /// Hold every record against its tree, its checkpoint and older checkpoints, and sealed texts against their digests
     Verify(AuditVerifyArgs),
+    /// Prove that one record is in the signed log, in a file that anybody with the public key can check
+    Prove(AuditProveArgs),
     /// Print the public keys that checkpoints are signed by, each with the records where it signs
     Key(AuditKeyArgs),
     /// Hand over to the next signing key, at a running gateway (role admin) or beside one that stands still
@@ -103,7 +105,11 @@ pub(crate) enum AuditCommand {
 #[derive(Debug, Args)]
 pub(crate) struct AuditVerifyArgs {
     /// The gateway's data_dir, or a copy of it
-    pub(crate) folder: PathBuf,
+    #[arg(required_unless_present = "proof", conflicts_with = "proof")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Check this proof alone, as `exeat audit prove` wrote it; needs --key
+    #[arg(long, value_name = "FILE", requires = "keys", conflicts_with = "checkpoints")]
+    pub(crate) proof: Option<PathBuf>,
     /// A key whose signatures count, as `exeat audit key` prints it; may be repeated
     #[arg(long = "key", value_name = "KEY")]
     pub(crate) keys: Vec<VerifierKey>,
@@ -111,6 +117,21 @@ pub(crate) struct AuditVerifyArgs {
     #[arg(long = "checkpoint", value_name = "FILE")]
     pub(crate) checkpoints: Vec<PathBuf>,
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditProveArgs {
+    /// The gateway's data_dir, or a copy of it
+    pub(crate) folder: PathBuf,
+    /// The record's number, as its line has it in `seq`
+    #[arg(long, value_name = "N")]
+    pub(crate) seq: u64,
+    /// Write the proof here instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// As JSON: the line, its hash, the hashes on its way to the root, the checkpoint
     #[arg(long)]
     pub(crate) json: bool,
 }

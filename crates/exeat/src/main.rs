@@ -25,6 +25,7 @@ mod readiness;
 mod reload;
 mod render;
 mod roles;
+mod sessions;
 mod sweeps;
 mod transcript;
 
@@ -33,7 +34,6 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::sessions::SessionsCommand;
 use crate::cli::{AuditCommand, Cli, Command, PolicyCommand};
 use crate::exit::Exit;
 
@@ -71,9 +71,10 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Policy(PolicyCommand::Test(args)) => Ok(commands::policy::test(args).await?),
         Command::Policy(PolicyCommand::Explain(args)) => Ok(commands::explain::explain(args).await?),
         Command::Audit(AuditCommand::Verify(args)) => Ok(commands::audit::verify(args)?),
+        Command::Audit(AuditCommand::Prove(args)) => Ok(commands::prove::prove(args)?),
         Command::Audit(AuditCommand::Key(args)) => Ok(commands::audit::key(args)?),
-        Command::Sessions(SessionsCommand::Replay(args)) => Ok(commands::replay::run(&args)?),
         Command::Audit(AuditCommand::RotateKey(args)) => Ok(commands::keeping::rotate_key(args).await?),
+        Command::Sessions(command) => Ok(commands::sessions::run(command).await?),
         Command::Approvals(args) => Ok(commands::approvals::approvals(args).await?),
         Command::Freeze(args) => Ok(commands::approvals::freeze(args).await?),
         Command::Thaw(args) => Ok(commands::approvals::thaw(args).await?),

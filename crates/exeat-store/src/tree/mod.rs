@@ -8,11 +8,13 @@
 //! - tiles: <https://c2sp.org/tlog-tiles>
 //! - signed notes and keys: <https://c2sp.org/signed-note>, Ed25519
 //! - checkpoints: <https://c2sp.org/tlog-checkpoint>
+//! - proofs as files: <https://c2sp.org/tlog-proof>
 
 mod checkpoint;
 mod frontier;
 mod hash;
 mod key;
+mod log_proof;
 mod memory;
 mod note;
 mod proof;
@@ -23,6 +25,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, ORIGIN_BYTES_MAX};
 pub use frontier::{Frontier, FrontierError};
 pub use hash::{HASH_BYTES, HeadError, TREE_SIZE_MAX, TreeHash, TreeHead, leaf_hash};
 pub use key::{KEY_NAME_BYTES_MAX, KeyError, KeyId, KeyName, SigningKey, VerifierKey};
+pub use log_proof::{LOG_PROOF_BYTES_MAX, LogProof, LogProofError, Proven};
 pub use memory::{SignError, SignerMemory};
 pub use note::{NOTE_BYTES_MAX, NOTE_SIGNATURES_MAX, Note, NoteError, NoteSignature, VerifiedNote};
 pub use proof::{ConsistencyProof, InclusionProof, PROOF_HASHES_MAX, ProofError};

@@ -7,6 +7,8 @@ mod common;
 #[cfg(test)]
 mod failure;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod record;

@@ -10,6 +10,7 @@ use exeat_store::record::{Signer, signers};
 use exeat_store::verify::{Against, HandedOver, Verification, verify as hold_against};
 use serde_json::{Value, json};
 
+use super::prove::{self, ProveCommandError};
 use crate::cli::{AuditKeyArgs, AuditVerifyArgs};
 use crate::config::{Config, ConfigError};
 use crate::exit::{self, Exit};
@@ -21,6 +22,10 @@ pub(crate) enum AuditError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Proof(#[from] ProveCommandError),
+    #[error("name the folder of a record, or a --proof")]
+    NoFolder,
     #[error("could not read the checkpoint \"{}\"", path.display())]
     Checkpoint { path: PathBuf, source: io::Error },
     #[error("could not write to standard output")]
@@ -28,12 +33,17 @@ pub(crate) enum AuditError {
 }
 
 pub(crate) fn verify(args: AuditVerifyArgs) -> Result<Exit, AuditError> {
+    let folder = match (args.folder, &args.proof) {
+        (Some(folder), _) => folder,
+        (None, Some(proof)) => return Ok(prove::verify(proof, &args.keys, args.json)?),
+        (None, None) => return Err(AuditError::NoFolder),
+    };
     let older = args.checkpoints.into_iter().map(|path| match std::fs::read(&path) {
         Ok(note) => Ok((path.display().to_string(), note)),
         Err(source) => Err(AuditError::Checkpoint { path, source }),
     });
     let older = older.collect::<Result<Vec<_>, _>>()?;
-    let found = hold_against(&args.folder, &Against { keys: &args.keys, older: &older })?;
+    let found = hold_against(&folder, &Against { keys: &args.keys, older: &older })?;
     let text = if args.json { as_json(&found) } else { as_text(&found) };
     exit::print(&text).map_err(AuditError::Output)?;
     Ok(if found.is_clean() { Exit::Ok } else { Exit::Unverified })

@@ -7,6 +7,8 @@ pub(crate) mod check;
 pub(crate) mod explain;
 pub(crate) mod keeping;
 pub(crate) mod policy;
+pub(crate) mod prove;
 pub(crate) mod remote;
 pub(crate) mod replay;
 pub(crate) mod serve;
+pub(crate) mod sessions;
