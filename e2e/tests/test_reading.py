@@ -1,7 +1,11 @@
 """Reading the record: sessions are found by what they did and shown statement by statement, from the files a gateway wrote."""
 
+import csv
+import html.parser
+import io
 import json
 import os
+import pathlib
 import shutil
 import stat
 import subprocess
@@ -143,3 +147,173 @@ def test_which_record_has_to_be_said(read):
     environment = {key: value for key, value in os.environ.items() if key != "EXEAT_CONFIG"}
     done = subprocess.run([binary(), "sessions", "list"], capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert done.returncode == 1 and "--data" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def exported(read, tmp_path_factory):
+    """Each session's bundle, by its subject."""
+    bundles = {}
+    for session in read.sessions():
+        out = tmp_path_factory.mktemp("bundles") / session["principal"]["sub"]
+        exeat("sessions", "export", session["session"], "--config", read.config, "--out", out)
+        bundles[session["principal"]["sub"]] = out
+    return bundles
+
+
+def test_a_bundle_holds_the_lines_as_they_stand_and_a_proof_for_each(read, exported):
+    log = b"".join(path.read_bytes() for path in sorted((read.data / "log").iterdir())).splitlines()
+    bundle = exported["agent-7"]
+    lines = (bundle / "events.jsonl").read_bytes().splitlines()
+    assert len(lines) > 5 and all(line in log for line in lines)
+    assert [line for line in log if json.loads(line).get("session") == json.loads(lines[0])["session"]] == lines
+    key = (bundle / "key").read_text().strip()
+    assert key == exeat("audit", "key", "--config", read.config).stdout.strip()
+    for line in lines:
+        seq = json.loads(line)["seq"]
+        proof = bundle / "proofs" / f"{seq}.tlog-proof"
+        found = json.loads(exeat("audit", "verify", "--proof", proof, "--key", key, "--json").stdout)
+        assert found["clean"] and found["index"] == seq and found["record"].encode() == line
+    statements = json.loads((bundle / "session.json").read_text())["statements"]
+    assert statements[0]["sql"].startswith("SELECT id, ssn, email") or any("ssn" in s.get("sql", "") for s in statements)
+    rows = [json.loads(line)["sent"] for line in (bundle / "rows.jsonl").read_text().splitlines()]
+    seen = [sent["row"] for sent in rows if "row" in sent]
+    assert len(seen) == 4 and all(cell is None or "@" not in str(cell) for row in seen for cell in row), "as the client saw it"
+    assert stat.S_IMODE(bundle.stat().st_mode) == 0o700 and stat.S_IMODE((bundle / "session.json").stat().st_mode) == 0o600
+    again = exeat("sessions", "export", json.loads(lines[0])["session"], "--config", read.config, "--out", bundle, status=1)
+    assert "not empty" in again.stderr
+
+
+def test_a_proof_that_was_altered_is_refused(read, exported, tmp_path):
+    key = (exported["agent-7"] / "key").read_text().strip()
+    whole = sorted((exported["agent-7"] / "proofs").iterdir())[0].read_text()
+    extra = next(line for line in whole.splitlines() if line.startswith("extra "))
+    for change in (
+        lambda text: text.replace(extra, extra[:-12] + "AAAA" + extra[-8:]),
+        lambda text: text.replace("index ", "index 1", 1),
+        lambda text: text.replace("tlog-proof@v1", "tlog-proof@v9"),
+        lambda text: text[:-20],
+        lambda text: "",
+    ):
+        altered = tmp_path / "altered.tlog-proof"
+        altered.write_text(change(whole))
+        assert change(whole) != whole
+        done = exeat("audit", "verify", "--proof", altered, "--key", key, status=6)
+        assert done.stdout.startswith("WRONG")
+    other = key.rsplit("+", 1)[0].rsplit("+", 1)[0] + "+0cdc2e7c+AYEKNTLzeD6BNGgHcqdnhqLnRyOL9HjMOMGkqdIIhz2M"
+    (tmp_path / "whole").write_text(whole)
+    assert exeat("audit", "verify", "--proof", tmp_path / "whole", "--key", key).returncode == 0
+    done = subprocess.run([binary(), "audit", "verify", "--proof", str(tmp_path / "whole"), "--key", other], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert exeat("audit", "verify", "--proof", tmp_path / "whole", status=2)
+
+
+def test_one_record_is_proved_and_one_that_is_not_there_is_not(read, tmp_path):
+    key = exeat("audit", "key", "--config", read.config).stdout.strip()
+    out = tmp_path / "3.tlog-proof"
+    exeat("audit", "prove", read.data, "--seq", 3, "--out", out)
+    told = exeat("audit", "verify", "--proof", out, "--key", key).stdout
+    assert told.startswith("ok     record 3 of ")
+    shown = json.loads(exeat("audit", "prove", read.data, "--seq", 3, "--json").stdout)
+    assert json.loads(shown["record"])["seq"] == 3 and shown["leaf"] and shown["checkpoint"].count("\n\n") == 1
+    assert "not signed yet" in exeat("audit", "prove", read.data, "--seq", 10**6, status=1).stderr
+    data = tmp_path / "copy"
+    shutil.copytree(read.data, data)
+    log = sorted((data / "log").iterdir())[0]
+    lines = log.read_bytes().split(b"\n")
+    lines[3] = lines[3].replace(b'"v":1', b'"v":2')
+    log.write_bytes(b"\n".join(lines))
+    assert "not the one that was signed" in exeat("audit", "prove", data, "--seq", 3, status=6).stderr
+    exeat("audit", "prove", data, "--seq", 4)
+
+
+class Page(html.parser.HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.texts = set(), [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_the_page_needs_and_reaches_nothing_and_hostile_text_is_text(exported):
+    """Parsed, not opened: there is no browser among these tests."""
+    text = (exported["agent-8"] / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "pre", "b", "code", "span", "article", "table", "tr", "th", "td"}
+    assert not [found for found in page.attributes if found[1].startswith("on") or found[1] in {"src", "href", "srcset", "action", "style", "data"}]
+    policy = [value for tag, name, value in page.attributes if tag == "meta" and name == "content" and "default-src" in value]
+    assert policy and "default-src 'none'" in policy[0] and "script-src" not in policy[0]
+    assert "url(" not in text and "@import" not in text
+    shown = "".join(page.texts)
+    assert "<script>alert(1)</script> pangolin" in shown and "<script" not in text
+    assert "How to check it" in shown and "22012" in shown
+
+
+def test_csv_has_a_row_for_each_statement_and_no_formula(read):
+    for subject in ("agent-7", "agent-8", "agent-9"):
+        (session,) = read.sessions("--principal", subject)
+        text = subprocess.run([binary(), "sessions", "export", session["session"], "--config", str(read.config), "--format", "csv"], capture_output=True, timeout=60, check=True).stdout.decode()
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        assert text.endswith("\r\n") and len(rows) >= session["statements"]
+        assert all(row["session"] == session["session"] and row["subject"] == subject for row in rows)
+        for row in rows:
+            assert not [cell for cell in row.values() if cell[:1] in "=+-@\t\r" and cell]
+    assert [row["code"] for row in rows if row["decision"] == "refuse"] == ["denied"]
+
+
+def problems(value, schema, at="event"):
+    """What of JSON Schema the schema beside this file uses."""
+    types = {"object": dict, "array": list, "string": str, "integer": int}
+    if "type" in schema and (not isinstance(value, types[schema["type"]]) or isinstance(value, bool)):
+        return [f"{at} is no {schema['type']}"]
+    found = []
+    if "const" in schema and value != schema["const"] or "enum" in schema and value not in schema["enum"]:
+        found.append(f"{at} is {value!r}")
+    if isinstance(value, dict):
+        found += [f"{at} lacks {name}" for name in schema.get("required", []) if name not in value]
+        if "anyOf" in schema and all(problems(value, {"required": way["required"]}) for way in schema["anyOf"]):
+            found.append(f"{at} lacks each of {schema['anyOf']}")
+        for name, member in value.items():
+            known = schema.get("properties", {}).get(name)
+            if known is None and schema.get("additionalProperties", True) is False:
+                found.append(f"{at}.{name} is not known")
+            found += problems(member, known or {}, f"{at}.{name}")
+    if isinstance(value, list):
+        found += [problem for item in value for problem in problems(item, schema.get("items", {}), f"{at}[]")]
+    return found
+
+
+def test_ocsf_is_as_its_schema_says(read):
+    schema = json.loads((pathlib.Path(__file__).parent / "ocsf_datastore_activity.schema.json").read_text())
+    seen = []
+    for session in read.sessions():
+        text = exeat("sessions", "export", session["session"], "--config", read.config, "--format", "ocsf").stdout
+        for line in text.splitlines():
+            event = json.loads(line)
+            assert problems(event, schema) == [] and event["type_uid"] == 600500 + event["activity_id"]
+            assert event["actor"]["user"]["uid"] == session["principal"]["sub"]
+            seen.append((event["activity_name"], event["status"], event.get("status_code")))
+    assert ("Query", "Success", None) in seen and ("Query", "Failure", "22012") in seen and ("Query", "Failure", "denied") in seen
+    for name, wrong in [("class_uid", 6003), ("activity_id", 11), ("time", "now"), ("severity_id", None), ("extra", 1)]:
+        assert problems({**event, name: wrong}, schema), name
+    assert problems({name: member for name, member in event.items() if name != "actor"}, schema)
+    assert problems({name: member for name, member in event.items() if name not in ("database", "table")}, schema)
+
+
+def test_access_says_who_read_a_column_and_which_half_it_answers(read):
+    now = ["--at", "0s"]
+    shown = read.json("audit", "access", "--config", read.config, "--column", "public.customers.ssn", *now)
+    assert [(entry["principal"]["sub"], entry["mask"], entry["rows"]) for entry in shown["read"]] == [("agent-7", "partial", 3)]
+    assert shown["policy_in_force"]["is_configured"] is True and shown["does_not_answer"]
+    clear = read.json("audit", "access", "--config", read.config, "--column", "public.orders.id", *now)
+    assert {(entry["principal"]["sub"], entry["mask"]) for entry in clear["read"]} == {("agent-7", None), ("agent-8", None)}
+    told = exeat("audit", "access", "--config", read.config, "--column", "public.orders.id", *now).stdout
+    assert "IN CLEAR" in told and "is not answered here" in told
+    assert read.json("audit", "access", "--data", read.data, "--column", "public.customers.ssn", "--at", "2026-01-01")["read"] == []

@@ -96,6 +96,8 @@ pub(crate) enum AuditCommand {
     Verify(AuditVerifyArgs),
     /// Prove that one record is in the signed log, in a file that anybody with the public key can check
     Prove(AuditProveArgs),
+    /// Say who read a column, and in what form
+    Access(sessions::AccessArgs),
     /// Print the public keys that checkpoints are signed by, each with the records where it signs
     Key(AuditKeyArgs),
     /// Hand over to the next signing key, at a running gateway (role admin) or beside one that stands still

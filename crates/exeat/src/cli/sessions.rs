@@ -173,6 +173,29 @@ pub(crate) struct ReplayArgs {
     pub(crate) step: bool,
 }
 
+/// `exeat audit access`
+#[derive(Debug, Args)]
+pub(crate) struct AccessArgs {
+    /// The column (schema.relation.column)
+    #[arg(long)]
+    pub(crate) column: String,
+    /// Up to then: 2026-11-20 (its end), 2026-11-20T08:00:00Z, or how long ago (90m, 24h, 7d)
+    #[arg(long, value_name = "TIME", value_parser = until)]
+    pub(crate) at: Timestamp,
+    /// From then on; without it from the record's beginning
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<Timestamp>,
+    #[arg(long)]
+    pub(crate) target: Option<String>,
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) record: ReadArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     clock::point(text, clock::Edge::Begin)
 }

@@ -1,5 +1,6 @@
 //! One module per command: reads its arguments, calls what does the work, prints the answer.
 
+pub(crate) mod access;
 pub(crate) mod approvals;
 pub(crate) mod audit;
 mod card;

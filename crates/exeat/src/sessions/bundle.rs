@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 
 use exeat_store::evidence::{self, EvidenceError};
 use exeat_store::index::SessionEvents;
-use exeat_store::keys::KeySet;
 use exeat_store::read::Event;
+use exeat_store::record::signers;
 use exeat_store::tree::VerifierKey;
 use serde_json::{Value, json};
 
 use super::html::{self, Beside};
+use super::seen;
 use super::story::{Story, Telling, session_json};
 use super::{OpenRecord, RecordError};
 
@@ -38,10 +39,8 @@ pub(crate) fn bundle(
     let lines: Vec<(u64, &[u8])> = provable.map(|event| (event.seq(), event.line.as_bytes())).collect();
     // The checkpoint may have moved on since: each proof has its own.
     let proofs = evidence::prove_lines(&record.data_dir, lines)?;
-    let key = public_key(record.keys.as_ref(), checkpoint.origin()).filter(|key| {
-        let keys = [key.clone()];
-        proofs.iter().all(|proof| proof.verify(&keys).is_ok())
-    });
+    let mut keys = public_keys(record, events).into_iter().rev();
+    let key = keys.find(|key| proofs.iter().all(|proof| proof.verify(std::slice::from_ref(key)).is_ok()));
     let folder = Folder::make(out)?;
     folder.write("events.jsonl", &lines_of(&events.events))?;
     if !events.approvals.is_empty() {
@@ -50,6 +49,10 @@ pub(crate) fn bundle(
     let statements: Vec<Value> = story.statements().map(Telling::json).collect();
     let session = json!({"v": 1, "session": session_json(&story.session), "statements": statements});
     folder.write("session.json", &format!("{session:#}\n"))?;
+    let rows = seen::seen(&record.index, &story.session, events, record.keys.as_ref())?;
+    if let Some(rows) = &rows {
+        folder.write("rows.jsonl", rows)?;
+    }
     folder.write("checkpoint", &note)?;
     let proved = folder.inside("proofs")?;
     for proof in &proofs {
@@ -66,14 +69,18 @@ pub(crate) fn bundle(
         key: key_text.as_deref(),
         signed,
         origin: checkpoint.origin(),
+        has_rows: rows.is_some(),
     };
     folder.write("index.html", &html::page(story, &beside))?;
     Ok(Bundled { lines: all.len(), proved: proofs.len(), has_key: key.is_some() })
 }
 
-/// Of who signs the log; only who has the master can say it.
-fn public_key(keys: Option<&KeySet>, origin: &str) -> Option<VerifierKey> {
-    keys.and_then(|keys| keys.signing_key(origin).ok()).map(|key| key.verifier().clone())
+/// Of who signs the log, in order; only who has the master can say them.
+fn public_keys(record: &OpenRecord, events: &SessionEvents) -> Vec<VerifierKey> {
+    let gateway = events.events.first().and_then(|event| event.value().get("gateway")).and_then(Value::as_str);
+    let (Some(keys), Some(gateway)) = (&record.keys, gateway) else { return Vec::new() };
+    let signers = signers(&record.data_dir, gateway, keys).unwrap_or_default();
+    signers.into_iter().map(|signer| signer.key).collect()
 }
 
 fn lines_of(events: &[Event]) -> String {

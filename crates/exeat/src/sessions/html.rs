@@ -26,6 +26,8 @@ pub(crate) struct Beside<'a> {
     /// Records that the checkpoint was signed for.
     pub(crate) signed: u64,
     pub(crate) origin: &'a str,
+    /// What the client got.
+    pub(crate) has_rows: bool,
 }
 
 pub(crate) fn page(story: &Story, beside: &Beside<'_>) -> String {
@@ -154,6 +156,9 @@ fn check(beside: &Beside<'_>, out: &mut String) {
         beside.signed,
         escaped(key)
     );
+    if beside.has_rows {
+        out.push_str("<p><code>rows.jsonl</code>: what the client got, message by message, masked as it saw it.</p>\n");
+    }
     if beside.key.is_none() {
         out.push_str("<p>The public key is not in this bundle: it is what <code>exeat audit key</code> prints.</p>\n");
     }

@@ -6,6 +6,7 @@ mod csv;
 mod html;
 mod ocsf;
 mod record;
+mod seen;
 mod story;
 
 pub(crate) use bundle::{bundle, write_new};

@@ -10,6 +10,7 @@ use exeat_store::keys::{KeySet, KeySource};
 use crate::cli::sessions::ReadArgs;
 use crate::config::{Config, ConfigError};
 use crate::exit;
+use crate::transcript::TranscriptError;
 
 /// Longer than this, and somebody waiting is told what for.
 const LINES_UNTOLD_MAX: u64 = 500_000;
@@ -28,6 +29,8 @@ pub(crate) enum RecordError {
     NoKeys { path: PathBuf },
     #[error(transparent)]
     Evidence(EvidenceError),
+    #[error("record {seq} cannot be replayed")]
+    Transcript { seq: u64, source: TranscriptError },
     #[error("an export of all there is to it goes into a folder: name it with --out")]
     NoOut,
     #[error("\"{}\" is not empty; name a new folder", path.display())]
@@ -44,6 +47,7 @@ pub(crate) struct OpenRecord {
     pub(crate) data_dir: PathBuf,
     pub(crate) index: Index,
     pub(crate) keys: Option<KeySet>,
+    pub(crate) config: Option<Config>,
 }
 
 impl OpenRecord {
@@ -66,7 +70,7 @@ impl OpenRecord {
         let mut index = Index::open(&place, &data_dir).await?;
         let done = index.catch_up(keys.as_ref(), |lines| tell(&place, lines)).await?;
         tell_end(&place, done);
-        Ok(Self { data_dir, index, keys })
+        Ok(Self { data_dir, index, keys, config })
     }
 }
 
