@@ -75,6 +75,7 @@ class Gateway:
         self.process = None
         # A test that alters the record says so.
         self.verifies = True
+        self.environment = {}
         self.config = {
             "name": f"e2e-{name}",
             "data_dir": "./data",
@@ -127,7 +128,7 @@ class Gateway:
     def launch(self, log=True, level="info"):
         """Starts the program without waiting for it."""
         self.write_config()
-        environment = {**os.environ, "EXEAT_LOG": level}
+        environment = {**os.environ, "EXEAT_LOG": level, **self.environment}
         self.process = self.run.spawn(
             self.name, [binary(), "serve", "--config", self.config_file], self.log if log else None,
             env=environment, cwd=self.folder,
