@@ -1,4 +1,5 @@
-"""The record kept: a log that is not what was signed is kept aside and not gone on with in silence; signing keys hand over."""
+"""The record kept: a log that is not what was signed is kept aside and not gone on with in silence; signing keys hand
+over; sessions are erased, unless they are under a legal hold."""
 
 import json
 import os
@@ -80,6 +81,7 @@ def test_a_log_that_lost_signed_lines_is_kept_aside_and_the_gateway_goes_on_with
     key = keeping.key()
     keeping.session("agent-7", *[f"SELECT email FROM customers WHERE id = {number}" for number in range(20)])
     keeping.gateway.stop()
+    keeping.gateway.verifies = False
     [log] = (keeping.folder / "log").iterdir()
     cut(log)
     left = log.read_bytes()
@@ -140,3 +142,78 @@ def test_a_key_hands_over_while_the_gateway_runs_and_beside_it_and_the_first_one
     broken = exeat("audit", "verify", copy, "--key", first)
     assert broken.returncode == 6 and "no checkpoint is signed by both" in broken.stdout, broken.stdout
     keeping.gateway.start()
+
+
+SECRET = "SELECT id, 'someone@example.com' AS who FROM customers"
+
+
+def test_a_session_is_erased_by_an_administrator_on_record_and_the_record_still_verifies(keeping):
+    first = keeping.session("agent-7", SECRET)
+    other = keeping.session("agent-8", SECRET)
+    ask = ("audit", "erase", "--session", first, "--reason", "article 17")
+    for token in (keeping.trust.token("eye", ["eyes"]), keeping.trust.token("boss", ["ops"], act="agent-7")):
+        status, _, said = keeping.command(token, *ask)
+        assert status == 3 and "role admin" in said, said
+    assert keeping.events("erasure") == []
+    for wrong, words in [
+        (("--session", "nobody's"), "not in the record"),
+        (("--principal", "agent-7", "--before", "yesterday"), "no date"),
+        (("--principal", "agent-7", "--before", "2020-01-01"), None),
+    ]:
+        status, printed, said = keeping.command(keeping.boss, "audit", "erase", *wrong, "--reason", "x")
+        assert (status, printed["erased"]) == (0, []) if words is None else status == 1 and words in said, (wrong, said)
+    for usage in (("--session", first), ("--reason", "x"), ("--session", first, "--principal", "a", "--reason", "x")):
+        assert keeping.command(keeping.boss, "audit", "erase", *usage)[0] == 2, usage
+    assert keeping.done(*ask) == {"erased": [first], "refused": [], "already": 0}
+    begun, done = keeping.events("erasure")
+    assert (begun["body"]["state"], done["body"]["state"], begun["body"]["session"]) == ("begun", "done", first)
+    assert begun["principal"]["sub"] == "boss" and begun["body"]["reason"] == "article 17" and begun["body"]["of"] == "agent-7"
+    status, _, said = keeping.command(keeping.boss, *ask)
+    assert status == 1 and "was erased" in said, said
+    replay = lambda session: exeat("sessions", "replay", session, "--config", keeping.gateway.config_file)
+    assert "someone@example.com" in replay(other).stdout
+    gone = replay(first)
+    assert "someone@example.com" not in gone.stdout + gone.stderr and "erased" in gone.stdout + gone.stderr, gone
+    keeping.gateway.stop()
+    status, found = keeping.verified("--key", keeping.key())
+    assert status == 0 and found["erased_sessions"] == 1, found
+    keys = keeping.folder / "session-keys"
+    whole = keys.read_bytes()
+    slot = keeping.events("session.start")[1]["body"]["data_key"]["slot"]
+    keys.write_bytes(whole[: slot * 60] + bytes(60) + whole[slot * 60 + 60 :])
+    status, found = keeping.verified()
+    assert status == 6 and f'"{other}" was destroyed, and no record says who' in found["wrong"][0], found
+    keys.write_bytes(whole)
+    keeping.gateway.start()
+
+
+def test_what_runs_and_what_is_under_a_legal_hold_is_not_erased(keeping):
+    held = keeping.session("agent-7", SECRET)
+    dsn = keeping.gateway.dsn(keeping.trust.token("agent-7", ["agents"])).text()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT 1")
+        running = keeping.events("session.start")[-1]["session"]
+        status, _, said = keeping.command(keeping.boss, "audit", "erase", "--session", running, "--reason", "x")
+        assert status == 1 and f'session "{running}" is running' in said, said
+    hold = ("audit", "hold", "--principal", "agent-7", "--reason", "case 12")
+    assert keeping.command(keeping.trust.token("eye", ["eyes"]), *hold)[0] == 3
+    assert keeping.done(*hold)["principal"] == "agent-7"
+    status, _, said = keeping.command(keeping.boss, *hold)
+    assert status == 1 and "already: case 12" in said, said
+    keeping.gateway.stop()
+    keeping.gateway.start()
+    [listed] = keeping.command(keeping.trust.token("eye", ["eyes"]), "audit", "holds")[1]["holds"]
+    assert (listed["principal"], listed["reason"], listed["by"]) == ("agent-7", "case 12", "boss")
+    assert keeping.command(keeping.trust.token("agent-7", ["agents"]), "audit", "holds")[0] == 3
+    for whose in (("--session", held), ("--principal", "agent-7")):
+        status, _, said = keeping.command(keeping.boss, "audit", "erase", *whose, "--reason", "article 17")
+        assert status == 1 and "under a legal hold" in said and "case 12" in said, said
+    refused = [event["body"] for event in keeping.events("erasure")]
+    assert {body["state"] for body in refused} == {"refused"} and refused[0]["session"] == held, refused
+    keeping.done("audit", "release", "--principal", "agent-7", "--reason", "closed")
+    assert [event["type"] for kind in ("legal_hold.set", "legal_hold.lifted") for event in keeping.events(kind)] == [
+        "legal_hold.set", "legal_hold.lifted",
+    ]
+    assert keeping.command(keeping.boss, "audit", "release", "--principal", "agent-7", "--reason", "x")[0] == 1
+    erased = keeping.done("audit", "erase", "--principal", "agent-7", "--reason", "article 17")
+    assert held in erased["erased"] and running in erased["erased"], erased

@@ -20,6 +20,6 @@ pub use approvals::{Act, Acted, ApprovalDesk, Cursor, ListWish, Page, ScopeWish,
 pub use freezes::{FreezeDesk, FreezeKind, FreezeWish};
 pub use handles::{Asked, DeskError, HandleDesk, HandleWish, NewHandle, Reply};
 pub use health::{Check, CheckState, Readiness, StatusFn};
-pub use record::RecordDesk;
+pub use record::{EraseWish, RecordDesk};
 pub use server::{ConsoleError, Desks, serve};
 pub use view::{RuleStanding, Shown};

@@ -7,10 +7,12 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use exeat_store::record::Rotated;
+use exeat_policy::approval::Remark;
+use exeat_store::record::{Erased, LegalHold, Rotated, Whose};
 use serde_json::{Value, json};
 
-use crate::admin::{members, unknown};
+use crate::admin::{members, text, unknown};
+use crate::approvals::remark;
 use crate::handles::{Asked, DeskError, Reply, answer, asked, refuse};
 use crate::routes::Routes;
 use crate::server::Peer;
@@ -18,12 +20,31 @@ use crate::server::Peer;
 pub trait RecordDesk: Send + Sync {
     /// Hands over to the next signing key; answers when both have signed.
     fn rotate_key(&self, asked: Asked) -> Reply<Rotated>;
+    /// Destroys the keys of what is named.
+    fn erase(&self, asked: Asked, wish: EraseWish) -> Reply<Erased>;
+    fn holds(&self, asked: Asked) -> Reply<Vec<LegalHold>>;
+    fn hold(&self, asked: Asked, whose: Whose, reason: Remark) -> Reply<LegalHold>;
+    /// Says what was lifted.
+    fn release(&self, asked: Asked, whose: Whose, reason: Remark) -> Reply<LegalHold>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EraseWish {
+    pub whose: Whose,
+    /// Of a principal's sessions: those that began before. As it came.
+    pub before: Option<String>,
+    pub reason: Remark,
 }
 
 type Desk = Arc<dyn RecordDesk>;
 
 pub(crate) fn routes() -> Routes<Desk> {
-    Routes::new().post("/v1/record/rotate-key", rotate)
+    Routes::new()
+        .post("/v1/record/rotate-key", rotate)
+        .post("/v1/record/erasures", erase)
+        .get("/v1/record/holds", holds)
+        .post("/v1/record/holds", hold)
+        .post("/v1/record/holds/release", release)
 }
 
 async fn rotate(
@@ -42,6 +63,105 @@ async fn rotate(
     }
 }
 
+async fn erase(
+    State(desk): State<Desk>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let reply = match (asked(&headers, peer), wish(&body, true)) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(asked), Ok(wish)) => desk.erase(asked, wish).await,
+    };
+    match reply {
+        Ok(Erased { erased, refused, already }) => {
+            let refused = refused.iter().map(|(session, why)| json!({"session": session, "problem": why}));
+            let refused: Vec<Value> = refused.collect();
+            answer(StatusCode::OK, &json!({"erased": erased, "refused": refused, "already": already}))
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn holds(State(desk): State<Desk>, ConnectInfo(Peer(peer)): ConnectInfo<Peer>, headers: HeaderMap) -> Response {
+    let reply = match asked(&headers, peer) {
+        Err(error) => Err(error),
+        Ok(asked) => desk.holds(asked).await,
+    };
+    match reply {
+        Ok(holds) => {
+            let holds: Vec<Value> = holds.iter().map(hold_view).collect();
+            answer(StatusCode::OK, &json!({"holds": holds}))
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn hold(
+    State(desk): State<Desk>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let reply = match (asked(&headers, peer), wish(&body, false)) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(asked), Ok(wish)) => desk.hold(asked, wish.whose, wish.reason).await,
+    };
+    match reply {
+        Ok(hold) => answer(StatusCode::CREATED, &hold_view(&hold)),
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn release(
+    State(desk): State<Desk>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let reply = match (asked(&headers, peer), wish(&body, false)) {
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(asked), Ok(wish)) => desk.release(asked, wish.whose, wish.reason).await,
+    };
+    match reply {
+        Ok(hold) => answer(StatusCode::OK, &hold_view(&hold)),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn hold_view(hold: &LegalHold) -> Value {
+    let (session, principal) = match &hold.whose {
+        Whose::Session(name) => (Some(name), None),
+        Whose::Principal(name) => (None, Some(name)),
+    };
+    json!({"session": session, "principal": principal, "reason": hold.reason, "since": hold.since, "by": hold.by})
+}
+
+/// Strict: a misspelt `before` must not erase everything.
+fn wish(body: &[u8], has_before: bool) -> Result<EraseWish, DeskError> {
+    let known = if has_before { "session, principal, before, reason" } else { "session, principal, reason" };
+    let (mut session, mut principal, mut before, mut reason) = (None, None, None, None);
+    for (member, value) in members(body)? {
+        match member.as_str() {
+            "session" => session = Some(text(&member, value)?),
+            "principal" => principal = Some(text(&member, value)?),
+            "before" if has_before => before = Some(text(&member, value)?),
+            "reason" => reason = Some(remark(&member, value)?),
+            _ => return Err(unknown(&member, known)),
+        }
+    }
+    let reason = reason.ok_or_else(|| DeskError::Wish("\"reason\" is missing: it goes on record".to_owned()))?;
+    let whose = match (session, principal) {
+        (Some(session), None) => Whose::Session(session),
+        (None, Some(principal)) => Whose::Principal(principal),
+        _ => return Err(DeskError::Wish("name either a \"session\" or a \"principal\"".to_owned())),
+    };
+    if before.is_some() && matches!(whose, Whose::Session(_)) {
+        return Err(DeskError::Wish("\"before\" goes with a \"principal\"".to_owned()));
+    }
+    Ok(EraseWish { whose, before, reason })
+}
+
 /// Also what the command shows where the gateway stands still.
 pub fn rotated_view(rotated: &Rotated) -> Value {
     json!({"number": rotated.number, "old": rotated.old.to_string(), "new": rotated.new.to_string()})
@@ -57,6 +177,25 @@ fn nothing(body: &[u8]) -> Result<(), DeskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_to_erase_and_to_hold_is_read_strictly() {
+        let one = wish(br#"{"session": "s1", "reason": "asked for"}"#, true).unwrap();
+        assert_eq!((one.whose, one.before), (Whose::Session("s1".to_owned()), None));
+        let all = wish(br#"{"principal": "ann", "before": "2026-01-01", "reason": "x"}"#, true).unwrap();
+        assert_eq!((all.whose, all.before.as_deref()), (Whose::Principal("ann".to_owned()), Some("2026-01-01")));
+        for body in [
+            r#"{"session": "s1"}"#,
+            r#"{"reason": "x"}"#,
+            r#"{"session": "s1", "principal": "ann", "reason": "x"}"#,
+            r#"{"session": "s1", "before": "2026-01-01", "reason": "x"}"#,
+            r#"{"principal": "ann", "befor": "2026-01-01", "reason": "x"}"#,
+            r#"{"principal": "", "reason": "x"}"#,
+        ] {
+            assert!(matches!(wish(body.as_bytes(), true), Err(DeskError::Wish(_))), "{body}");
+        }
+        assert!(wish(br#"{"principal": "ann", "before": "2026-01-01", "reason": "x"}"#, false).is_err());
+    }
 
     #[test]
     fn a_rotation_has_no_wishes() {

@@ -38,6 +38,14 @@ pub enum StoreError {
     Unsealing { what: &'static str, session: String },
     #[error("record of session \"{session}\" was erased")]
     Erased { session: String },
+    #[error("session \"{session}\" is running; it can be erased when it has ended")]
+    Running { session: String },
+    #[error("session \"{session}\" is under a legal hold, by {what}: {reason}")]
+    Held { session: String, what: String, reason: String },
+    #[error("{what} is under a legal hold already: {reason}")]
+    HeldAlready { what: String, reason: String },
+    #[error("{what} is under no legal hold of its own")]
+    NotHeld { what: String },
     #[error("session \"{session}\" is not in the record")]
     NoSession { session: String },
     #[error("record file \"{}\" is damaged at byte {offset}: {problem}; restore it from a copy", path.display())]

@@ -3,6 +3,7 @@
 //! they are stored, sealed. Says what was looked at and what was not.
 
 mod chain;
+mod erased;
 mod finding;
 mod keys;
 
@@ -16,9 +17,10 @@ use serde_json::Value;
 
 pub use chain::HandedOver;
 use chain::{Chain, RotationLine};
+use erased::Keys;
 pub use finding::Finding;
 
-use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, ROTATION, TreeFiles, logs};
+use crate::record::{BLOB_BYTES_MAX, ERASURE, LINE_BYTES_MAX, LogPlace, ROTATION, START, TreeFiles, logs};
 use crate::stored::Stored;
 use crate::tree::{
     Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
@@ -52,6 +54,8 @@ pub struct Verification {
     pub by_key: bool,
     /// Older checkpoints that the record extends.
     pub extends: Vec<(String, u64)>,
+    /// Sessions whose keys were destroyed, with who and why on record; said of the log that is written.
+    pub erased: u64,
     /// Where one signing key handed over to the next.
     pub handed_over: Vec<HandedOver>,
     /// Logs that did not hold what was signed and were kept aside, the oldest first.
@@ -70,6 +74,7 @@ impl Verification {
             unsigned: 0,
             by_key: !against.keys.is_empty(),
             extends: Vec::new(),
+            erased: 0,
             handed_over: Vec::new(),
             kept_aside: Vec::new(),
             findings: Vec::new(),
@@ -101,12 +106,12 @@ pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, St
     // Folders are renamed one after the other: there may be a tree without its log for a moment.
     places.retain(|place| place.log.exists());
     let mut older: Vec<Kept> = against.older.iter().map(|(name, note)| Kept::new(name, note)).collect();
-    let mut cited: BTreeMap<String, String> = BTreeMap::new();
+    let mut across = Across { cites: BTreeMap::new(), keys: Keys::of(data_dir) };
     let mut walked: Vec<Walked> = Vec::new();
     // The newest first: it says what was signed of those before it.
     for place in places.iter().rev() {
         let done = Verification::of(place, against);
-        walked.push(walk_log((data_dir, place), (&mut older, &mut cited), done)?);
+        walked.push(walk_log((data_dir, place), (&mut older, &mut across), done)?);
     }
     // The oldest first: its keys lead to those of the logs behind it.
     let mut keys = against.keys.to_vec();
@@ -115,7 +120,12 @@ pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, St
     let newest = verified.pop();
     let mut newest = newest.unwrap_or_else(|| Verification::of(&LogPlace::current(data_dir), against));
     newest.kept_aside = verified;
-    for (name, _) in cited {
+    let (erased, problems) = across.keys.settle()?;
+    newest.erased = erased;
+    for finding in problems {
+        newest.find(finding);
+    }
+    for (name, _) in across.cites {
         newest.find(Finding::LogMissing { name });
     }
     for kept in older {
@@ -125,6 +135,13 @@ pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, St
         });
     }
     Ok(newest)
+}
+
+/// What is known only when all logs were read.
+struct Across {
+    /// What lines say was signed of logs that were kept aside, by their names.
+    cites: BTreeMap<String, String>,
+    keys: Keys,
 }
 
 const OWN: &str = "the checkpoint";
@@ -160,7 +177,7 @@ struct Walked {
 /// Takes the older checkpoints that are of this log, and adds what it says of logs before it.
 fn walk_log(
     (data_dir, place): (&Path, &LogPlace),
-    (older, cites): (&mut Vec<Kept>, &mut BTreeMap<String, String>),
+    (older, across): (&mut Vec<Kept>, &mut Across),
     mut done: Verification,
 ) -> Result<Walked, StoreError> {
     let files = place.files();
@@ -176,7 +193,7 @@ fn walk_log(
     let notes: Vec<Kept> = own.into_iter().chain(here).collect();
     let handed_over: Vec<Kept> =
         files.rotations()?.into_iter().map(|(size, note)| Kept::new(&size.to_string(), &note)).collect();
-    let cited = cites.remove(&place.name).and_then(|text| Checkpoint::parse(&text).ok());
+    let cited = across.cites.remove(&place.name).and_then(|text| Checkpoint::parse(&text).ok());
     let said = notes.iter().chain(&handed_over).filter_map(|kept| keys::unverified(&kept.note).ok());
     let sizes: BTreeSet<u64> = said.chain(cited.clone()).map(|checkpoint| checkpoint.head().size()).collect();
     let mut rotations = Vec::new();
@@ -188,7 +205,7 @@ fn walk_log(
         stored,
         signed,
         tile: None,
-        cites,
+        across,
         rotations: &mut rotations,
         done: &mut done,
     };
@@ -248,8 +265,7 @@ struct Walk<'a> {
     signed: u64,
     /// The tile that was read last.
     tile: Option<(u64, Option<Vec<u8>>)>,
-    /// What the lines say was signed of logs that were kept aside, by their names.
-    cites: &'a mut BTreeMap<String, String>,
+    across: &'a mut Across,
     rotations: &'a mut Vec<RotationLine>,
     done: &'a mut Verification,
 }
@@ -309,7 +325,15 @@ impl Walk<'_> {
         }
         let text = |member| event.get("body")?.get(member)?.as_str().map(str::to_owned);
         match event.get("type").and_then(Value::as_str) {
-            Some("recovery") => self.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default()))),
+            Some("recovery") => {
+                self.across.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default())));
+            }
+            Some(START) => {
+                if let Some(problem) = self.across.keys.started(&event)? {
+                    self.done.find(Finding::Key { seq, problem });
+                }
+            }
+            Some(ERASURE) => self.across.keys.erasure(&event),
             Some(ROTATION) => match RotationLine::read(seq, text("old"), text("new")) {
                 Some(line) => self.rotations.push(line),
                 None => self.done.find(Finding::Rotation { seq, problem: "and does not name both keys".to_owned() }),

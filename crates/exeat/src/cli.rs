@@ -102,6 +102,14 @@ pub(crate) enum AuditCommand {
     Key(AuditKeyArgs),
     /// Hand over to the next signing key, at a running gateway (role admin) or beside one that stands still
     RotateKey(keeping::RotateKeyArgs),
+    /// Destroy the keys of a session, or of all of a principal's: texts and results cannot be read any more (role admin)
+    Erase(keeping::EraseArgs),
+    /// Keep a session, or all of a principal's, from being erased (role admin)
+    Hold(keeping::HoldArgs),
+    /// Lift a legal hold (role admin)
+    Release(keeping::HoldArgs),
+    /// What must not be erased
+    Holds(keeping::HoldsArgs),
 }
 
 #[derive(Debug, Args)]

@@ -76,6 +76,12 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Audit(AuditCommand::Key(args)) => Ok(commands::audit::key(args)?),
         Command::Audit(AuditCommand::RotateKey(args)) => Ok(commands::keeping::rotate_key(args).await?),
         Command::Sessions(command) => Ok(commands::sessions::run(command).await?),
+        Command::Audit(AuditCommand::Erase(args)) => Ok(commands::keeping::erase(args).await?),
+        Command::Audit(AuditCommand::Hold(args)) => Ok(commands::keeping::hold(args, "/v1/record/holds").await?),
+        Command::Audit(AuditCommand::Release(args)) => {
+            Ok(commands::keeping::hold(args, "/v1/record/holds/release").await?)
+        }
+        Command::Audit(AuditCommand::Holds(args)) => Ok(commands::keeping::holds(args).await?),
         Command::Approvals(args) => Ok(commands::approvals::approvals(args).await?),
         Command::Freeze(args) => Ok(commands::approvals::freeze(args).await?),
         Command::Thaw(args) => Ok(commands::approvals::thaw(args).await?),

@@ -5,6 +5,7 @@
 
 mod approvals;
 mod aside;
+mod erasure;
 mod event;
 mod file;
 mod journal;
@@ -13,6 +14,7 @@ mod limit;
 mod logs;
 mod notary;
 mod recovery;
+mod register;
 mod render;
 mod rotation;
 mod sent;
@@ -26,9 +28,10 @@ mod withheld;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use approvals::{ApprovalChange, ApprovalEvent, FreezeChange, FreezeEvent};
+pub use erasure::{Erased, Erasure};
 pub use event::{
     AuthFailure, BaselineChange, BaselineEvent, ConfigChange, Decision, HandleChange, HandleEvent, HeldChange,
     HeldEvent, LimitReached, LimitReset, MaskedColumn, Outcome, OutcomeResult, Parameter, PolicyChange, PolicyRef,
@@ -38,6 +41,8 @@ pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, numbered
 use logs::current_origin;
 pub(crate) use logs::{LogPlace, logs};
 pub use notary::NotaryError;
+pub(crate) use register::{BEGUN, DONE, ERASURE, START};
+pub use register::{LegalHold, Whose};
 pub(crate) use rotation::KIND as ROTATION;
 pub use rotation::{Rotated, Signer, signers};
 pub use sent::Sent;
@@ -87,6 +92,10 @@ struct Shared {
     keys: Arc<KeySet>,
     frames: Frames,
     gateway: String,
+    data_dir: PathBuf,
+    running: erasure::Running,
+    /// One at a time looks after the record.
+    keeping: Mutex<()>,
     /// What the log is called in its checkpoints.
     origin: String,
     /// Logs that were kept aside when this record was opened.
@@ -129,7 +138,10 @@ impl Recorder {
         }
         let origin = current_origin(data_dir, &config.gateway)?;
         let (frames, gateway) = (Frames::default(), config.gateway.clone());
-        let shared = Shared { journal, keys, frames, gateway, origin, kept_aside, _lock: lock };
+        let (running, keeping, data_dir) = (erasure::Running::default(), Mutex::new(()), data_dir.to_owned());
+        let shared =
+            Shared { journal, keys, frames, gateway, data_dir, running, keeping, origin, kept_aside, _lock: lock };
+        shared.complete_erasure()?;
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -8,6 +8,7 @@ use exeat_policy::PrincipalKind;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::Shared;
+use super::erasure::Runs;
 use super::event::{Decision, Outcome, PolicyRef, SessionStart, Statement};
 use super::json;
 use super::render::{
@@ -101,6 +102,7 @@ pub struct SessionRecord {
     /// Every event of this session is before this `seq`.
     upto: u64,
     ended: bool,
+    _runs: Runs,
 }
 
 /// What the envelope was rendered from.
@@ -131,6 +133,7 @@ impl SessionRecord {
             upto: 0,
             // Until its start is on record there is nothing to end.
             ended: true,
+            _runs: shared.running.begin(start.session),
             shared,
         };
         json::fragment(&mut record.entry.middle, |line| {

@@ -16,6 +16,9 @@ pub enum Finding {
     Beyond { name: String, size: u64, found: u64 },
     LogMissing { name: String },
     OtherLog { name: String, origin: String },
+    Key { seq: u64, problem: &'static str },
+    ErasedInSilence { session: String },
+    NotErased { session: String },
     Rotation { seq: u64, problem: String },
 }
 
@@ -42,6 +45,13 @@ impl fmt::Display for Finding {
             }
             Self::LogMissing { name } => {
                 write!(f, "the log \"{name}\" is missing, which the record says was kept aside")
+            }
+            Self::Key { seq, problem } => write!(f, "the sealed key of the session that record {seq} begins {problem}"),
+            Self::ErasedInSilence { session } => {
+                write!(f, "the key of session \"{session}\" was destroyed, and no record says who did it")
+            }
+            Self::NotErased { session } => {
+                write!(f, "session \"{session}\" is recorded as erased, and its key is there")
             }
             Self::Rotation { seq, problem } => write!(f, "record {seq} hands over to another signing key, {problem}"),
             Self::OtherLog { name, origin } => write!(f, "{name}: is of the log {origin}, which is not here"),

@@ -5,6 +5,8 @@ mod aside;
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod erasure;
+#[cfg(test)]
 mod failure;
 #[cfg(test)]
 mod index;

@@ -103,6 +103,9 @@ fn told(found: &Verification, text: &mut String) {
     for (name, size) in &found.extends {
         let _ = writeln!(text, "ok     extends {} of {size} records", plain::line(name));
     }
+    if found.erased > 0 {
+        let _ = writeln!(text, "erased {} sessions, on record with who and why", found.erased);
+    }
     for link in &found.handed_over {
         let HandedOver { seq, size, old, new, is_trusted } = link;
         let (state, words) = match (is_trusted, found.by_key) {
@@ -143,6 +146,7 @@ fn members(found: &Verification) -> Value {
         "not_signed_yet": found.unsigned,
         "signatures": found.by_key,
         "extends": found.extends.iter().map(|(name, size)| json!({"name": name, "records": size})).collect::<Vec<_>>(),
+        "erased_sessions": found.erased,
         "handed_over": found.handed_over.iter().map(|link| json!({
             "record": link.seq, "records": link.size, "old": link.old.to_string(), "new": link.new.to_string(),
             "trusted": link.is_trusted,

@@ -1,4 +1,4 @@
-//! `exeat audit rotate-key`: what is done to the record itself, at a running gateway by its console and with the caller's own
+//! `exeat audit rotate-key`, `erase`, `hold`, `release` and `holds`: what is done to the record itself, at a running gateway by its console and with the caller's own
 //! token, or in the folder of one that stands still.
 
 use std::path::Path;
@@ -8,10 +8,11 @@ use exeat_console::record::rotated_view;
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
 use exeat_store::record::{Recorder, RecorderConfig};
+use reqwest::Method;
 use serde_json::Map;
 
-use super::remote::{Answer, Call, RemoteError, ask, finish};
-use crate::cli::keeping::RotateKeyArgs;
+use super::remote::{Answer, Call, RemoteError, ask, finish, wish};
+use crate::cli::keeping::{EraseArgs, HoldArgs, HoldsArgs, RotateKeyArgs};
 use crate::config::{Config, ConfigError};
 use crate::exit::Exit;
 
@@ -35,6 +36,27 @@ pub(crate) async fn rotate_key(args: RotateKeyArgs) -> Result<Exit, KeepingError
         Some(config) => Answer::Done(rotate_beside(config)?),
     };
     Ok(finish(answer, args.remote.json)?)
+}
+
+pub(crate) async fn erase(args: EraseArgs) -> Result<Exit, RemoteError> {
+    let EraseArgs { whose, before, reason, remote } = args;
+    let members =
+        [("session", &whose.session), ("principal", &whose.principal), ("before", &before), ("reason", &Some(reason))];
+    let answer = ask(&remote, Call::post("/v1/record/erasures", wish(&members))).await?;
+    finish(answer, remote.json)
+}
+
+pub(crate) async fn hold(args: HoldArgs, path: &str) -> Result<Exit, RemoteError> {
+    let HoldArgs { whose, reason, remote } = args;
+    let members = [("session", &whose.session), ("principal", &whose.principal), ("reason", &Some(reason))];
+    let answer = ask(&remote, Call::post(path, wish(&members))).await?;
+    finish(answer, remote.json)
+}
+
+pub(crate) async fn holds(args: HoldsArgs) -> Result<Exit, RemoteError> {
+    let call = Call { method: Method::GET, path: "/v1/record/holds".to_owned(), body: None };
+    let answer = ask(&args.remote, call).await?;
+    finish(answer, args.remote.json)
 }
 
 fn rotate_beside(file: &Path) -> Result<serde_json::Value, KeepingError> {

@@ -1,0 +1,267 @@
+//! Erasure: a session's data key is destroyed, and with it all that is sealed by it; its lines stay, so that the log still
+//! verifies. Who and why is on record before the key goes, and that it is gone behind it; what a crash leaves between is
+//! completed at the next start. A session that runs and one under a legal hold are refused, the latter on record.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::{KEYS_FILE, slot_bytes};
+use super::json::{self, Object};
+use super::register::{BEGUN, DONE, ERASURE, HOLD_LIFTED, HOLD_SET, LegalHold, REFUSED, Register, Started, Whose};
+use super::{Recorder, Requester, Shared, render, requested};
+use crate::StoreError;
+
+/// In data_dir while a key is being destroyed.
+const MARKER: &str = "erasing";
+
+/// What is to be erased, and why.
+#[derive(Debug, Clone)]
+pub struct Erasure<'a> {
+    pub whose: &'a Whose,
+    /// Of a principal's sessions: those that began before, as a line's time or the beginning of one.
+    pub before: Option<&'a str>,
+    pub reason: &'a str,
+}
+
+/// What became of it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Erased {
+    pub erased: Vec<String>,
+    /// Session, and why not.
+    pub refused: Vec<(String, String)>,
+    /// Erased earlier.
+    pub already: u64,
+}
+
+/// Sessions whose keys are in use.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Running(Arc<Mutex<BTreeSet<String>>>);
+
+/// One of them; it runs no more when this is dropped.
+#[derive(Debug)]
+pub(super) struct Runs {
+    running: Running,
+    session: String,
+}
+
+impl Running {
+    pub(super) fn begin(&self, session: &str) -> Runs {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_owned());
+        Runs { running: self.clone(), session: session.to_owned() }
+    }
+
+    fn has(&self, session: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(session)
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        self.running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.session);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    session: String,
+    slot: u64,
+}
+
+impl Recorder {
+    /// Destroys keys, one after the other, each on record. One session that cannot be erased is an error; of a principal's
+    /// the others are erased.
+    pub fn erase(&self, erasure: &Erasure<'_>, by: Requester<'_>) -> Result<Erased, StoreError> {
+        let shared = &self.shared;
+        let _alone = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = |session: &Started| {
+            session.is_of(erasure.whose) && erasure.before.is_none_or(|before| session.time.as_str() < before)
+        };
+        let register = Register::read(&shared.data_dir, asked)?;
+        let mut erased = Erased::default();
+        if let (Whose::Session(session), true) = (erasure.whose, register.sessions.is_empty()) {
+            return Err(StoreError::NoSession { session: session.clone() });
+        }
+        for session in &register.sessions {
+            match (shared.erase_one(session, register.hold_on(session), (erasure.reason, by)), erasure.whose) {
+                (Ok(()), _) => erased.erased.push(session.session.clone()),
+                (Err(StoreError::Erased { .. }), Whose::Principal(_)) => erased.already += 1,
+                (Err(problem @ (StoreError::Held { .. } | StoreError::Running { .. })), Whose::Principal(_)) => {
+                    erased.refused.push((session.session.clone(), problem.to_string()));
+                }
+                (Err(problem), _) => return Err(problem),
+            }
+        }
+        Ok(erased)
+    }
+
+    /// What it covers is not erased until somebody lifts it.
+    pub fn hold(&self, whose: &Whose, reason: &str, by: Requester<'_>) -> Result<LegalHold, StoreError> {
+        let shared = &self.shared;
+        let _alone = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = |session: &Started| matches!(whose, Whose::Session(_)) && session.is_of(whose);
+        let register = Register::read(&shared.data_dir, asked)?;
+        if let Some(hold) = register.holds.iter().find(|hold| hold.whose == *whose) {
+            return Err(StoreError::HeldAlready { what: whose.to_string(), reason: hold.reason.clone() });
+        }
+        if let (Whose::Session(session), true) = (whose, register.sessions.is_empty()) {
+            return Err(StoreError::NoSession { session: session.clone() });
+        }
+        shared.write_keeping(HOLD_SET, Some(by), |body| whose_body(body, whose, reason))?;
+        let set = self.holds_now()?.into_iter().find(|hold| hold.whose == *whose);
+        set.ok_or_else(|| StoreError::NotHeld { what: whose.to_string() })
+    }
+
+    /// Says what was lifted.
+    pub fn release(&self, whose: &Whose, reason: &str, by: Requester<'_>) -> Result<LegalHold, StoreError> {
+        let shared = &self.shared;
+        let _alone = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let stands = self.holds_now()?.into_iter().find(|hold| hold.whose == *whose);
+        let lifted = stands.ok_or_else(|| StoreError::NotHeld { what: whose.to_string() })?;
+        shared.write_keeping(HOLD_LIFTED, Some(by), |body| whose_body(body, whose, reason))?;
+        Ok(lifted)
+    }
+
+    /// Those that stand, in the order they were set.
+    pub fn holds(&self) -> Result<Vec<LegalHold>, StoreError> {
+        self.holds_now()
+    }
+
+    fn holds_now(&self) -> Result<Vec<LegalHold>, StoreError> {
+        Register::read(&self.shared.data_dir, |_| false).map(|register| register.holds)
+    }
+}
+
+impl Shared {
+    fn erase_one(
+        &self,
+        session: &Started,
+        hold: Option<&LegalHold>,
+        (reason, by): (&str, Requester<'_>),
+    ) -> Result<(), StoreError> {
+        let name = || session.session.clone();
+        if self.running.has(&session.session) {
+            return Err(StoreError::Running { session: name() });
+        }
+        if is_destroyed(&self.data_dir, session.slot)? {
+            return Err(StoreError::Erased { session: name() });
+        }
+        if let Some(hold) = hold {
+            let problem =
+                StoreError::Held { session: name(), what: hold.whose.to_string(), reason: hold.reason.clone() };
+            self.write_erasure(session, (REFUSED, Some(&problem.to_string())), (reason, Some(by)))?;
+            return Err(problem);
+        }
+        let marker = self.data_dir.join(MARKER);
+        put_marker(&marker, &Marker { session: name(), slot: session.slot })?;
+        self.write_erasure(session, (BEGUN, None), (reason, Some(by)))?;
+        // Power may be lost behind this: a key that is gone without a line would be a finding.
+        self.journal.sync_all()?;
+        destroy(&self.data_dir, session.slot)?;
+        self.write_erasure(session, (DONE, None), (reason, None))?;
+        fs::remove_file(&marker).map_err(StoreError::io("remove", &marker))
+    }
+
+    /// What a crash left between the line and the key.
+    pub(super) fn complete_erasure(&self) -> Result<(), StoreError> {
+        let path = self.data_dir.join(MARKER);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(problem) if problem.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(problem) => return Err(StoreError::io("read", &path)(problem)),
+        };
+        // One that was cut off came before its line.
+        if let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) {
+            let register = Register::read(&self.data_dir, |session| session.session == marker.session)?;
+            let last = register.erasures.iter().rev().find(|(session, _)| *session == marker.session);
+            let started = register.sessions.first().filter(|session| session.slot == marker.slot);
+            if let (Some((_, state)), Some(session)) = (last, started)
+                && state == BEGUN
+            {
+                destroy(&self.data_dir, session.slot)?;
+                self.write_erasure(session, (DONE, None), ("", None))?;
+            }
+        }
+        fs::remove_file(&path).map_err(StoreError::io("remove", &path))
+    }
+
+    fn write_erasure(
+        &self,
+        session: &Started,
+        (state, problem): (&'static str, Option<&str>),
+        (reason, by): (&str, Option<Requester<'_>>),
+    ) -> Result<(), StoreError> {
+        self.write_keeping(ERASURE, by, |body| {
+            body.text("of", &session.sub);
+            body.optional("problem", problem);
+            if !reason.is_empty() {
+                body.text("reason", reason);
+            }
+            body.text("session", &session.session);
+            body.number("slot", session.slot);
+            body.text("state", state);
+        })
+    }
+
+    /// `body`: its members before `token`.
+    fn write_keeping(
+        &self,
+        kind: &'static str,
+        by: Option<Requester<'_>>,
+        body: impl FnOnce(&mut Object<'_>),
+    ) -> Result<(), StoreError> {
+        let mut entry = self.entry(kind, None, |object| {
+            body(object);
+            render::token(object, by.map(|by| by.token));
+        });
+        requested(&mut entry, by);
+        json::fragment(&mut entry.middle, |line| line.optional("source", by.map(|by| by.source)));
+        self.write(&entry)
+    }
+}
+
+fn whose_body(body: &mut Object<'_>, whose: &Whose, reason: &str) {
+    match whose {
+        Whose::Principal(name) => {
+            body.text("of", name);
+            body.text("reason", reason);
+        }
+        Whose::Session(name) => {
+            body.text("reason", reason);
+            body.text("session", name);
+        }
+    }
+}
+
+fn put_marker(path: &Path, marker: &Marker) -> Result<(), StoreError> {
+    let written = serde_json::to_vec(marker).map_err(io::Error::from).and_then(|bytes| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    written.map_err(StoreError::io("write", path))
+}
+
+fn is_destroyed(data_dir: &Path, slot: u64) -> Result<bool, StoreError> {
+    Ok(crate::stored::Stored::of(data_dir).slot(slot)?.iter().all(|byte| *byte == 0))
+}
+
+/// Overwrites the wrapped key, onto the disk. The file the journal has open only ever appends.
+fn destroy(data_dir: &Path, slot: u64) -> Result<(), StoreError> {
+    let path = data_dir.join(KEYS_FILE);
+    let written = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
+        let (at, width) = (slot.saturating_mul(slot_bytes()), slot_bytes());
+        if file.metadata()?.len() < at.saturating_add(width) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&vec![0; usize::try_from(width).unwrap_or_default()])?;
+        file.sync_data()
+    });
+    written.map_err(StoreError::io("destroy a key in", &path))
+}

@@ -1,0 +1,211 @@
+//! What the logs say of sessions and their keys: which there were, which are under a legal hold, whose keys were destroyed.
+//! The lines are the truth, so they are read again for every question: few are asked, and none on the road of statements.
+//! Of all other lines only the last bytes are looked at.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::logs::{LogPlace, logs};
+use super::tail::LINE_BYTES_MAX;
+use crate::StoreError;
+
+pub(crate) const START: &str = "session.start";
+pub(crate) const ERASURE: &str = "erasure";
+pub(crate) const HOLD_SET: &str = "legal_hold.set";
+pub(crate) const HOLD_LIFTED: &str = "legal_hold.lifted";
+
+/// States of an erasure.
+pub(crate) const BEGUN: &str = "begun";
+pub(crate) const DONE: &str = "done";
+pub(crate) const REFUSED: &str = "refused";
+
+/// One session, or all of somebody.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    Session(String),
+    /// By subject, or as the agent that acted for one.
+    Principal(String),
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Session(name) => write!(f, "session \"{}\"", name.escape_debug()),
+            Self::Principal(name) => write!(f, "principal \"{}\"", name.escape_debug()),
+        }
+    }
+}
+
+/// What may not be erased until somebody lifts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegalHold {
+    pub whose: Whose,
+    pub reason: String,
+    /// When it was set, as its line says.
+    pub since: String,
+    /// The subject who set it.
+    pub by: String,
+}
+
+impl LegalHold {
+    fn covers(&self, session: &Started) -> bool {
+        match &self.whose {
+            Whose::Session(name) => *name == session.session,
+            Whose::Principal(name) => *name == session.sub || session.actor.as_ref() == Some(name),
+        }
+    }
+}
+
+/// A session, as its first line has it.
+#[derive(Debug, Clone)]
+pub(super) struct Started {
+    pub(super) session: String,
+    pub(super) slot: u64,
+    pub(super) sub: String,
+    pub(super) actor: Option<String>,
+    pub(super) time: String,
+}
+
+impl Started {
+    /// Whether an erasure is about it: an agent's work for others is theirs.
+    pub(super) fn is_of(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Session(name) => *name == self.session,
+            Whose::Principal(name) => *name == self.sub,
+        }
+    }
+}
+
+/// The answer to one question.
+#[derive(Debug, Default)]
+pub(super) struct Register {
+    /// Those that were asked for, in order.
+    pub(super) sessions: Vec<Started>,
+    /// That stand.
+    pub(super) holds: Vec<LegalHold>,
+    /// How far erasures came: session and state.
+    pub(super) erasures: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default)]
+    session: String,
+    #[serde(default)]
+    principal: Who,
+    time: String,
+    body: Body,
+}
+
+#[derive(Deserialize, Default)]
+struct Who {
+    #[serde(default)]
+    sub: String,
+    actor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    data_key: Option<DataKey>,
+    session: Option<String>,
+    of: Option<String>,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    state: String,
+}
+
+#[derive(Deserialize)]
+struct DataKey {
+    slot: u64,
+}
+
+impl Register {
+    pub(super) fn read(data_dir: &Path, asked: impl Fn(&Started) -> bool) -> Result<Self, StoreError> {
+        let mut register = Self::default();
+        for place in logs(data_dir)?.into_iter().filter(|place| place.log.exists()) {
+            each_line(&place, |line| register.take(line, &asked))?;
+        }
+        Ok(register)
+    }
+
+    pub(super) fn hold_on(&self, session: &Started) -> Option<&LegalHold> {
+        self.holds.iter().find(|hold| hold.covers(session))
+    }
+
+    /// A line that cannot be read says nothing here; `verify` names it.
+    fn take(&mut self, line: &[u8], asked: &impl Fn(&Started) -> bool) {
+        let Some(kind) = kind_of(line) else { return };
+        if ![START, ERASURE, HOLD_SET, HOLD_LIFTED].iter().any(|known| known.as_bytes() == kind) {
+            return;
+        }
+        let Ok(Line { session, principal, time, body }) = serde_json::from_slice::<Line>(line) else { return };
+        let whose = body.session.clone().map(Whose::Session).or(body.of.map(Whose::Principal));
+        match (kind, whose) {
+            (kind, _) if kind == START.as_bytes() => {
+                let Some(key) = body.data_key else { return };
+                let started = Started { session, slot: key.slot, sub: principal.sub, actor: principal.actor, time };
+                self.sessions.extend(asked(&started).then_some(started));
+            }
+            (kind, _) if kind == ERASURE.as_bytes() => {
+                self.erasures.extend(body.session.map(|session| (session, body.state)));
+            }
+            (_, None) => {}
+            (kind, Some(whose)) => {
+                self.holds.retain(|hold| hold.whose != whose);
+                if kind == HOLD_SET.as_bytes() {
+                    self.holds.push(LegalHold { whose, reason: body.reason, since: time, by: principal.sub });
+                }
+            }
+        }
+    }
+}
+
+/// The type of an event, from the end of its line, where it always stands: a quote within a text has a backslash.
+fn kind_of(line: &[u8]) -> Option<&[u8]> {
+    const MARK: &[u8] = b",\"type\":\"";
+    const KIND_BYTES_MAX: usize = 64;
+    let rest = line.strip_suffix(b"\",\"v\":1}")?;
+    let near = rest.get(rest.len().saturating_sub(KIND_BYTES_MAX)..)?;
+    let at = near.windows(MARK.len()).rposition(|window| window == MARK)?;
+    near.get(at + MARK.len()..)
+}
+
+/// Whole lines, without their line breaks.
+fn each_line(place: &LogPlace, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
+    let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    for segment in place.segments()? {
+        let path = place.segment(segment);
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        let mut file = BufReader::with_capacity(256 * 1024, file);
+        loop {
+            line.clear();
+            file.by_ref().take(limit).read_until(b'\n', &mut line).map_err(StoreError::io("read", &path))?;
+            match line.strip_suffix(b"\n") {
+                Some(whole) => each(whole),
+                None if line.is_empty() => break,
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_s_type_is_read_from_its_end_only() {
+        let line =
+            br#"{"body":{"reason":"x\",\"type\":\"erasure\",\"v\":1}"},"seq":1,"time":"t","type":"heartbeat","v":1}"#;
+        assert_eq!(kind_of(line), Some(b"heartbeat".as_slice()));
+        for none in [b"".as_slice(), br#"{"type":"x"}"#, br#"","v":1}"#] {
+            assert_eq!(kind_of(none), None);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Keys that are destroyed: on record before and behind, completed after a crash, refused where a session runs or is under a
+//! legal hold, and never in silence.
+
+use std::fs;
+use std::process::Command;
+
+use exeat_policy::Principal;
+use exeat_store::StoreError;
+use exeat_store::read::{BlobKind, open_log};
+use exeat_store::record::{Erased, Erasure, Recorder, Requester, TokenRef, Whose};
+use exeat_store::verify::{Against, Finding, Verification, verify};
+
+use super::common::{Place, allowed, done, principal, start};
+
+const SLOT: usize = 60;
+
+fn session(recorder: &Recorder, name: &str, subject: &str) {
+    let principal = Principal { subject: subject.to_owned(), ..principal() };
+    let mut record = recorder.start_session(&start(name, &principal)).unwrap();
+    let _ = record.intent(&allowed("r1", &format!("select '{name}'"))).unwrap();
+    let _ = record.outcome(&done("r1")).unwrap();
+    record.end("terminated").unwrap();
+}
+
+fn by(principal: &Principal) -> Requester<'_> {
+    Requester { principal, source: "127.0.0.1:1", token: TokenRef { id: None, sha256_8: "0a1b2c3d" } }
+}
+
+fn boss() -> Principal {
+    Principal { subject: "boss".to_owned(), ..principal() }
+}
+
+fn of(session: &str) -> Whose {
+    Whose::Session(session.to_owned())
+}
+
+fn erase(recorder: &Recorder, whose: &Whose, before: Option<&str>) -> Result<Erased, StoreError> {
+    recorder.erase(&Erasure { whose, before, reason: "asked for" }, by(&boss()))
+}
+
+/// Of ann: s1 and s2; of bob: s3.
+fn written(recorder: &Recorder) {
+    for (name, subject) in [("s1", "ann"), ("s2", "ann"), ("s3", "bob")] {
+        session(recorder, name, subject);
+    }
+}
+
+fn text_of(place: &Place, session: &str) -> Result<String, StoreError> {
+    let intents = place.of_kind("statement.intent");
+    let sql = intents.iter().find(|event| event.session() == Some(session)).unwrap().blob(BlobKind::Sql).unwrap();
+    open_log(&place.data()).unwrap().unseal(session, &sql, &place.keys())
+}
+
+fn held_against(place: &Place) -> Verification {
+    verify(&place.data(), &Against::default()).unwrap()
+}
+
+/// What the record says of erasures: session and state.
+fn states(place: &Place) -> Vec<(String, String)> {
+    let text = |event: &exeat_store::read::Event, member| event.body(member).unwrap().as_str().unwrap().to_owned();
+    place.of_kind("erasure").iter().map(|event| (text(event, "session"), text(event, "state"))).collect()
+}
+
+fn state(session: &str, state: &str) -> (String, String) {
+    (session.to_owned(), state.to_owned())
+}
+
+#[test]
+fn an_erased_session_cannot_be_read_the_others_can_and_the_log_verifies() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    assert_eq!(erase(&recorder, &of("s2"), None).unwrap().erased, ["s2"]);
+    assert_eq!(states(&place), [state("s2", "begun"), state("s2", "done")]);
+    let line = &place.of_kind("erasure")[0];
+    assert_eq!((line.body("of").unwrap(), line.body("reason").unwrap()), (&"ann".into(), &"asked for".into()));
+    assert_eq!(line.value()["principal"]["sub"], "boss");
+    assert!(matches!(text_of(&place, "s2"), Err(StoreError::Erased { .. })));
+    assert_eq!(text_of(&place, "s1").unwrap(), "select 's1'");
+    assert!(matches!(erase(&recorder, &of("s2"), None), Err(StoreError::Erased { .. })), "once is enough");
+    assert!(matches!(erase(&recorder, &of("s9"), None), Err(StoreError::NoSession { .. })));
+    // A new session's key goes behind the others.
+    session(&recorder, "s4", "ann");
+    drop(recorder);
+    assert_eq!(text_of(&place, "s4").unwrap(), "select 's4'");
+    let found = held_against(&place);
+    assert!(found.is_clean() && found.erased == 1, "{found:?}");
+}
+
+#[test]
+fn all_of_a_principal_are_erased_but_what_runs_or_began_later() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    let ann = Principal { subject: "ann".to_owned(), ..principal() };
+    let running = recorder.start_session(&start("s5", &ann)).unwrap();
+    let whose = Whose::Principal("ann".to_owned());
+    assert_eq!(erase(&recorder, &whose, Some("2020-01-01")).unwrap(), Erased::default());
+    assert!(matches!(erase(&recorder, &of("s5"), None), Err(StoreError::Running { .. })));
+    let erased = erase(&recorder, &whose, Some("2999-01-01")).unwrap();
+    assert_eq!(erased.erased, ["s1", "s2"]);
+    assert!(erased.refused[0].0 == "s5" && erased.refused[0].1.contains("is running"), "{erased:?}");
+    running.end("terminated").unwrap();
+    let rest = erase(&recorder, &whose, None).unwrap();
+    assert_eq!((rest.erased, rest.already), (vec!["s5".to_owned()], 2));
+    assert_eq!(text_of(&place, "s3").unwrap(), "select 's3'");
+    drop(recorder);
+    assert!(held_against(&place).is_clean());
+}
+
+#[test]
+fn a_legal_hold_refuses_by_name_and_on_record_until_it_is_lifted_and_survives_a_restart() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    let boss = boss();
+    let ann = Whose::Principal("ann".to_owned());
+    let set = recorder.hold(&ann, "case 12", by(&boss)).unwrap();
+    assert_eq!((set.whose.clone(), set.reason.as_str(), set.by.as_str()), (ann.clone(), "case 12", "boss"));
+    assert!(matches!(recorder.hold(&ann, "again", by(&boss)), Err(StoreError::HeldAlready { .. })));
+    assert!(matches!(recorder.hold(&of("s9"), "x", by(&boss)), Err(StoreError::NoSession { .. })));
+    recorder.hold(&of("s3"), "case 13", by(&boss)).unwrap();
+    drop(recorder);
+    let recorder = place.open();
+    assert_eq!(recorder.holds().unwrap().len(), 2);
+    for session in ["s1", "s3"] {
+        let refused = erase(&recorder, &of(session), None).unwrap_err().to_string();
+        assert!(refused.contains("under a legal hold, by ") && refused.contains("case 1"), "{refused}");
+        assert_eq!(states(&place).last().unwrap(), &state(session, "refused"));
+    }
+    let all = erase(&recorder, &ann, None).unwrap();
+    assert!(all.erased.is_empty() && all.refused.len() == 2, "{all:?}");
+    // An agent's work for others is held with the agent.
+    let runner = Whose::Principal("runner".to_owned());
+    recorder.release(&ann, "closed", by(&boss)).unwrap();
+    assert!(matches!(recorder.release(&ann, "closed", by(&boss)), Err(StoreError::NotHeld { .. })));
+    recorder.hold(&runner, "case 14", by(&boss)).unwrap();
+    assert!(matches!(erase(&recorder, &of("s1"), None), Err(StoreError::Held { .. })));
+    recorder.release(&runner, "closed", by(&boss)).unwrap();
+    assert_eq!(erase(&recorder, &ann, None).unwrap().erased, ["s1", "s2"]);
+    assert!(matches!(erase(&recorder, &of("s3"), None), Err(StoreError::Held { .. })), "another hold stands");
+    drop(recorder);
+    assert!(held_against(&place).is_clean());
+}
+
+#[test]
+fn a_crash_before_the_key_was_destroyed_is_completed_and_one_before_the_line_is_not() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    drop(recorder);
+    let marker = place.data().join("erasing");
+    // Only the marker: nobody has it on record.
+    fs::write(&marker, r#"{"session":"s1","slot":0}"#).unwrap();
+    drop(place.open());
+    assert!(!marker.exists() && text_of(&place, "s1").is_ok());
+    // The folder as it is with the line written and the key still there.
+    let between = place.base.path().join("between");
+    assert!(Command::new("cp").arg("-a").args([&place.data(), &between]).status().unwrap().success());
+    erase(&place.open(), &of("s1"), None).unwrap();
+    let log = fs::read_to_string(place.log_file()).unwrap();
+    let written = log.split_inclusive('\n').take_while(|line| !line.contains("\"state\":\"done\""));
+    fs::write(between.join("log").join(place.log_file().file_name().unwrap()), written.collect::<String>()).unwrap();
+    fs::remove_dir_all(place.data()).unwrap();
+    fs::rename(&between, place.data()).unwrap();
+    fs::write(&marker, r#"{"session":"s1","slot":0}"#).unwrap();
+    assert!(text_of(&place, "s1").is_ok());
+    drop(place.open());
+    assert!(matches!(text_of(&place, "s1"), Err(StoreError::Erased { .. })));
+    assert_eq!(states(&place), [state("s1", "begun"), state("s1", "done")]);
+    assert!(!marker.exists() && held_against(&place).is_clean());
+}
+
+#[test]
+fn a_key_that_is_gone_in_silence_altered_or_still_there_is_found() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    erase(&recorder, &of("s1"), None).unwrap();
+    drop(recorder);
+    let path = place.data().join("session-keys");
+    let keys = fs::read(&path).unwrap();
+    let found = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = keys.clone();
+        change(&mut changed);
+        fs::write(&path, changed).unwrap();
+        held_against(&place).findings().0.to_vec()
+    };
+    assert_eq!(found(&|_| {}), []);
+    let silent = found(&|keys| keys[SLOT..2 * SLOT].fill(0));
+    assert_eq!(silent, [Finding::ErasedInSilence { session: "s2".to_owned() }]);
+    let altered = found(&|keys| keys[SLOT + 7] ^= 1);
+    assert!(matches!(altered[..], [Finding::Key { problem: "is not the one that was recorded", .. }]), "{altered:?}");
+    let back = found(&|keys| keys[..SLOT].fill(7));
+    assert!(back.contains(&Finding::NotErased { session: "s1".to_owned() }), "{back:?}");
+    let cut = found(&|keys| keys.truncate(2 * SLOT));
+    assert!(matches!(cut[..], [Finding::Key { problem: "is missing", .. }]), "{cut:?}");
+}
