@@ -116,6 +116,8 @@ def test_without_keys_everything_but_texts_is_there(read, tmp_path):
     keys = read.gateway.config_file.parent / "keys"
     found = read.json("sessions", "list", *where, "--keys", keys, "--text", "pangolin")["sessions"]
     assert [session["principal"]["sub"] for session in found] == ["agent-8"]
+    copied = read.json("sessions", "list", *where, "--config", read.config, "--text", "pangolin")["sessions"]
+    assert copied == found, "a copy of the configured record opens with its keys"
     assert b"pangolin" not in (data / "index.db").read_bytes()
     assert stat.S_IMODE((data / "index.db").stat().st_mode) == 0o600
     assert "master.key" in exeat("sessions", "list", *where, "--keys", tmp_path / "none", status=1).stderr
