@@ -105,6 +105,14 @@ impl Permit {
         self.plans.iter().map(|plan| plan.taint).max().unwrap_or(Taint::Clean)
     }
 
+    /// Whether it reads, looks up or may let out anything that is sealed for its session.
+    pub fn touches_sealed(&self) -> bool {
+        let plan = |plan: &StatementPlan| {
+            plan.effect.transaction.is_none() && (plan.taint > Taint::Clean || !plan.lookups.is_empty())
+        };
+        !self.facts.masked.is_empty() || self.plans.iter().any(plan)
+    }
+
     /// Whether deferred constraints and triggers of the whole transaction may speak up in it.
     pub fn speaks_for_transaction(&self) -> bool {
         self.plans.iter().any(|plan| plan.effect.speaks_for_transaction)

@@ -22,6 +22,7 @@ use exeat_store::state::{State, Tell};
 pub use exeat_wire::frame::FRONTEND_FRAME_BYTES_MAX as LARGE_MESSAGES_BYTES_MIN;
 use tokio::sync::{oneshot, watch};
 
+use crate::anchored::Anchored;
 use crate::auth::Handles;
 use crate::freezes::CurrentFreezes;
 use crate::identity::Verifier;
@@ -187,6 +188,8 @@ pub struct Dependencies {
     pub tell: Tell,
     /// Kept current by whoever runs the gateway.
     pub freezes: CurrentFreezes,
+    /// Kept current by whoever archives the record.
+    pub anchored: Arc<Anchored>,
     /// Becomes true once: stop accepting, let running transactions finish (bounded), close.
     pub shutdown: watch::Receiver<bool>,
 }

@@ -1,5 +1,6 @@
 //! Data plane: listeners, TLS, login, upstreams, session loops.
 
+pub mod anchored;
 pub mod auth;
 pub mod config;
 pub mod freezes;

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use exeat_console::{ConsoleError, Desks, StatusFn};
 use exeat_enforce::drift::Unclassified;
 use exeat_enforce::mask::MaskKeys;
+use exeat_proxy::anchored::Anchored;
 use exeat_proxy::auth::{Handles, IssueError};
 use exeat_proxy::config::{Analyser, Dependencies, ListenTls, LoadedPolicy};
 use exeat_proxy::freezes::CurrentFreezes;
@@ -29,6 +30,7 @@ use tokio::time::timeout;
 
 use crate::admin::{Admin, SharedAdmin};
 use crate::approvals::{Approvals, SharedApprovals};
+use crate::archive::Archive;
 use crate::config::Config;
 use crate::freezes::{self, Freezes, SharedFreezes};
 use crate::handles::{Desk, SharedDesk};
@@ -113,6 +115,10 @@ impl Gateway {
 
         let handles = Arc::new(Handles::new()?);
         let freezes = freezes::first_look(&state).await?;
+        let anchored = Arc::new(Anchored::new(config.audit.require_archive));
+        let archive = config.audit.archive.clone();
+        let archive =
+            archive.map(|place| Arc::new(Archive::new(place, config.data_dir.clone(), Arc::clone(&anchored))));
         let (stop, shutdown) = watch::channel(false);
         let policy = Arc::new(ArcSwap::from_pointee(loaded));
         let dependencies = Dependencies {
@@ -128,6 +134,7 @@ impl Gateway {
             auditors: config.audit.auditors.clone().map(Arc::new),
             tell: notify::tell(&config.notify),
             freezes: Arc::clone(&freezes),
+            anchored,
             shutdown: shutdown.clone(),
         };
         let server = Arc::new(exeat_proxy::server::serve(config.proxy.clone(), dependencies).await?);
@@ -151,11 +158,14 @@ impl Gateway {
             current: policy,
             problem: Arc::default(),
         };
-        let health = Arc::new(Health::new(Arc::clone(&verifier), Arc::clone(&reloader.problem)));
+        let health = Arc::new(Health::new(Arc::clone(&verifier), Arc::clone(&reloader.problem), archive.clone()));
 
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
+        if let Some(archive) = archive {
+            tasks.spawn(archive.run(shutdown.clone()));
+        }
         keep_state(&mut tasks, (&state, freezes, &recorder), (config.notify, config.name), &shutdown);
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), recorder, state, shutdown.clone()));
         let (console, console_task) = console

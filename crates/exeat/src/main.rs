@@ -3,6 +3,7 @@
 
 mod admin;
 mod approvals;
+mod archive;
 mod catalog;
 mod cli;
 mod clock;
@@ -17,6 +18,7 @@ mod handles;
 mod keeping;
 mod logging;
 mod notify;
+mod outbound;
 mod plain;
 mod policy_file;
 mod policy_tests;

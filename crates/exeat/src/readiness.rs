@@ -15,6 +15,8 @@ use exeat_store::record::Recorder;
 use exeat_store::state::State;
 use tokio::sync::watch;
 
+use crate::archive::Archive;
+
 /// A target that is down is looked for often, one that is up seldom: each look is a login.
 const LOOK_EVERY_DOWN: Duration = Duration::from_millis(500);
 const LOOK_EVERY_UP: Duration = Duration::from_secs(10);
@@ -31,11 +33,16 @@ pub(crate) struct Health {
     drift: ArcSwap<Vec<DatabaseDrift>>,
     /// `None` before the first look.
     targets: ArcSwap<Option<Vec<TargetStatus>>>,
+    archive: Option<Arc<Archive>>,
     stopping: AtomicBool,
 }
 
 impl Health {
-    pub(crate) fn new(verifier: Arc<Verifier>, policy_problem: Arc<ArcSwap<Option<String>>>) -> Self {
+    pub(crate) fn new(
+        verifier: Arc<Verifier>,
+        policy_problem: Arc<ArcSwap<Option<String>>>,
+        archive: Option<Arc<Archive>>,
+    ) -> Self {
         Self {
             verifier,
             policy_problem,
@@ -43,6 +50,7 @@ impl Health {
             state_problem: ArcSwap::default(),
             drift: ArcSwap::default(),
             targets: ArcSwap::default(),
+            archive,
             stopping: AtomicBool::new(false),
         }
     }
@@ -58,6 +66,7 @@ impl Health {
             false => Check::ok("listener"),
         };
         let mut checks = vec![listener, self.identity(), self.policy(), self.record(), self.state()];
+        checks.extend(self.archive.iter().map(|archive| archive.check()));
         checks.extend(targets(self.targets.load().as_ref().as_deref()));
         checks.extend(drift(&self.drift.load()));
         Readiness { checks }

@@ -33,7 +33,11 @@ impl Session {
             Evaluation::Probe { refusal, .. } => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
             Evaluation::Missing { missing, .. } => return self.refuse_simple(&missing_fields(&missing)).await,
         };
-        if let Some(refusal) = self.refused_too_often(&permit).await? {
+        let refusal = match self.not_anchored(&permit) {
+            Some(refusal) => Some(refusal),
+            None => self.refused_too_often(&permit).await?,
+        };
+        if let Some(refusal) = refusal {
             return self.refuse_call(&request_id, Refused { refusal, facts: permit.facts.clone() }).await;
         }
         let (permit, approval) = match self.seek_leave(&request_id, permit, &Values::Call(&call)).await? {

@@ -205,7 +205,10 @@ impl Session {
     ) -> Result<Understood, SessionEnd> {
         let understood = self.understand_text(sql, parameter_types, extended).await?;
         let refusal = match &understood {
-            Understood::Permit(permit, _) => self.refused_too_often(permit).await?,
+            Understood::Permit(permit, _) => match self.not_anchored(permit) {
+                Some(refusal) => Some(refusal),
+                None => self.refused_too_often(permit).await?,
+            },
             _ => None,
         };
         Ok(refusal.map_or(understood, Understood::refuse))

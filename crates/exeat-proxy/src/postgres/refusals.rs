@@ -51,6 +51,14 @@ impl Refusals {
 }
 
 impl Session {
+    /// Why a statement at sealed data does not run while the record is not archived. What ends a transaction always does.
+    pub(crate) fn not_anchored(&self, permit: &Permit) -> Option<Refusal> {
+        if !self.shared.dependencies.anchored.is_overdue() || !permit.touches_sealed() {
+            return None;
+        }
+        Some(Refusal::not_enforceable("the record has not been archived for too long"))
+    }
+
     /// Why a permitted statement does not run, where its principal was refused too often.
     pub(crate) async fn refused_too_often(&mut self, permit: &Permit) -> Result<Option<Refusal>, SessionEnd> {
         let Some(applied) = self.refusal_budget() else { return Ok(None) };

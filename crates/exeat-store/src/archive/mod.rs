@@ -223,6 +223,14 @@ pub fn forget_slot(piece: &mut [u8], first: u64, slot: u64) -> bool {
     })
 }
 
+/// Whether two pieces of the keys are alike, but for slots that one of them has as destroyed.
+pub fn same_slots(one: &[u8], other: &[u8]) -> bool {
+    let width = usize::try_from(slot_bytes()).unwrap_or(usize::MAX);
+    let destroyed = |slot: &[u8]| slot.iter().all(|byte| *byte == 0);
+    let mut pairs = one.chunks(width).zip(other.chunks(width));
+    one.len() == other.len() && pairs.all(|(one, other)| one == other || destroyed(one) || destroyed(other))
+}
+
 /// Slots whose key was destroyed, of those before `end`.
 pub fn forgotten_slots(data_dir: &Path, end: u64) -> Result<Vec<u64>, StoreError> {
     let mut found = Vec::new();
@@ -310,5 +318,7 @@ no event
         assert!(!forget_slot(&mut piece, 10, 11), "there was one no more");
         assert!(!forget_slot(&mut piece, 10, 9) && !forget_slot(&mut piece, 10, 13));
         assert_eq!(piece, [vec![1; 60], vec![0; 60], vec![1; 60]].concat());
+        assert!(same_slots(&piece, &[1; 180]) && same_slots(&[1; 180], &piece));
+        assert!(!same_slots(&piece, &[2; 180]) && !same_slots(&piece, &[1; 120]));
     }
 }

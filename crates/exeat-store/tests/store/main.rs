@@ -1,6 +1,8 @@
 //! The store on real files, as its callers use it.
 
 #[cfg(test)]
+mod archive;
+#[cfg(test)]
 mod aside;
 #[cfg(test)]
 mod common;

@@ -10,6 +10,7 @@ use exeat_store::secret::SecretSource;
 use serde_json::{Map, Value, json};
 
 use super::policy::{reports_json, reports_text};
+use crate::archive;
 use crate::catalog;
 use crate::cli::CheckArgs;
 use crate::config::{self, Config, ConfigError};
@@ -88,6 +89,9 @@ fn check_parts(config: &Config) -> Result<(), CheckError> {
     }
     if let Err(error) = config.store.check() {
         problems.push(exeat_store::chain(&error));
+    }
+    if let Some(Err(error)) = config.audit.archive.as_ref().map(|archive| archive::check(archive, &config.name)) {
+        problems.push(format!("audit.archive: {}", exeat_store::chain(&error)));
     }
     for destination in &config.notify {
         if let Err(error) = notify::check(destination) {

@@ -1,4 +1,7 @@
-//! `audit:` of exeat.yaml: how durable the record is, and who may read what the gateway withheld.
+//! `audit:` of exeat.yaml: how durable the record is, and who may read what the gateway withheld. Where the record
+//! is copied to stands in a file of its own.
+
+use std::time::Duration;
 
 use exeat_policy::document::{MappingReader, Node};
 use exeat_proxy::config::TranscriptLimits;
@@ -6,8 +9,7 @@ use exeat_store::auditors::{AUDITORS_MAX, Auditor, Auditors};
 use exeat_store::record::Durability;
 
 use super::Reading;
-
-const KEYS_UNSUPPORTED: &[&str] = &["archive", "require_archive"];
+use crate::archive::ArchiveConfig;
 
 /// More than any client takes of one statement; counts and digests are kept of what is past it.
 const RESULT_ROWS_MAX: i64 = 1_000_000_000;
@@ -19,6 +21,10 @@ pub(crate) struct Audit {
     pub(crate) results: TranscriptLimits,
     /// Whom the server's own words are kept for.
     pub(crate) auditors: Option<Auditors>,
+    /// Where the record is copied to.
+    pub(crate) archive: Option<ArchiveConfig>,
+    /// How old what is not archived may become before statements at sealed data are refused.
+    pub(crate) require_archive: Option<Duration>,
 }
 
 impl Reading<'_> {
@@ -36,9 +42,10 @@ impl Reading<'_> {
         let kept = inner.optional("sealed_originals");
         let auditors = inner.optional("auditors");
         let auditors = self.originals(kept, auditors);
-        inner.unsupported(KEYS_UNSUPPORTED, &mut self.diags);
+        let archived = self.archived(&mut inner);
         inner.finish(&mut self.diags);
-        Some(Audit { durability: durability?, results: results?, auditors: auditors? })
+        let (archive, require_archive) = archived?;
+        Some(Audit { durability: durability?, results: results?, auditors: auditors?, archive, require_archive })
     }
 
     fn results(&mut self, node: &Node) -> Option<TranscriptLimits> {

@@ -4,6 +4,7 @@
 //! file's folder. Secrets are named here, never read: whoever needs one resolves it at that moment. Keys that
 //! belong to later versions are refused by name, since running without what they ask for would be worse.
 
+mod archive;
 mod audit;
 mod identity;
 mod listen;
@@ -26,6 +27,8 @@ use ring::digest::{SHA256, digest};
 
 pub(crate) use show::show;
 
+use audit::Audit;
+
 use crate::notify::Destination;
 use crate::roles::ConsoleRoles;
 
@@ -40,7 +43,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) keys: KeySource,
     pub(crate) store: StateSource,
-    pub(crate) audit: audit::Audit,
+    pub(crate) audit: Audit,
     pub(crate) identity: Vec<IssuerConfig>,
     /// A file or a folder of files.
     pub(crate) policy: PathBuf,

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::Config;
 use super::audit::Audit;
+use crate::archive::{ArchiveConfig, PlaceKind};
 use crate::notify::{Destination, Kind};
 
 /// The whole configuration. Secrets appear as their source.
@@ -58,6 +59,8 @@ fn show_audit(audit: &Audit) -> Value {
         "results": {"rows": audit.results.rows, "bytes": audit.results.bytes},
         "sealed_originals": audit.auditors.is_some(),
         "auditors": audit.auditors.as_ref().map_or(0, Auditors::count),
+        "archive": audit.archive.as_ref().map(show_archive),
+        "require_archive": audit.require_archive.map(seconds),
     })
 }
 
@@ -89,6 +92,18 @@ fn show_listen(listen: &Listen) -> Value {
         "idle_timeout": listen.idle_timeout.map(seconds),
         "drain": seconds(listen.drain),
     })
+}
+
+fn show_archive(archive: &ArchiveConfig) -> Value {
+    let mut shown = json!({"url": archive.place.url, "every": seconds(archive.every)});
+    if let (PlaceKind::S3(s3), Value::Object(members)) = (&archive.place.kind, &mut shown) {
+        members.insert("region".to_owned(), json!(s3.region));
+        members.insert("endpoint".to_owned(), json!(s3.endpoint));
+        members.insert("access_key".to_owned(), s3.access_key.as_ref().map_or(Value::Null, secret));
+        members.insert("secret_key".to_owned(), s3.secret_key.as_ref().map_or(Value::Null, secret));
+        members.insert("ca".to_owned(), s3.ca.as_deref().map_or(Value::Null, path));
+    }
+    shown
 }
 
 fn show_destination(destination: &Destination) -> Value {

@@ -1,13 +1,10 @@
-//! One destination: what is due for it is claimed, posted and crossed out, a few at once. An address is https, or http
-//! on this machine; certificates are checked, redirects are not followed, an answer's body is not read.
+//! One destination: what is due for it is claimed, posted and crossed out, a few at once. An answer's body is not read.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use exeat_proxy::tls::{Roots, TlsError, Trust, client_config};
 use exeat_store::secret::{SecretError, SecretString};
 use exeat_store::state::{Claimed, Message, State, StateError};
 use jiff::Timestamp;
@@ -19,6 +16,7 @@ use tokio::task::JoinSet;
 use super::message::Said;
 use super::{Destination, Kind, slack};
 use crate::clock::now;
+use crate::outbound::{self, OutboundError};
 
 /// Shorter together than the outbox's first pause: an attempt is over before the next one begins.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -35,16 +33,10 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 pub(crate) enum SendError {
     #[error(transparent)]
     Secret(#[from] SecretError),
-    #[error("the address in {origin} is not a URL")]
-    NotAUrl { origin: String },
-    #[error("the address in {origin} is neither https nor http on a loopback address")]
-    Plain { origin: String },
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
     #[error("the secret in {origin} is not {SECRET_PREFIX} and 24 to 64 bytes in base64")]
     NotASecret { origin: String },
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("could not make an HTTP client")]
-    Client(#[source] reqwest::Error),
     #[error("could not post")]
     Post(#[source] reqwest::Error),
     #[error("was answered with status {0}")]
@@ -182,13 +174,7 @@ fn signature(key: &hmac::Key, (id, sent_at): (&str, i64), body: &str) -> String 
 }
 
 fn resolve(destination: &Destination) -> Result<Address, SendError> {
-    let origin = || destination.url.to_string();
-    let text = destination.url.resolve()?;
-    let url = Url::parse(text.expose()).map_err(|_| SendError::NotAUrl { origin: origin() })?;
-    let is_plain_here = url.scheme() == "http" && is_loopback(&url);
-    if url.scheme() != "https" && !is_plain_here {
-        return Err(SendError::Plain { origin: origin() });
-    }
+    let url = outbound::address(&destination.url)?;
     let key = match &destination.kind {
         Kind::Slack => None,
         Kind::Webhook { secret } => {
@@ -204,27 +190,8 @@ fn key_of(secret: &SecretString) -> Option<hmac::Key> {
     SECRET_BYTES.contains(&bytes.len()).then(|| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 fn client(destination: &Destination, url: &Url) -> Result<Client, SendError> {
-    let is_https = url.scheme() == "https";
-    // The system's trust store is not needed, and may not exist, where everything is plain http on loopback.
-    let roots = if is_https { destination.ca.clone().map_or(Roots::System, Roots::File) } else { Roots::Nobody };
-    let tls = client_config(&Trust::Full(roots), &[b"http/1.1"])?;
-    let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls.as_ref().clone())
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT)
-        .user_agent("exeat")
-        .https_only(is_https);
-    if !is_https {
-        builder = builder.no_proxy();
-    }
-    builder.build().map_err(SendError::Client)
+    Ok(outbound::client(url, destination.ca.as_deref(), (CONNECT_TIMEOUT, ANSWER_TIMEOUT))?)
 }
 
 #[cfg(test)]
@@ -239,24 +206,6 @@ mod tests {
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         for secret in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_c2hvcnQ=", "whsec_", "whsec_%%%"] {
             assert!(key_of(&SecretString::new(secret.to_owned())).is_none(), "{secret}");
-        }
-    }
-
-    #[test]
-    fn an_address_is_https_or_on_this_machine() {
-        let resolved = |text: &str| {
-            let folder = tempfile::tempdir().unwrap();
-            let path = folder.path().join("url");
-            std::fs::write(&path, text).unwrap();
-            let url = exeat_store::secret::SecretSource::File(path);
-            resolve(&Destination { name: "chat".to_owned(), kind: Kind::Slack, url, ca: None }).map(drop)
-        };
-        for url in ["https://hooks.example.com/x", "http://127.0.0.1:1/", "http://localhost/", "http://[::1]:2/x"] {
-            assert!(resolved(url).is_ok(), "{url}");
-        }
-        for url in ["http://hooks.example.com/x", "http://localhost.evil.com", "ftp://127.0.0.1/", "not a url"] {
-            let problem = resolved(url).unwrap_err();
-            assert!(!problem.to_string().contains("evil"), "an address may hold a token: {problem}");
         }
     }
 }
