@@ -32,6 +32,7 @@ use crate::admin::{Admin, SharedAdmin};
 use crate::approvals::{Approvals, SharedApprovals};
 use crate::archive::Archive;
 use crate::config::Config;
+use crate::export::Exports;
 use crate::freezes::{self, Freezes, SharedFreezes};
 use crate::handles::{Desk, SharedDesk};
 use crate::keeping::{Keeping, SharedKeeping};
@@ -116,9 +117,7 @@ impl Gateway {
         let handles = Arc::new(Handles::new()?);
         let freezes = freezes::first_look(&state).await?;
         let anchored = Arc::new(Anchored::new(config.audit.require_archive));
-        let archive = config.audit.archive.clone();
-        let archive =
-            archive.map(|place| Arc::new(Archive::new(place, config.data_dir.clone(), Arc::clone(&anchored))));
+        let readers = Readers::new(&config, &anchored);
         let (stop, shutdown) = watch::channel(false);
         let policy = Arc::new(ArcSwap::from_pointee(loaded));
         let dependencies = Dependencies {
@@ -158,14 +157,12 @@ impl Gateway {
             current: policy,
             problem: Arc::default(),
         };
-        let health = Arc::new(Health::new(Arc::clone(&verifier), Arc::clone(&reloader.problem), archive.clone()));
+        let health = Arc::new(Health::new(Arc::clone(&verifier), Arc::clone(&reloader.problem), readers.seen()));
 
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
-        if let Some(archive) = archive {
-            tasks.spawn(archive.run(shutdown.clone()));
-        }
+        readers.start(&mut tasks, &shutdown);
         keep_state(&mut tasks, (&state, freezes, &recorder), (config.notify, config.name), &shutdown);
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), recorder, state, shutdown.clone()));
         let (console, console_task) = console
@@ -194,6 +191,35 @@ impl Gateway {
             if timeout(TASKS_END_WITHIN, &mut console).await.is_err() {
                 console.abort();
             }
+        }
+    }
+}
+
+/// Who reads the record's files while it is written, beside the road of statements.
+struct Readers {
+    archive: Option<Arc<Archive>>,
+    exports: Arc<Exports>,
+}
+
+impl Readers {
+    fn new(config: &Config, anchored: &Arc<Anchored>) -> Self {
+        let data_dir = || config.data_dir.clone();
+        let archive = config.audit.archive.clone();
+        let archive = archive.map(|place| Arc::new(Archive::new(place, data_dir(), Arc::clone(anchored))));
+        let exports = Exports::new(config.audit.export.clone(), config.name.clone(), data_dir());
+        Self { archive, exports: Arc::new(exports) }
+    }
+
+    fn seen(&self) -> (Option<Arc<Archive>>, Arc<Exports>) {
+        (self.archive.clone(), Arc::clone(&self.exports))
+    }
+
+    fn start(self, tasks: &mut JoinSet<()>, shutdown: &watch::Receiver<bool>) {
+        if let Some(archive) = self.archive {
+            tasks.spawn(archive.run(shutdown.clone()));
+        }
+        for number in 0..self.exports.count() {
+            tasks.spawn(Arc::clone(&self.exports).run(number, shutdown.clone()));
         }
     }
 }

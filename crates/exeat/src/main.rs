@@ -12,6 +12,7 @@ mod config;
 #[cfg(feature = "demo")]
 mod demo;
 mod exit;
+mod export;
 mod freezes;
 mod gateway;
 mod handles;

@@ -16,6 +16,7 @@ use exeat_store::state::State;
 use tokio::sync::watch;
 
 use crate::archive::Archive;
+use crate::export::Exports;
 
 /// A target that is down is looked for often, one that is up seldom: each look is a login.
 const LOOK_EVERY_DOWN: Duration = Duration::from_millis(500);
@@ -34,6 +35,7 @@ pub(crate) struct Health {
     /// `None` before the first look.
     targets: ArcSwap<Option<Vec<TargetStatus>>>,
     archive: Option<Arc<Archive>>,
+    exports: Arc<Exports>,
     stopping: AtomicBool,
 }
 
@@ -41,7 +43,7 @@ impl Health {
     pub(crate) fn new(
         verifier: Arc<Verifier>,
         policy_problem: Arc<ArcSwap<Option<String>>>,
-        archive: Option<Arc<Archive>>,
+        (archive, exports): (Option<Arc<Archive>>, Arc<Exports>),
     ) -> Self {
         Self {
             verifier,
@@ -51,6 +53,7 @@ impl Health {
             drift: ArcSwap::default(),
             targets: ArcSwap::default(),
             archive,
+            exports,
             stopping: AtomicBool::new(false),
         }
     }
@@ -67,6 +70,7 @@ impl Health {
         };
         let mut checks = vec![listener, self.identity(), self.policy(), self.record(), self.state()];
         checks.extend(self.archive.iter().map(|archive| archive.check()));
+        checks.extend(self.exports.checks());
         checks.extend(targets(self.targets.load().as_ref().as_deref()));
         checks.extend(drift(&self.drift.load()));
         Readiness { checks }

@@ -15,6 +15,7 @@ use crate::catalog;
 use crate::cli::CheckArgs;
 use crate::config::{self, Config, ConfigError};
 use crate::exit::{self, Exit};
+use crate::export;
 use crate::notify;
 use crate::policy_file::{PolicyFileError, PolicyText};
 use crate::policy_tests::{self, Catalogs, Report, Verdict};
@@ -92,6 +93,11 @@ fn check_parts(config: &Config) -> Result<(), CheckError> {
     }
     if let Some(Err(error)) = config.audit.archive.as_ref().map(|archive| archive::check(archive, &config.name)) {
         problems.push(format!("audit.archive: {}", exeat_store::chain(&error)));
+    }
+    for export in &config.audit.export {
+        if let Err(error) = export::check(export) {
+            problems.push(format!("audit.export \"{}\": {}", export.name, exeat_store::chain(&error)));
+        }
     }
     for destination in &config.notify {
         if let Err(error) = notify::check(destination) {

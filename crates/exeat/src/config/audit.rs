@@ -1,5 +1,5 @@
 //! `audit:` of exeat.yaml: how durable the record is, and who may read what the gateway withheld. Where the record
-//! is copied to stands in a file of its own.
+//! is copied to and who is told of it stands in files of their own.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use exeat_store::record::Durability;
 
 use super::Reading;
 use crate::archive::ArchiveConfig;
+use crate::export::ExportConfig;
 
 /// More than any client takes of one statement; counts and digests are kept of what is past it.
 const RESULT_ROWS_MAX: i64 = 1_000_000_000;
@@ -25,6 +26,8 @@ pub(crate) struct Audit {
     pub(crate) archive: Option<ArchiveConfig>,
     /// How old what is not archived may become before statements at sealed data are refused.
     pub(crate) require_archive: Option<Duration>,
+    /// Who else is told what is on record.
+    pub(crate) export: Vec<ExportConfig>,
 }
 
 impl Reading<'_> {
@@ -43,9 +46,20 @@ impl Reading<'_> {
         let auditors = inner.optional("auditors");
         let auditors = self.originals(kept, auditors);
         let archived = self.archived(&mut inner);
+        let export = match inner.optional("export") {
+            None => Some(Vec::new()),
+            Some(node) => self.exports(node),
+        };
         inner.finish(&mut self.diags);
         let (archive, require_archive) = archived?;
-        Some(Audit { durability: durability?, results: results?, auditors: auditors?, archive, require_archive })
+        Some(Audit {
+            durability: durability?,
+            results: results?,
+            auditors: auditors?,
+            archive,
+            require_archive,
+            export: export?,
+        })
     }
 
     fn results(&mut self, node: &Node) -> Option<TranscriptLimits> {

@@ -6,6 +6,7 @@
 
 mod archive;
 mod audit;
+mod export;
 mod identity;
 mod listen;
 mod notify;

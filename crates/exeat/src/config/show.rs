@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::Config;
 use super::audit::Audit;
 use crate::archive::{ArchiveConfig, PlaceKind};
+use crate::export::{ExportConfig, ExportKind, PostConfig, SyslogConfig, Transport};
 use crate::notify::{Destination, Kind};
 
 /// The whole configuration. Secrets appear as their source.
@@ -61,6 +62,7 @@ fn show_audit(audit: &Audit) -> Value {
         "auditors": audit.auditors.as_ref().map_or(0, Auditors::count),
         "archive": audit.archive.as_ref().map(show_archive),
         "require_archive": audit.require_archive.map(seconds),
+        "export": audit.export.iter().map(show_export).collect::<Vec<_>>(),
     })
 }
 
@@ -104,6 +106,27 @@ fn show_archive(archive: &ArchiveConfig) -> Value {
         members.insert("ca".to_owned(), s3.ca.as_deref().map_or(Value::Null, path));
     }
     shown
+}
+
+fn show_export(export: &ExportConfig) -> Value {
+    let posted = |post: &PostConfig| {
+        let headers: Map<String, Value> =
+            post.headers.iter().map(|(name, value)| (name.clone(), secret(value))).collect();
+        json!({"url": secret(&post.url), "headers": headers, "ca": post.ca.as_deref().map(path)})
+    };
+    let (kind, shown) = match &export.kind {
+        ExportKind::Syslog(SyslogConfig { transport, host, port, ca }) => {
+            let scheme = match transport {
+                Transport::Tcp => "tcp",
+                Transport::Tls => "tls",
+                Transport::Udp => "udp",
+            };
+            ("syslog", json!({"address": format!("{scheme}://{host}:{port}"), "ca": ca.as_deref().map(path)}))
+        }
+        ExportKind::Http(post) => ("http", posted(post)),
+        ExportKind::Otlp(post) => ("otlp", posted(post)),
+    };
+    json!({"name": export.name, kind: shown})
 }
 
 fn show_destination(destination: &Destination) -> Value {
