@@ -128,8 +128,6 @@ class HttpReceiver(Receiver):
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if not outer.refuses:
