@@ -70,7 +70,7 @@ const BANNED: [(&str, &str); 12] = [
 ];
 
 /// More than one version in the graph, and who brings the other.
-const DUPLICATES: [(&str, &str); 16] = [
+const DUPLICATES: [(&str, &str); 17] = [
     ("base64", "postgres-protocol still uses 0.22"),
     ("block-buffer", "as digest"),
     ("cpufeatures", "as digest"),
@@ -78,11 +78,12 @@ const DUPLICATES: [(&str, &str); 16] = [
     ("digest", "sqlx still uses 0.10, postgres-protocol a later one"),
     ("getrandom", "ring uses 0.2, tempfile and uuid a later one"),
     ("hashbrown", "sqlx and indexmap disagree"),
-    ("itertools", "bindgen and prost-build disagree; build time only"),
+    ("itertools", "bindgen, prost-build and object storage disagree"),
     ("linux-raw-sys", "as rustix"),
     ("rustix", "the grammar's build script uses 0.38; build time only"),
     ("sha2", "as digest"),
     ("shlex", "bindgen and cc disagree; build time only"),
+    ("spin", "SQLite's driver still uses 0.9, the checksums of object storage a later one"),
     ("syn", "derive macros on their way from 2 to 3; build time only"),
     ("synstructure", "as syn"),
     ("thiserror", "the grammar's crate uses 1"),
