@@ -207,8 +207,13 @@ impl Exports {
         told: &mut bool,
     ) -> Result<std::convert::Infallible, ExportError> {
         let mut receiver = self.receiver(config)?;
-        let (data_dir, gateway, name) = (self.data_dir.clone(), self.gateway.clone(), config.name.clone());
-        let mut reader = blocking(move || Reader::open(&data_dir, &gateway, &name)).await?;
+        let mut reader = loop {
+            let (data_dir, gateway, name) = (self.data_dir.clone(), self.gateway.clone(), config.name.clone());
+            match blocking(move || Reader::open(&data_dir, &gateway, &name)).await? {
+                Some(reader) => break reader,
+                None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        };
         let (mut on_the_way, mut since) = (0, Instant::now());
         loop {
             let (batch, returned) = blocking(move || {

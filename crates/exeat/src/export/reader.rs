@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use exeat_store::StoreError;
 use exeat_store::archive::{self, Signed};
 use exeat_store::follow::Follower;
-use exeat_store::record::current_origin;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
@@ -60,9 +59,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn open(data_dir: &Path, gateway: &str, name: &str) -> Result<Self, ExportError> {
+    /// `None`: nothing is signed yet, so that nobody can say which log it is.
+    pub(super) fn open(data_dir: &Path, gateway: &str, name: &str) -> Result<Option<Self>, ExportError> {
         let cursor = Cursor::of(data_dir, name);
-        let log = current_origin(data_dir, gateway)?;
+        let Some(Signed { origin: log, .. }) = archive::signed(data_dir)? else { return Ok(None) };
         let ahead = match cursor.read()? {
             Some(position) if position.log == log => position,
             Some(position) => {
@@ -72,7 +72,7 @@ impl Reader {
             None => Position { log, ..Position::default() },
         };
         let follower = Follower::new(data_dir, ahead.next);
-        Ok(Self { data_dir: data_dir.to_owned(), gateway: gateway.to_owned(), cursor, follower, ahead })
+        Ok(Some(Self { data_dir: data_dir.to_owned(), gateway: gateway.to_owned(), cursor, follower, ahead }))
     }
 
     /// What comes next; nothing where there is nothing new.

@@ -34,8 +34,8 @@ const STRUCTURE: &str = "exeat@32473";
 const HOSTNAME_MAX: usize = 255;
 const MSGID_MAX: usize = 32;
 
-trait Duplex: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+trait Duplex: AsyncRead + AsyncWrite + Send + Sync {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync> Duplex for T {}
 
 enum Connection {
     Stream(Pin<Box<dyn Duplex>>),
