@@ -86,6 +86,7 @@ class SyslogReceiver(Receiver):
         try:
             if self._context is not None:
                 end = self._context.wrap_socket(end, server_side=True)
+                self._ends.append(end)
             held = b""
             while piece := end.recv(65536):
                 held += piece
@@ -119,7 +120,7 @@ class DatagramReceiver(Receiver):
 
 
 class HttpReceiver(Receiver):
-    """`texts_of` reads a body; `requests` keeps path and headers of each that was taken."""
+    """`texts_of` reads a body; `requests` keeps path and Authorization of each that was taken."""
 
     def __init__(self, texts_of):
         super().__init__()
@@ -131,7 +132,7 @@ class HttpReceiver(Receiver):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if not outer.refuses:
-                    outer.requests.append((self.path, dict(self.headers)))
+                    outer.requests.append((self.path, self.headers["Authorization"]))
                     outer.take(texts_of(body))
                 self.send_response(503 if outer.refuses else 200)
                 self.send_header("Content-Length", "2")

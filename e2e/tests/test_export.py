@@ -99,7 +99,7 @@ def test_every_line_arrives_in_order_with_the_checkpoints(fresh_gateway, trust, 
         # Nothing of it holds what a client sent or was sent.
         assert "SELECT id, ssn" not in "".join(at.told())
     for kind, path in (("http", "/in?key=1"), ("otlp", "/v1/logs")):
-        assert {(path, headers["Authorization"]) for path, headers in receivers[kind].requests} == {(path, TOKEN)}
+        assert set(receivers[kind].requests) == {(path, TOKEN)}
     gateway.stop()
     # What was told of a checkpoint is an anchor.
     note = gateway.run.path("exported.checkpoint")
