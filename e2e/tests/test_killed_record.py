@@ -190,4 +190,4 @@ def test_whenever_a_gateway_is_killed_its_record_has_what_it_sent_and_released(r
     assert status == 0, wrong
     done.all_sent_is_on_record()
     print(done.figures)
-    assert done.figures["statements"] > rounds and done.figures["left open"] > 0, done.figures
+    assert done.figures["statements"] > 0 and done.figures["left open"] > 0, done.figures
