@@ -119,7 +119,7 @@ enum Delivered {
 }
 
 enum Receiver {
-    Post(Post),
+    Post(Box<Post>),
     Syslog(Box<Syslog>),
 }
 
@@ -254,8 +254,10 @@ impl Exports {
     fn receiver(&self, config: &ExportConfig) -> Result<Receiver, ExportError> {
         Ok(match &config.kind {
             ExportKind::Syslog(syslog) => Receiver::Syslog(Box::new(Syslog::new(syslog, &self.gateway)?)),
-            ExportKind::Http(post) => Receiver::Post(Post::new(post, post::Form::Lines)?),
-            ExportKind::Otlp(post) => Receiver::Post(Post::new(post, post::Form::Otlp(self.gateway.clone()))?),
+            ExportKind::Http(post) => Receiver::Post(Box::new(Post::new(post, post::Form::Lines)?)),
+            ExportKind::Otlp(post) => {
+                Receiver::Post(Box::new(Post::new(post, post::Form::Otlp(self.gateway.clone()))?))
+            }
         })
     }
 
