@@ -319,3 +319,24 @@ def test_access_says_who_read_a_column_and_which_half_it_answers(read):
     told = exeat("audit", "access", "--config", read.config, "--column", "public.orders.id", *now).stdout
     assert "IN CLEAR" in told and "is not answered here" in told
     assert read.json("audit", "access", "--data", read.data, "--column", "public.customers.ssn", "--at", "2026-01-01")["read"] == []
+
+
+def test_many_sessions_are_exported_at_once_the_oldest_first(read, tmp_path):
+    def export(name, *arguments, status=0):
+        return exeat("audit", "export", "--config", read.config, "--format", name, *arguments, status=status)
+
+    sessions = [session["session"] for session in reversed(read.sessions())]
+    log = [line for path in sorted((read.data / "log").iterdir()) for line in path.read_text().splitlines()]
+    lines = export("lines").stdout.splitlines()
+    assert set(lines) <= set(log) and len(lines) > 10, "as they were signed"
+    assert list(dict.fromkeys(json.loads(line)["session"] for line in lines)) == sessions
+    one = export("lines", "--principal", "agent-8").stdout.splitlines()
+    assert {json.loads(line)["principal"]["sub"] for line in one} == {"agent-8"} and set(one) < set(lines)
+    rows = list(csv.DictReader(io.StringIO(export("csv").stdout, newline="")))
+    assert [row["session"] for row in rows if row["seq"] == "seq"] == [], "one header for all"
+    assert list(dict.fromkeys(row["session"] for row in rows)) == sessions
+    kept = tmp_path / "ocsf.jsonl"
+    assert export("ocsf", "--out", kept).stdout == "" and stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert len(kept.read_text().splitlines()) == len(rows)
+    assert "ocsf.jsonl" in export("ocsf", "--out", kept, status=1).stderr, "nothing is written over"
+    assert export("lines", "--principal", "nobody").stdout == ""

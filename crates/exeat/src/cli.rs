@@ -96,6 +96,8 @@ pub(crate) enum AuditCommand {
     Verify(AuditVerifyArgs),
     /// Prove that one record is in the signed log, in a file that anybody with the public key can check
     Prove(AuditProveArgs),
+    /// Give what is on record of many sessions to another program: lines, CSV, OCSF
+    Export(Box<sessions::AuditExportArgs>),
     /// Say who read a column, and in what form
     Access(sessions::AccessArgs),
     /// Print the public keys that checkpoints are signed by, each with the records where it signs

@@ -75,6 +75,7 @@ async fn run(command: Command) -> Result<Exit, Box<dyn Error>> {
         Command::Policy(PolicyCommand::Explain(args)) => Ok(commands::explain::explain(args).await?),
         Command::Audit(AuditCommand::Verify(args)) => Ok(commands::audit::verify(args)?),
         Command::Audit(AuditCommand::Prove(args)) => Ok(commands::prove::prove(args)?),
+        Command::Audit(AuditCommand::Export(args)) => Ok(commands::export::run(*args).await?),
         Command::Audit(AuditCommand::Access(args)) => Ok(commands::access::access(args).await?),
         Command::Audit(AuditCommand::Key(args)) => Ok(commands::audit::key(args)?),
         Command::Audit(AuditCommand::RotateKey(args)) => Ok(commands::keeping::rotate_key(args).await?),

@@ -40,6 +40,19 @@ pub(crate) struct ReadArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) record: ReadArgs,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+    /// So many at most
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which sessions.
+#[derive(Debug, Args)]
+pub(crate) struct WhichArgs {
     /// Of this subject, or of the agent that acted for one; in this and other names * stands for anything
     #[arg(long, value_name = "SUBJECT")]
     pub(crate) principal: Option<String>,
@@ -92,12 +105,30 @@ pub(crate) struct ListArgs {
     /// With a statement whose text has these words; a phrase in double quotes. Needs the keys
     #[arg(long, value_name = "WORDS")]
     pub(crate) text: Option<String>,
-    /// So many at most
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) limit: u32,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+}
+
+/// `exeat audit export`
+#[derive(Debug, Args)]
+pub(crate) struct AuditExportArgs {
+    #[command(flatten)]
+    pub(crate) record: ReadArgs,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+    #[arg(long, value_enum)]
+    pub(crate) format: AuditExportFormat,
+    /// A new file; without it standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AuditExportFormat {
+    /// The records themselves, line by line as they were signed
+    Lines,
+    /// A row for each statement
+    Csv,
+    /// OCSF 1.3.0, Datastore Activity: a JSON object a line, one for each statement
+    Ocsf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 mod card;
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod export;
 pub(crate) mod keeping;
 pub(crate) mod policy;
 pub(crate) mod prove;

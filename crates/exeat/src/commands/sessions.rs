@@ -7,7 +7,7 @@ use exeat_store::index::{Filter, SessionRow};
 use exeat_store::read;
 use serde_json::{Value, json};
 
-use crate::cli::sessions::{DecisionWord, ExportArgs, ExportFormat, ListArgs, SessionsCommand, ShowArgs};
+use crate::cli::sessions::{DecisionWord, ExportArgs, ExportFormat, ListArgs, SessionsCommand, ShowArgs, WhichArgs};
 use crate::exit::{self, Exit};
 use crate::plain;
 use crate::sessions::{self, OpenRecord, RecordError, Step, Story, Telling, session_json};
@@ -25,7 +25,7 @@ async fn list(args: ListArgs) -> Result<Exit, RecordError> {
     let mut record = OpenRecord::open(&args.record).await?;
     let json = args.json;
     let limit = args.limit;
-    let found = record.index.sessions(&filter(args), record.keys.as_ref()).await?;
+    let found = record.index.sessions(&filter(args.which, limit), record.keys.as_ref()).await?;
     let text = if json {
         let sessions: Vec<Value> = found.iter().map(session_json).collect();
         format!("{}\n", json!({"v": 1, "sessions": sessions}))
@@ -39,7 +39,7 @@ async fn list(args: ListArgs) -> Result<Exit, RecordError> {
     Ok(Exit::Ok)
 }
 
-fn filter(args: ListArgs) -> Filter {
+pub(super) fn filter(args: WhichArgs, limit: u32) -> Filter {
     let decision = args.decision.map(|decision| match decision {
         DecisionWord::Allow => "allow".to_owned(),
         DecisionWord::Refuse => "refuse".to_owned(),
@@ -63,7 +63,7 @@ fn filter(args: ListArgs) -> Filter {
         since: args.since,
         until: args.until,
         text: args.text,
-        limit: args.limit,
+        limit,
     }
 }
 

@@ -33,8 +33,15 @@ const COLUMNS: [&str; 24] = [
 ];
 
 pub(crate) fn csv(story: &Story) -> String {
-    let mut out = COLUMNS.join(",");
-    out.push_str("\r\n");
+    format!("{}{}", csv_header(), csv_rows(story))
+}
+
+pub(crate) fn csv_header() -> String {
+    format!("{}\r\n", COLUMNS.join(","))
+}
+
+pub(crate) fn csv_rows(story: &Story) -> String {
+    let mut out = String::new();
     for telling in story.statements() {
         let cells = row(story, telling);
         let cells: Vec<String> = cells.iter().map(|text| cell(text)).collect();

@@ -10,7 +10,7 @@ mod seen;
 mod story;
 
 pub(crate) use bundle::{bundle, write_new};
-pub(crate) use csv::csv;
+pub(crate) use csv::{csv, csv_header, csv_rows};
 pub(crate) use ocsf::ocsf;
 pub(crate) use record::{OpenRecord, RecordError};
 pub(crate) use story::{Step, Story, Telling, session_json};
