@@ -88,6 +88,7 @@ impl Journal {
             keys,
             notary: Arc::clone(&notary),
             taken: Taken::default(),
+            unsynced: Vec::new(),
             state: Health::Good,
         };
         let mut tail = Tail::new(position.next_seq, position.blob_segment);
@@ -232,6 +233,9 @@ struct Files {
     keys: AppendFile,
     notary: Arc<Notary>,
     taken: Taken,
+    /// Lines that are in the file and not on the disk yet, where they have to be: the disk may still lose them, and what
+    /// is signed must not be lost.
+    unsynced: Vec<u8>,
     state: Health,
 }
 
@@ -257,29 +261,28 @@ impl Files {
             return Err(StoreError::NoRoom { path: self.data_dir.clone(), bytes: headroom });
         }
         if self.log.len() >= SEGMENT_BYTES_MAX {
-            let next = log_path(&self.data_dir, tail.next_seq);
-            self.sync_left()?;
-            self.log = AppendFile::open(next)?;
+            self.log = self.begin(log_path(&self.data_dir, tail.next_seq))?;
         }
         if self.log.len() == 0 {
             let heartbeat = tail.heartbeat(&self.gateway);
             self.put(tail, &heartbeat)?;
         }
         if self.blobs.len() >= SEGMENT_BYTES_MAX && !entry.blobs.is_empty() {
-            self.sync_left()?;
-            self.blobs = AppendFile::open(blob_path(&self.data_dir, tail.blob_segment + 1))?;
+            self.blobs = self.begin(blob_path(&self.data_dir, tail.blob_segment + 1))?;
             tail.blob_segment += 1;
         }
         self.put(tail, entry)
     }
 
-    /// Nothing of a file that is left may be lost later.
-    fn sync_left(&mut self) -> Result<(), StoreError> {
+    /// The file after one that is left. Nothing of that one may be lost later, nor what this one is called.
+    fn begin(&mut self, path: PathBuf) -> Result<AppendFile, StoreError> {
         if !self.durable {
-            return Ok(());
+            return AppendFile::open(path);
         }
         self.sync()?;
-        sync_folders(&self.data_dir).inspect_err(|_| self.state = Health::Broken)
+        let next = AppendFile::open(path)?;
+        sync_folders(&self.data_dir).inspect_err(|_| self.state = Health::Broken)?;
+        Ok(next)
     }
 
     /// Writes the event, whole or not at all. Nothing waits.
@@ -287,6 +290,7 @@ impl Files {
         let before = self.blobs.len();
         if !entry.blobs.is_empty() {
             self.blobs.append(&entry.blobs)?;
+            self.sync_named()?;
         }
         let appended = tail.next(before);
         tail.render(entry, appended);
@@ -297,7 +301,7 @@ impl Files {
             let _ = self.blobs.cut_to(before);
             return Err(error);
         }
-        self.notary.take(&mut tail.log.bytes);
+        self.hand_over(&mut tail.log.bytes);
         tail.accept(entry);
         Ok(appended)
     }
@@ -325,7 +329,7 @@ impl Files {
         self.usable()?;
         write(&mut tail.keys.bytes, &mut self.keys)?;
         write(&mut tail.blobs.bytes, &mut self.blobs)?;
-        write_lines(&mut tail.log.bytes, &mut self.log, &self.notary)
+        self.write_lines(&mut tail.log.bytes)
     }
 
     /// Takes what waits out of the tail, and returns the `seq` before which all is taken.
@@ -341,7 +345,29 @@ impl Files {
     fn write_taken(&mut self) -> Result<(), StoreError> {
         write(&mut self.taken.keys, &mut self.keys)?;
         write(&mut self.taken.blobs, &mut self.blobs)?;
-        write_lines(&mut self.taken.log, &mut self.log, &self.notary)
+        let mut lines = std::mem::take(&mut self.taken.log);
+        let written = self.write_lines(&mut lines);
+        self.taken.log = lines;
+        written
+    }
+
+    fn write_lines(&mut self, lines: &mut Vec<u8>) -> Result<(), StoreError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.sync_named()?;
+        self.log.append(lines)?;
+        self.hand_over(lines);
+        Ok(())
+    }
+
+    /// What was written is hashed from these very bytes, once it cannot be lost any more.
+    fn hand_over(&mut self, lines: &mut Vec<u8>) {
+        if self.durable {
+            self.unsynced.append(lines);
+        } else {
+            self.notary.take(lines);
+        }
     }
 
     /// What could not be written waits again, before what came meanwhile.
@@ -355,7 +381,13 @@ impl Files {
             std::mem::swap(taken, &mut waiting.bytes);
         }
         tail.shut();
-        self.state = Health::LastWriteFailed;
+        self.failed();
+    }
+
+    fn failed(&mut self) {
+        if self.state == Health::Good {
+            self.state = Health::LastWriteFailed;
+        }
     }
 
     fn usable(&self) -> Result<(), StoreError> {
@@ -373,9 +405,7 @@ impl Files {
         self.reserve(tail);
         if result.is_err() {
             tail.shut();
-            if self.state == Health::Good {
-                self.state = Health::LastWriteFailed;
-            }
+            self.failed();
         }
         result
     }
@@ -394,22 +424,27 @@ impl Files {
         }
     }
 
-    /// What is written is on the disk: a line only after what it names.
+    /// What is written is on the disk.
     fn sync(&mut self) -> Result<(), StoreError> {
         self.usable()?;
         let synced = self.keys.sync().and_then(|()| self.blobs.sync()).and_then(|()| self.log.sync());
         // The kernel may have dropped what it could not write; only a restart reads what is really there.
+        synced.inspect_err(|_| self.state = Health::Broken)?;
+        if !self.unsynced.is_empty() {
+            self.notary.take(&mut self.unsynced);
+        }
+        Ok(())
+    }
+
+    /// What lines name is on the disk before they are in the file: the disk keeps no order between two files.
+    fn sync_named(&mut self) -> Result<(), StoreError> {
+        if !self.durable {
+            return Ok(());
+        }
+        self.usable()?;
+        let synced = self.keys.sync().and_then(|()| self.blobs.sync());
         synced.inspect_err(|_| self.state = Health::Broken)
     }
-}
-
-/// What was written is hashed from these very bytes.
-fn write_lines(lines: &mut Vec<u8>, file: &mut AppendFile, notary: &Notary) -> Result<(), StoreError> {
-    if !lines.is_empty() {
-        file.append(lines)?;
-        notary.take(lines);
-    }
-    Ok(())
 }
 
 fn write(bytes: &mut Vec<u8>, file: &mut AppendFile) -> Result<(), StoreError> {

@@ -263,6 +263,8 @@ struct Desk {
     owed: Vec<Tile>,
     /// Of the last checkpoint.
     partial: Vec<TilePath>,
+    /// The last checkpoint, until it is written: the signer remembers it already.
+    unwritten: Option<String>,
 }
 
 impl Desk {
@@ -289,7 +291,8 @@ impl Desk {
         }
         let frontier = Frontier::restore(memory.last(), &files).map_err(NotaryError::Tree)?;
         let partial = frontier.partial_tiles().iter().map(|tile| *tile.path()).collect();
-        let mut desk = Self { frontier, memory, files, keys, key, next: None, owed: Vec::new(), partial };
+        let mut desk =
+            Self { frontier, memory, files, keys, key, next: None, owed: Vec::new(), partial, unwritten: None };
         desk.read_log(&LogPlace::current(data_dir), signed)?;
         Ok(desk)
     }
@@ -360,8 +363,9 @@ impl Desk {
     /// Tiles before the checkpoint that needs them, the signer's memory before anybody sees what was signed.
     fn sign(&mut self) -> Result<(), StoreError> {
         if self.unsigned() == 0 {
-            // The rest of a rotation, where the disk did not take it the last time.
-            return self.files.keep_rotation(self.memory.last().size());
+            // The rest of what the disk did not take the last time.
+            self.files.keep_rotation(self.memory.last().size())?;
+            return self.publish();
         }
         while let Some(tile) = self.owed.first() {
             self.files.put_tile(tile)?;
@@ -385,16 +389,25 @@ impl Desk {
         }
         self.files.put_memory(&memory.text())?;
         self.memory = memory;
+        self.unwritten = Some(note.to_string());
         if let Some(next) = self.next.take() {
             self.key = next;
             self.files.keep_rotation(head.size())?;
         }
-        self.files.put_checkpoint(note.to_string().as_bytes())?;
+        self.publish()?;
         let partial: Vec<TilePath> = partial.iter().map(|tile| *tile.path()).collect();
         for old in self.partial.iter().filter(|old| !partial.contains(old)) {
             self.files.forget(old);
         }
         self.partial = partial;
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<(), StoreError> {
+        if let Some(note) = &self.unwritten {
+            self.files.put_checkpoint(note.as_bytes())?;
+            self.unwritten = None;
+        }
         Ok(())
     }
 }

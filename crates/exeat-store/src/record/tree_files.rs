@@ -1,7 +1,7 @@
 //! The tree beside the log, as files: tiles under their names in the tile format, the last checkpoint, and what the signer
 //! remembers. A file is there whole or not at all; a full tile is written once and never again.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -46,8 +46,11 @@ impl TreeFiles {
 
     pub(crate) fn put_tile(&self, tile: &Tile) -> Result<(), StoreError> {
         let path = self.folder.join(tile.path().to_string());
-        if let Some(parent) = path.parent() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
             keys::make_private_dir(parent)?;
+            for made in parent.ancestors().take_while(|made| self.durable && made.starts_with(&self.folder)) {
+                sync_folder(made)?;
+            }
         }
         self.put(&path, &tile.to_bytes())
     }
@@ -141,8 +144,17 @@ impl TreeFiles {
         if self.durable {
             file.sync_data().map_err(StoreError::io("sync", &unfinished))?;
         }
-        fs::rename(&unfinished, path).map_err(StoreError::io("put in place", path))
+        fs::rename(&unfinished, path).map_err(StoreError::io("put in place", path))?;
+        match path.parent().filter(|_| self.durable) {
+            Some(parent) => sync_folder(parent),
+            None => Ok(()),
+        }
     }
+}
+
+/// What was made or renamed in it is called so on the disk too.
+fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+    File::open(folder).and_then(|opened| opened.sync_all()).map_err(StoreError::io("sync folder", folder))
 }
 
 impl TileReader for TreeFiles {
