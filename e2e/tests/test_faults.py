@@ -12,7 +12,7 @@ import time
 import pytest
 
 from lib import wire
-from lib.faults import BROKEN, CUT_SHORT, FULL, ONCE, THERE, Disk, Fault
+from lib.faults import BROKEN, CUT_SHORT, FULL, LOST, ONCE, THERE, Disk, Fault
 from lib.gateway import Shop
 from lib.relay import Relay
 from lib.run import HarnessError, wait_until
@@ -34,7 +34,7 @@ SIGNED_SECONDS = 1.2
 
 WAYS = {
     "write": [("ENOSPC", ONCE), ("EIO", ONCE), ("ENOSPC", CUT_SHORT), ("ENOSPC", FULL), ("EIO", BROKEN), ("EIO", THERE)],
-    "sync": [("EIO", ONCE), ("EIO", BROKEN)],
+    "sync": [("EIO", ONCE), ("EIO", LOST), ("EIO", BROKEN)],
     "cut": [("EIO", ONCE), ("EIO", BROKEN)],
     "reserve": [("ENOSPC", ONCE), ("EOPNOTSUPP", ONCE), ("ENOSPC", FULL)],
     "create": [("ENOSPC", ONCE), ("EMFILE", ONCE), ("ENOSPC", FULL), ("EIO", THERE)],
@@ -216,7 +216,7 @@ def chosen(calls, chance):
     return [case for when, many in CHOSEN.items() for case in chance.sample([one for one in every if one[0] == when], many)]
 
 
-@pytest.mark.parametrize("durability", ["os"])
+@pytest.mark.parametrize("durability", ["os", "fsync"])
 def test_whatever_the_disk_does_nothing_passes_that_is_not_on_record_and_the_service_is_back_with_it(
     run, program, trust, server, shop, durability
 ):
