@@ -42,6 +42,8 @@ WAYS = {
     "mkdir": [("ENOSPC", ONCE), ("ENOSPC", FULL)],
 }
 LASTING = (FULL, BROKEN, THERE)
+# What a gateway says that nobody but a restart can help.
+RESTART = "restart the gateway after the disk is checked"
 # Where a sync that fails says that nobody knows what is on the disk.
 KEPT = ("log", "blobs", "keys", "folder")
 
@@ -125,8 +127,13 @@ class Bench:
         """A sync that failed: until a restart nobody knows what is on the disk."""
         return self.durable and fault.part in KEPT and fault.kind == "sync"
 
+    def asks_for_a_restart(self):
+        """Where every call fails, a sync may have been among them."""
+        return self.durable and RESTART in self.gateway.log_text()[self.said :]
+
     def under(self, fault, relay, when):
         """Everything that happens while the disk fails; whether it did."""
+        self.said = len(self.gateway.log_text())
         if when == "stops":
             self.disk.order(fault)
             self.gateway.stop()
@@ -172,7 +179,7 @@ class Bench:
 
     def back(self, fault, relay):
         """The disk works again: so does the gateway, by itself or, where nobody knows what was kept, once it is started again."""
-        if self.is_up() and self.knows_no_more(fault):
+        if self.is_up() and (self.knows_no_more(fault) or self.asks_for_a_restart()):
             assert self.talk(relay), "served on what may be lost"
             assert self.gateway.ready()[0] == 503 and "restart" in self.gateway.log_text()
             self.gateway.stop()
