@@ -253,7 +253,6 @@ fn how_much_of_an_answer_is_kept_has_a_default_and_bounds() {
 #[test]
 fn what_later_versions_know_is_refused_by_name() {
     for (from, to, key) in [
-        ("policy:", "audit: {archive: 's3://b'}\npolicy:", "`archive`"),
         ("listen:\n", "listen:\n  http: {address: '127.0.0.1:1', tls: off}\n", "`http`"),
         ("      host: localhost\n", "      host: localhost\n      mode: observe\n", "`mode`"),
         ("{path: policy.yaml}", "{path: policy.yaml, store: true}", "`store`"),
