@@ -15,6 +15,7 @@ from lib.gateway import binary
 from lib.run import wait_until
 from lib.s3 import ACCESS_KEY, S3, SECRET_KEY
 from test_evidence import verified
+from test_keeping import ROLES, Keeping
 
 EVERY = "1s"
 
@@ -248,3 +249,30 @@ def test_what_is_required_must_be_possible_and_secrets_do_not_stand_in_the_file(
         done = subprocess.run([binary(), "check", "--config", gateway.config_file], capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         assert done.returncode == 1 and words in said and "literal-secret" not in said, said
+
+
+def test_an_erasure_reaches_the_archive_and_so_does_the_hand_over_of_keys(fresh_gateway, trust):
+    """While the gateway runs: a copy says that the session was erased, and its old key leads to the new one."""
+    gateway = to_folder(fresh_gateway("archived-erasure").trust(trust.entry()))
+    gateway.config["console"] = ROLES
+    gateway.start()
+    first = key(gateway)
+    copy = lambda: copy_of(gateway)
+    say(gateway, trust)
+    say(gateway, trust)
+    wait_anchored(gateway, copy)
+    keeping = Keeping(gateway, trust)
+    gone, kept = [event["session"] for event in keeping.events("session.start")]
+    replay = lambda session: subprocess.run(
+        [binary(), "sessions", "replay", session, "--config", gateway.config_file, "--data", copy()],
+        capture_output=True, text=True, check=False,
+    )
+    assert "ssn" in replay(gone).stdout and "ssn" in replay(kept).stdout
+    assert keeping.done("audit", "erase", "--session", gone, "--reason", "article 17")["erased"] == [gone]
+    assert keeping.done("audit", "rotate-key")["old"] == first
+    wait_until("the archive's key is destroyed", lambda: "was erased" in replay(gone).stderr, seconds=20)
+    assert replay(kept).returncode == 0
+    wait_anchored(gateway, copy)
+    status, found = verified(copy(), "--key", first)
+    assert status == 0 and found["erased_sessions"] == 1 and [link["trusted"] for link in found["handed_over"]] == [True], found
+    gateway.stop()

@@ -2,7 +2,7 @@
 //! that a copy of the archive is a folder that verifies and reads like the gateway's own. Reads files, in the order in which
 //! they are to be shipped, and ships nothing: whoever has a place for them does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -117,6 +117,8 @@ pub struct Named {
     pub blobs: BTreeMap<u64, u64>,
     /// Up to which slot of the keys.
     pub slots: u64,
+    /// Slots whose keys were destroyed, as these lines say.
+    pub destroyed: BTreeSet<u64>,
 }
 
 impl Lines {
@@ -166,6 +168,7 @@ impl Named {
             // What is no event names nothing; whoever verifies the log says so.
             if let Ok(event) = serde_json::from_slice::<Value>(line) {
                 named.add(&event);
+                named.destroyed.extend(destroyed_slot(&event));
             }
         }
         named
@@ -191,6 +194,12 @@ impl Named {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
+}
+
+fn destroyed_slot(event: &Value) -> Option<u64> {
+    let body = event.get("body")?;
+    let is_done = event.get("type")? == "erasure" && body.get("state")? == "done";
+    body.get("slot").and_then(Value::as_u64).filter(|_| is_done)
 }
 
 /// Part of a blob segment, from one byte to before another, no more than one object takes.
@@ -259,6 +268,12 @@ pub fn new_tiles(before: u64, after: u64) -> Vec<TilePath> {
     found
 }
 
+/// Checkpoints at which a signing key handed over to the next: where they go, and what they say.
+pub fn rotations(data_dir: &Path) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    let kept = LogPlace::current(data_dir).files().rotations()?;
+    Ok(kept.into_iter().map(|(size, note)| (format!("tree/rotations/{size:020}"), note)).collect())
+}
+
 pub fn tile_name(path: &TilePath) -> String {
     format!("tree/{path}")
 }
@@ -287,10 +302,14 @@ mod tests {
     fn what_lines_name_is_found_wherever_it_stands() {
         let lines = br#"{"body":{"data_key":{"slot":7},"sql":{"bytes":10,"offset":5,"segment":2,"sha256":""}},"seq":1}
 {"body":{"results":{"parts":[{"bytes":4,"offset":100,"segment":2},{"bytes":1,"offset":0,"segment":3}]},"slot":99},"seq":2}
+{"body":{"slot":3,"state":"begun"},"type":"erasure"}
+{"body":{"slot":4,"state":"done"},"type":"erasure"}
+{"body":{"slot":5,"state":"refused"},"type":"erasure"}
 no event
 "#;
         let named = Named::by(lines);
-        assert_eq!(named, Named { blobs: BTreeMap::from([(2, 104), (3, 1)]), slots: 8 });
+        let blobs = BTreeMap::from([(2, 104), (3, 1)]);
+        assert_eq!(named, Named { blobs, slots: 8, destroyed: BTreeSet::from([4]) });
     }
 
     #[test]

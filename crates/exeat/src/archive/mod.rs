@@ -7,9 +7,8 @@
 mod place;
 mod round;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -71,24 +70,11 @@ pub(crate) struct Archive {
     data_dir: PathBuf,
     window: Arc<Anchored>,
     status: ArcSwap<Status>,
-    /// Slots whose keys were destroyed here and not yet there.
-    forgotten: Mutex<BTreeSet<u64>>,
 }
 
 impl Archive {
     pub(crate) fn new(config: ArchiveConfig, data_dir: PathBuf, window: Arc<Anchored>) -> Self {
-        Self { config, data_dir, window, status: ArcSwap::default(), forgotten: Mutex::default() }
-    }
-
-    /// The key in this slot was destroyed: the archive's copy of it is overwritten in the next round that succeeds. What a
-    /// gateway that ended before did not come to is found at its next start.
-    #[allow(dead_code, reason = "erasure calls it")]
-    pub(crate) fn forget_key(&self, slot: u64) {
-        self.forgotten().insert(slot);
-    }
-
-    fn forgotten(&self) -> std::sync::MutexGuard<'_, BTreeSet<u64>> {
-        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { config, data_dir, window, status: ArcSwap::default() }
     }
 
     /// Rounds until `shutdown` turns true.

@@ -29,7 +29,9 @@ pub(super) struct Round {
     keys: u64,
     /// By segment, the first byte that is not archived.
     blobs: BTreeMap<u64, u64>,
-    /// Slots that were destroyed here before we began.
+    /// Checkpoints by two keys that are archived.
+    rotations: BTreeSet<String>,
+    /// Slots that were destroyed here, and not yet there: before we began, and as lines say since.
     owed: BTreeSet<u64>,
 }
 
@@ -57,6 +59,7 @@ impl Round {
             anchored,
             keys,
             blobs: BTreeMap::new(),
+            rotations: BTreeSet::new(),
             owed: owed.into_iter().collect(),
         }))
     }
@@ -78,7 +81,7 @@ impl Round {
             self.ship_lines(signed.size).await?;
             self.anchor(&signed).await?;
         }
-        self.forget(archive).await?;
+        self.forget().await?;
         archive.window.note(self.first_unanchored().await?.map_or(now, |time| time.min(now)));
         Ok(())
     }
@@ -95,6 +98,7 @@ impl Round {
             let Some(lines) = lines else { break };
             self.ship_named(&lines.named).await?;
             self.place.create(&lines.name(), &lines.bytes).await?;
+            self.owed.extend(lines.named.destroyed);
         }
         let found = self.lines.as_ref().map_or(0, Follower::next_seq);
         // What is signed and not in the log is for a human.
@@ -156,6 +160,13 @@ impl Round {
             let tile = blocking(move || Ok(archive::tile(&folder, &path)?)).await?;
             self.place.create(&archive::tile_name(&path), &tile).await?;
         }
+        let folder = self.data_dir.clone();
+        for (name, note) in blocking(move || Ok(archive::rotations(&folder)?)).await? {
+            // Without it a copy cannot tell that the key of before agreed.
+            if self.rotations.insert(name.clone()) {
+                self.place.create(&name, &note).await?;
+            }
+        }
         if let Some(found) = self.place.make(&signed.name(), &signed.note).await? {
             // By another key, after a rotation: what counts is what it says.
             if !Signed::read(found).is_ok_and(|found| found.says_as(signed)) {
@@ -168,8 +179,7 @@ impl Round {
     }
 
     /// Keys that were destroyed here are destroyed there.
-    async fn forget(&mut self, archive: &Archive) -> Result<(), RoundError> {
-        self.owed.extend(std::mem::take(&mut *archive.forgotten()));
+    async fn forget(&mut self) -> Result<(), RoundError> {
         // Those not shipped yet are shipped as zeros, unless they were read before: they are looked at again.
         let due: Vec<u64> = self.owed.range(..self.keys).copied().collect();
         if due.is_empty() {
