@@ -108,14 +108,19 @@ static long write_half(long number, const long *a) {
     return -(long)control->error;
 }
 
-/* How much of the file of each part was there when it was synced last. */
+/* How much of the file of each part was there when it was synced last; what a process finds is on the disk. */
 static long synced[PARTS];
+static int found[PARTS];
 
 static long size_of(long file) {
     return raw(SYS_lseek, file, 0, SEEK_END, 0, 0);
 }
 
 static long decide(long number, const long *a, enum part part, enum kind kind) {
+    if ((kind == WRITE || kind == SYNC) && part < TREE && !found[part] && size_of(a[0]) >= 0) {
+        synced[part] = size_of(a[0]);
+        found[part] = 1;
+    }
     uint32_t armed = __atomic_load_n(&control->armed, __ATOMIC_ACQUIRE);
     if (armed == 2 && control->lasting & 1u << kind && control->lasting_in & 1u << part) return -(long)control->error;
     if (armed == 3 && part == control->part && kind == WRITE) {

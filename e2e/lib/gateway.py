@@ -200,7 +200,9 @@ class Gateway:
 
     def _verify(self):
         """Whatever a test did, what it left on record is whole and signed."""
-        done = subprocess.run([binary(), "audit", "verify", self.data_dir], capture_output=True, text=True, check=False)
+        # A test may have put it elsewhere.
+        folder = self.config_file.parent / self.config["data_dir"]
+        done = subprocess.run([binary(), "audit", "verify", folder], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise HarnessError(f"the record of {self.name} is not what was signed: {done.stdout}{done.stderr}")
 

@@ -256,9 +256,8 @@ impl Files {
 
     fn try_append(&mut self, tail: &mut Tail, entry: &Entry) -> Result<Appended, StoreError> {
         self.write_waiting(tail)?;
-        let headroom = wide(HEADROOM_BYTES);
-        if entry.forwards && !(self.log.has_room(headroom) && self.blobs.has_room(headroom)) {
-            return Err(StoreError::NoRoom { path: self.data_dir.clone(), bytes: headroom });
+        if entry.forwards {
+            self.has_headroom()?;
         }
         if self.log.len() >= SEGMENT_BYTES_MAX {
             self.log = self.begin(log_path(&self.data_dir, tail.next_seq))?;
@@ -272,6 +271,15 @@ impl Files {
             tail.blob_segment += 1;
         }
         self.put(tail, entry)
+    }
+
+    /// Whether there is room for the end of a statement that leaves now.
+    fn has_headroom(&mut self) -> Result<(), StoreError> {
+        let bytes = wide(HEADROOM_BYTES);
+        if self.log.has_room(bytes) && self.blobs.has_room(bytes) {
+            return Ok(());
+        }
+        Err(StoreError::NoRoom { path: self.data_dir.clone(), bytes })
     }
 
     /// The file after one that is left. Nothing of that one may be lost later, nor what this one is called.
@@ -313,6 +321,7 @@ impl Files {
 
     fn find_room(&mut self, tail: &mut Tail, heartbeat: &Entry) -> Result<(), StoreError> {
         self.write_waiting(tail)?;
+        self.has_headroom()?;
         let end = self.blobs.len();
         if self.blobs.reserve(RESERVE_BYTES) < end.saturating_add(RESERVE_BYTES) {
             let found = self.blobs.append(&[0; ROOM_BYTES]).map(drop);
