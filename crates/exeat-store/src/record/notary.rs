@@ -218,7 +218,9 @@ fn work(queue: &Queue, mut desk: Desk) {
         if due.is_none() && desk.unsigned() > 0 {
             due = Some(Instant::now() + SIGNED_AFTER);
         }
-        let is_due = due.is_some_and(|due| due <= Instant::now()) || desk.unsigned() >= SIGNED_AFTER_LINES;
+        // A log that nobody has signed yet looks like one whose checkpoint was taken away.
+        let is_first = desk.memory.last().size() == 0 && desk.unsigned() > 0;
+        let is_due = is_first || due.is_some_and(|due| due <= Instant::now()) || desk.unsigned() >= SIGNED_AFTER_LINES;
         if is_due || ends {
             let signed = desk.sign();
             let mut waiting = queue.lock();
