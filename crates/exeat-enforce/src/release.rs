@@ -11,7 +11,7 @@ use exeat_sql::{CatalogSnapshot, ColumnId, Oid};
 use exeat_wire::{BackendMessage, CellAction, DataRow, DecodeError, Field, Format, RowDescription};
 
 pub use self::outbox::{Outbox, Reply};
-pub use self::transcript::{LEFT_OUT, Piece, Transcript, TranscriptLimits};
+pub use self::transcript::{LEFT_OUT, Piece, StreamPlace, Transcript, TranscriptLimits};
 use crate::mask::{MaskEncoder, TypeKin};
 use crate::plan::{CopyStream, Outputs, PlannedColumn, PlannedOrigin, StatementPlan};
 use crate::scrub::{self, Taint};

@@ -6,7 +6,7 @@ use exeat_policy::grant::Covered;
 use exeat_wire::encode::EncodeError;
 use exeat_wire::{BackendMessage, DataRow, Fields, Format, TransactionStatus, backend, encode, split_backend};
 
-use super::Transcript;
+use super::transcript::{StreamPlace, Transcript};
 use crate::refusal::Refusal;
 
 /// Of what is kept, for a look at its first rows.
@@ -20,10 +20,7 @@ pub struct Outbox {
     pub(super) scratch: Vec<u8>,
     /// From here on nothing leaves before it is known whether it may: see `keep`.
     kept_from: Option<usize>,
-    /// Where the first byte stands in the stream that the client gets behind its login; what belongs to the login is before 0.
-    front: i64,
-    /// Up to here the stream is in the transcript.
-    transcribed: i64,
+    place: StreamPlace,
 }
 
 impl Outbox {
@@ -51,28 +48,24 @@ impl Outbox {
         let written = written.min(self.leaving());
         self.bytes.advance(written);
         self.kept_from = self.kept_from.map(|from| from.saturating_sub(written));
-        self.front += signed(written);
+        self.place.advance(written);
     }
 
     /// Everything that may leave is in the transcript behind this.
     pub fn transcribe(&mut self, transcript: &mut Transcript) {
-        let known = usize::try_from(self.transcribed - self.front).unwrap_or(0);
-        let fresh = self.bytes.get(known..self.leaving()).unwrap_or_default();
-        transcript.take(fresh);
-        self.transcribed += signed(fresh.len());
+        let leaving = self.bytes.get(..self.leaving()).unwrap_or_default();
+        self.place.transcribe(leaving, transcript);
     }
 
     /// How many bytes may leave where so much of the stream is on record.
     pub fn on_record(&self, recorded: u64) -> usize {
-        let recorded = i64::try_from(recorded).unwrap_or(i64::MAX).saturating_sub(self.front);
-        usize::try_from(recorded).unwrap_or(0).min(self.leaving())
+        self.place.on_record(recorded).min(self.leaving())
     }
 
     /// Takes back what was queued after the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.bytes.truncate(length);
-        // What is in the transcript and never leaves has its place in the stream all the same.
-        self.front = self.front.max(self.transcribed - signed(self.bytes.len()));
+        self.place.take_back(self.bytes.len());
         if self.kept_bytes() == 0 {
             self.kept_from = None;
         }
@@ -174,13 +167,9 @@ impl Outbox {
     pub fn login(&mut self, write: impl FnOnce(&mut BytesMut)) {
         let early = self.bytes.split();
         write(&mut self.bytes);
-        self.front -= signed(self.bytes.len());
+        self.place.login(self.bytes.len());
         self.bytes.unsplit(early);
     }
-}
-
-fn signed(length: usize) -> i64 {
-    i64::try_from(length).unwrap_or(i64::MAX)
 }
 
 /// The type text, alike in both formats.

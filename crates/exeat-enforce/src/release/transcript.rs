@@ -62,6 +62,52 @@ struct LeftOut {
     digest: Sha256,
 }
 
+/// Where the bytes that wait for a client stand in the stream it gets behind its login, and how much of that stream is in the
+/// transcript: how many of them may leave.
+#[derive(Debug, Default)]
+pub struct StreamPlace {
+    /// Of the first byte that waits; what belongs to the login is before 0.
+    front: i64,
+    /// Up to here the stream is in the transcript.
+    transcribed: i64,
+}
+
+impl StreamPlace {
+    /// So many bytes of the login stand in front of all that waits.
+    pub fn login(&mut self, bytes: usize) {
+        self.front -= signed(bytes);
+    }
+
+    /// So many bytes have left.
+    pub fn advance(&mut self, bytes: usize) {
+        self.front += signed(bytes);
+    }
+
+    /// What follows the first `length` bytes that wait was taken back. What of it is in the transcript never leaves, and has its
+    /// place in the stream all the same.
+    pub fn take_back(&mut self, length: usize) {
+        self.front = self.front.max(self.transcribed - signed(length));
+    }
+
+    /// All that waits is in the transcript behind this.
+    pub fn transcribe(&mut self, waiting: &[u8], transcript: &mut Transcript) {
+        let known = usize::try_from(self.transcribed - self.front).unwrap_or(0);
+        let fresh = waiting.get(known..).unwrap_or_default();
+        transcript.take(fresh);
+        self.transcribed += signed(fresh.len());
+    }
+
+    /// How many bytes may leave where so much of the stream is on record.
+    pub fn on_record(&self, recorded: u64) -> usize {
+        let recorded = i64::try_from(recorded).unwrap_or(i64::MAX).saturating_sub(self.front);
+        usize::try_from(recorded).unwrap_or(0)
+    }
+}
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}
+
 /// What the client is about to get since the piece before.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "what is not recorded does not leave"]
@@ -247,6 +293,23 @@ mod tests {
         }
         assert!(kept.is_empty());
         found
+    }
+
+    #[test]
+    fn no_more_may_leave_than_is_on_record_whatever_is_taken_back() {
+        let mut transcript = Transcript::new(TranscriptLimits::default());
+        let mut place = StreamPlace::default();
+        place.login(3);
+        place.transcribe(b"LOG12345", &mut transcript);
+        assert_eq!(transcript.piece().bytes, 5, "the login is in no transcript");
+        assert_eq!((place.on_record(0), place.on_record(5)), (3, 8));
+        place.advance(4);
+        // "45" is in the transcript and never leaves; what comes in its place is not on record yet.
+        place.take_back(2);
+        assert_eq!(place.on_record(5), 2);
+        place.transcribe(b"23own", &mut transcript);
+        assert_eq!(transcript.piece().bytes, 8);
+        assert_eq!((place.on_record(5), place.on_record(8)), (2, 5));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use exeat_enforce::release::Transcript;
+use exeat_enforce::release::{StreamPlace, Transcript};
 use exeat_store::record::Committed;
 use exeat_wire::{DecodeError, Peer, Walk, Walked};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -47,10 +47,7 @@ pub(super) struct Duct {
     unflushed: bool,
     /// The writing side takes no more: what is left for it is dropped.
     closed: bool,
-    /// Where the first byte stands in the stream that the client gets behind its login; what belongs to the login is before 0.
-    front: i64,
-    /// Up to here the stream is in the transcript.
-    transcribed: i64,
+    place: StreamPlace,
 }
 
 impl Duct {
@@ -72,8 +69,7 @@ impl Duct {
             waiting_high,
             unflushed: false,
             closed: false,
-            front: 0,
-            transcribed: 0,
+            place: StreamPlace::default(),
         }
     }
 
@@ -117,23 +113,20 @@ impl Duct {
 
     /// What is cleared may leave for the client, as far as it is on record itself.
     pub(super) fn open_down(&mut self, committed: &Committed) {
-        let recorded = i64::try_from(committed.sent()).unwrap_or(i64::MAX).saturating_sub(self.front);
-        self.open = usize::try_from(recorded).unwrap_or(0).min(self.cleared);
+        self.open = self.place.on_record(committed.sent()).min(self.cleared);
         self.open_inside = self.cleared_inside || self.open < self.cleared;
     }
 
     /// Everything that is cleared is in the transcript behind this.
     pub(super) fn transcribe(&mut self, transcript: &mut Transcript) {
-        let known = usize::try_from(self.transcribed - self.front).unwrap_or(0);
-        let fresh = self.bytes.get(known..self.cleared).unwrap_or_default();
-        transcript.take(fresh);
-        self.transcribed += signed(fresh.len());
+        let cleared = self.bytes.get(..self.cleared).unwrap_or_default();
+        self.place.transcribe(cleared, transcript);
     }
 
     /// Messages of the login, in front of everything.
     pub(super) fn welcome(&mut self, messages: &[u8]) {
         self.close_with(messages);
-        self.front = -signed(messages.len());
+        self.place.login(messages.len());
     }
 
     pub(super) fn has_cleared(&self) -> bool {
@@ -154,8 +147,7 @@ impl Duct {
     /// message nothing can be said.
     pub(super) fn close_with(&mut self, own: &[u8]) {
         self.bytes.truncate(self.open);
-        // What is in the transcript and never leaves has its place in the stream all the same.
-        self.front = self.front.max(self.transcribed - signed(self.bytes.len()));
+        self.place.take_back(self.bytes.len());
         if !self.open_inside {
             self.bytes.extend_from_slice(own);
         }
@@ -204,7 +196,7 @@ impl Duct {
 
     fn advance(&mut self, written: usize) {
         self.bytes.advance(written);
-        self.front += signed(written);
+        self.place.advance(written);
         self.open -= written;
         self.cleared -= written;
         self.walked -= written;
@@ -262,8 +254,4 @@ impl Duct {
         self.read_bytes = if full { (self.read_bytes * 2).min(self.read_bytes_max) } else { READ_BYTES_MIN };
         Poll::Ready(Ok(read))
     }
-}
-
-fn signed(length: usize) -> i64 {
-    i64::try_from(length).unwrap_or(i64::MAX)
 }
