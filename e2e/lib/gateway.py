@@ -182,6 +182,19 @@ class Gateway:
     def console_url(self):
         return f"http://127.0.0.1:{self.console_port}"
 
+    def said(self, token, *arguments):
+        """(exit status, what was printed, what was said beside it) of a command that asks the console."""
+        environment = {**os.environ, "EXEAT_URL": self.console_url(), "EXEAT_TOKEN": token}
+        done = subprocess.run(
+            [binary(), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def command(self, token, *arguments):
+        """The same with what was printed as JSON."""
+        status, printed, said = self.said(token, *arguments, "--json")
+        return status, json.loads(printed) if printed else None, said
+
     def dsn(self, token, dbname=TARGET, user="agent"):
         if self.tls is None:
             return Dsn("127.0.0.1", self.port, user, token, dbname)

@@ -6,15 +6,12 @@ import hashlib
 import hmac
 import http.server
 import json
-import os
 import ssl
-import subprocess
 import threading
 
 import psycopg
 import pytest
 
-from lib.gateway import binary
 from lib.run import wait_until
 from lib.yaml_text import dump
 from streams import admin
@@ -88,15 +85,10 @@ class Place:
         return subject, self.trust.token(subject, ["agents", "owners"], act="agent-7")
 
     def text(self, token, *arguments):
-        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": token}
-        done = subprocess.run(
-            [binary(), *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, done.stdout, done.stderr
+        return self.gateway.said(token, *arguments)
 
     def command(self, token, *arguments):
-        status, printed, said = self.text(token, *arguments, "--json")
-        return status, json.loads(printed) if printed else None, said
+        return self.gateway.command(token, *arguments)
 
     def open_of(self, subject):
         """The ids of what a subject asks for and nobody has decided."""

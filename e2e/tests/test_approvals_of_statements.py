@@ -2,15 +2,12 @@
 up to what they allowed, once. Whoever waits is told; whoever does not wait collects with the identical statement."""
 
 import json
-import os
-import subprocess
 import threading
 
 import psycopg
 import pytest
 
 from lib import wire
-from lib.gateway import binary
 from lib.run import wait_until
 from lib.yaml_text import dump
 from streams import admin
@@ -31,12 +28,8 @@ class Held:
 
     def command(self, *arguments, who=("officer", ["dpo"])):
         """(exit status, what was printed as JSON)"""
-        token = self.trust.token(*who)
-        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": token}
-        done = subprocess.run(
-            [binary(), "approvals", *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+        status, printed, said = self.gateway.command(self.trust.token(*who), "approvals", *arguments)
+        return status, said if printed is None else printed
 
     def waiting(self, name):
         """The open request of one asker, once it is there."""

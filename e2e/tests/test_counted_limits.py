@@ -4,7 +4,6 @@ take of it, and what a statement did not take is there for the next."""
 import json
 import os
 import random
-import subprocess
 import threading
 import time
 
@@ -12,7 +11,6 @@ import psycopg
 import pytest
 
 from lib import wire
-from lib.gateway import binary
 from lib.run import wait_until
 from lib.yaml_text import dump
 from streams import admin, session, tags_of
@@ -61,11 +59,8 @@ class Counting(Held):
         return printed
 
     def run(self, *arguments, who):
-        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": self.trust.token(*who)}
-        done = subprocess.run(
-            [binary(), *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+        status, printed, said = self.gateway.command(self.trust.token(*who), *arguments)
+        return status, said if printed is None else printed
 
     def beside(self, name):
         """The same agent at this gateway."""

@@ -1,13 +1,11 @@
 """A database that changes under its policy: a rename keeps its label, and what nobody has accepted is sealed."""
 
 import json
-import os
-import subprocess
 
 import psycopg
 import pytest
 
-from lib.gateway import SHOP_SQL, binary
+from lib.gateway import SHOP_SQL
 from lib.postgres import psql
 from lib.run import wait_until
 from spine import REDACTED
@@ -46,11 +44,7 @@ class Place:
 
     def command(self, group, *arguments):
         """(exit status, what was printed as JSON, what was said beside it)"""
-        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": self.tokens.get(group, group)}
-        done = subprocess.run(
-            [binary(), *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+        return self.gateway.command(self.tokens.get(group, group), *arguments)
 
     def recorded(self, kind):
         lines = [line for file in sorted((self.gateway.data_dir / "log").iterdir()) for line in file.read_text().splitlines()]

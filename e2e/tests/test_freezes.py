@@ -2,15 +2,13 @@
 somebody lifts it."""
 
 import json
-import os
-import subprocess
 import time
 
 import psycopg
 import pytest
 
 from lib import wire
-from lib.gateway import PASS_THROUGH, Gateway, binary
+from lib.gateway import PASS_THROUGH, Gateway
 from lib.postgres import SUPERUSER
 from lib.run import wait_until
 from spine import policy
@@ -32,16 +30,8 @@ class Place:
     def token(self, subject, **options):
         return self.trust.token(subject, ["agents"], **options)
 
-    def command(self, token, *arguments):
-        """(exit status, what was printed as JSON, what was said beside it)"""
-        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": token}
-        done = subprocess.run(
-            [binary(), *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
-
     def done(self, *arguments):
-        status, printed, said = self.command(self.boss, *arguments)
+        status, printed, said = self.gateway.command(self.boss, *arguments)
         assert status == 0, (arguments, said)
         return printed
 
@@ -117,9 +107,9 @@ def test_only_an_administrator_freezes_and_it_is_on_record(place):
     eye, agent = place.trust.token("eye", ["eyes"]), place.token("agent-7")
     acting = place.trust.token("boss", ["ops"], act="agent-7")
     for token in (eye, agent, acting):
-        status, _, said = place.command(token, "freeze", "ann", "--reason", "x")
+        status, _, said = place.gateway.command(token, "freeze", "ann", "--reason", "x")
         assert status == 3 and "role admin" in said, said
-    assert place.command("nothing", "freezes")[0] == 5
+    assert place.gateway.command("nothing", "freezes")[0] == 5
     before = len(place.recorded("freeze.set"))
     for wrong, words in [
         (("freeze", "boss", "--reason", "x"), "yourself"),
@@ -128,18 +118,18 @@ def test_only_an_administrator_freezes_and_it_is_on_record(place):
         (("freeze", "ann", "--reason", "a\nb"), "control character"),
         (("thaw", "ann"), "not frozen"),
     ]:
-        status, _, said = place.command(place.boss, *wrong)
+        status, _, said = place.gateway.command(place.boss, *wrong)
         assert status == 1 and words in said, (wrong, said)
-    assert place.command(place.boss, "freeze", "ann")[0] == 2, "a freeze has a reason"
+    assert place.gateway.command(place.boss, "freeze", "ann")[0] == 2, "a freeze has a reason"
     assert len(place.recorded("freeze.set")) == before, "what is refused is not on record as done"
 
     place.done("freeze", "agent-7", "--reason", "incident 42")
-    status, _, said = place.command(place.boss, "freeze", "agent-7", "--reason", "again")
+    status, _, said = place.gateway.command(place.boss, "freeze", "agent-7", "--reason", "again")
     assert status == 1 and "frozen already, by boss: incident 42" in said, said
-    [listed] = place.command(eye, "freezes")[1]["freezes"]
+    [listed] = place.gateway.command(eye, "freezes")[1]["freezes"]
     assert (listed["kind"], listed["name"], listed["by"]["subject"]) == ("subject", "agent-7", "boss")
     # What is frozen has no business at the console either, were it an administrator's.
-    status, _, said = place.command(place.trust.token("agent-7", ["ops"]), "thaw", "agent-7")
+    status, _, said = place.gateway.command(place.trust.token("agent-7", ["ops"]), "thaw", "agent-7")
     assert status == 3 and "frozen" in said, said
     assert place.gateway.ask("POST", "/v1/handles", {}, agent)[0] == 403
     place.done("thaw", "agent-7")

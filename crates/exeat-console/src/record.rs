@@ -107,10 +107,7 @@ async fn hold(
         (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(asked), Ok(wish)) => desk.hold(asked, wish.whose, wish.reason).await,
     };
-    match reply {
-        Ok(hold) => answer(StatusCode::CREATED, &hold_view(&hold)),
-        Err(error) => refuse(&error),
-    }
+    one_hold(StatusCode::CREATED, reply)
 }
 
 async fn release(
@@ -123,8 +120,12 @@ async fn release(
         (Err(error), _) | (_, Err(error)) => Err(error),
         (Ok(asked), Ok(wish)) => desk.release(asked, wish.whose, wish.reason).await,
     };
+    one_hold(StatusCode::OK, reply)
+}
+
+fn one_hold(done: StatusCode, reply: Result<LegalHold, DeskError>) -> Response {
     match reply {
-        Ok(hold) => answer(StatusCode::OK, &hold_view(&hold)),
+        Ok(hold) => answer(done, &hold_view(&hold)),
         Err(error) => refuse(&error),
     }
 }
