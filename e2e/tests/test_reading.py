@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import stat
 import subprocess
+import tempfile
 
 import psycopg
 import pytest
@@ -244,7 +245,6 @@ class Page(html.parser.HTMLParser):
 
 
 def test_the_page_needs_and_reaches_nothing_and_hostile_text_is_text(exported):
-    """Parsed, not opened: there is no browser among these tests."""
     text = (exported["agent-8"] / "index.html").read_text()
     page = Page()
     page.feed(text)
@@ -256,6 +256,29 @@ def test_the_page_needs_and_reaches_nothing_and_hostile_text_is_text(exported):
     shown = "".join(page.texts)
     assert "<script>alert(1)</script> pangolin" in shown and "<script" not in text
     assert "How to check it" in shown and "22012" in shown
+
+
+def browsed(page):
+    """A page from the disk as a browser has it when it is loaded: its document, after whatever ran in it."""
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic", "--no-first-run"]
+    with tempfile.TemporaryDirectory() as profile:
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_a_browser_opens_the_page_from_the_disk_and_runs_nothing_in_it(exported, tmp_path):
+    page = exported["agent-8"] / "index.html"
+    shown = Page()
+    shown.feed(browsed(page))
+    assert "script" not in shown.tags and "<script>alert(1)</script> pangolin" in "".join(shown.texts)
+    assert "How to check it" in "".join(shown.texts)
+    # The same with a script that got in after all: the page's own policy stops it, and without that policy it runs.
+    script = "<script>document.body.append('it' + ' ran')</script></body>"
+    (tmp_path / "injected.html").write_text(page.read_text().replace("</body>", script))
+    assert "it ran" not in browsed(tmp_path / "injected.html")
+    bare = (tmp_path / "injected.html").read_text().replace("Content-Security-Policy", "nothing")
+    (tmp_path / "bare.html").write_text(bare)
+    assert "it ran" in browsed(tmp_path / "bare.html")
 
 
 def test_csv_has_a_row_for_each_statement_and_no_formula(read):
