@@ -155,6 +155,20 @@ def test_a_killed_gateway_goes_on_where_the_archive_ends(fresh_gateway, trust, s
     assert status == 0 and found["records"] > 500, found
 
 
+def test_a_gateway_that_is_ended_ships_the_rest_of_its_record(fresh_gateway, trust):
+    """With an hour between two rounds, so that none but the last can have done it."""
+    gateway = to_folder(fresh_gateway("archived-ended").trust(trust.entry()))
+    gateway.config["audit"]["archive"]["every"] = "1h"
+    gateway.start()
+    say(gateway, trust, 60)
+    gateway.stop()
+    copy = copy_of(gateway)
+    written = sum(len(path.read_text().splitlines()) for path in (gateway.data_dir / "log").iterdir())
+    assert signed(copy) == written > 100
+    status, found = verified(copy, "--key", key(gateway))
+    assert status == 0 and found["records"] == written, found
+
+
 def test_an_archive_that_was_away_gets_all_of_it_afterwards(fresh_gateway, trust, s3):
     gate = Gate(s3.port)
     gateway = to_bucket(fresh_gateway("archived-away").trust(trust.entry()), s3, "away", port=gate.port).start()

@@ -87,6 +87,7 @@ pub(crate) struct Gateway {
     tasks: JoinSet<()>,
     /// Outlives the sessions: probes must be able to see that the gateway drains.
     console_task: Option<(watch::Sender<bool>, JoinHandle<()>)>,
+    archive: Option<Arc<Archive>>,
 }
 
 impl Gateway {
@@ -118,6 +119,7 @@ impl Gateway {
         let freezes = freezes::first_look(&state).await?;
         let anchored = Arc::new(Anchored::new(config.audit.require_archive));
         let readers = Readers::new(&config, &anchored);
+        let archive = readers.archive.clone();
         let (stop, shutdown) = watch::channel(false);
         let policy = Arc::new(ArcSwap::from_pointee(loaded));
         let dependencies = Dependencies {
@@ -171,7 +173,7 @@ impl Gateway {
                 (address, (stop, tokio::spawn(serve_console(listener, Arc::clone(&health), desks, stopped))))
             })
             .unzip();
-        Ok(Self { address: server.address, console, health, server, stop, tasks, console_task })
+        Ok(Self { address: server.address, console, health, server, stop, tasks, console_task, archive })
     }
 
     /// Stops accepting, lets sessions drain within the data plane's deadline, ends every task.
@@ -191,6 +193,10 @@ impl Gateway {
             if timeout(TASKS_END_WITHIN, &mut console).await.is_err() {
                 console.abort();
             }
+        }
+        // The record is closed, and all of it signed. Nobody may come back to this machine to ship its end.
+        if let Some(archive) = self.archive {
+            archive.ship_the_rest().await;
         }
     }
 }

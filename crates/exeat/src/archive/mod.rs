@@ -22,6 +22,9 @@ pub(crate) use place::{PlaceConfig, PlaceError, PlaceKind, S3Config};
 use place::Place;
 use round::Round;
 
+/// Whoever ends the gateway waits no longer for the end of its record to be archived.
+const REST_WITHIN: Duration = Duration::from_secs(10);
+
 /// `audit.archive`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ArchiveConfig {
@@ -105,6 +108,15 @@ impl Archive {
                 _ = shutdown.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(self.config.every) => {}
             }
+        }
+    }
+
+    /// One round more, for what was signed behind the last, where the archive takes it in time.
+    pub(crate) async fn ship_the_rest(&self) {
+        let done = tokio::time::timeout(REST_WITHIN, self.round(&mut None)).await.unwrap_or(Err(RoundError::Ending));
+        if let Err(problem) = done {
+            let (place, problem) = (&self.config.place.url, exeat_store::chain(&problem));
+            tracing::error!(place, problem, "the end of the record is not archived; the next start does it");
         }
     }
 

@@ -77,8 +77,9 @@ impl Reader {
 
     /// What comes next; nothing where there is nothing new.
     pub(super) fn next(&mut self) -> Result<Vec<Told>, ExportError> {
-        let signed = archive::signed(&self.data_dir)?.filter(|signed| signed.size > self.ahead.checkpoint);
-        let end = signed.as_ref().map_or(u64::MAX, |signed| signed.size);
+        let signed = archive::signed(&self.data_dir)?;
+        // What is not signed yet may not be on the disk: after a loss of power another line could stand in its place.
+        let end = signed.as_ref().map_or(0, |signed| signed.size);
         let first = self.follower.next_seq();
         let lines = match self.follower.read(end, BATCH_BYTES_MAX) {
             Ok(lines) => lines,
@@ -92,7 +93,8 @@ impl Reader {
         let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let mut told: Vec<Told> = lines.zip(first..).map(|(line, seq)| Told::line(line, seq)).collect();
         self.ahead.next = self.follower.next_seq();
-        if let Some(signed) = signed.filter(|signed| signed.size <= self.ahead.next) {
+        let is_new = |signed: &Signed| signed.size > self.ahead.checkpoint && signed.size <= self.ahead.next;
+        if let Some(signed) = signed.filter(is_new) {
             self.ahead.checkpoint = signed.size;
             told.push(Told::checkpoint(&signed, &self.gateway));
         }
