@@ -38,6 +38,10 @@ pub enum StoreError {
     Unsealing { what: &'static str, session: String },
     #[error("record of session \"{session}\" was erased")]
     Erased { session: String },
+    #[error(
+        "slot {slot} of the keys is not the one of session \"{session}\" any more, whose own key is lost: nothing is left to erase"
+    )]
+    AnothersKey { session: String, slot: u64 },
     #[error("session \"{session}\" is running; it can be erased when it has ended")]
     Running { session: String },
     #[error("session \"{session}\" is under a legal hold, by {what}: {reason}")]

@@ -96,6 +96,7 @@ impl Keeping {
             | StoreError::Running { .. }
             | StoreError::Held { .. }
             | StoreError::HeldAlready { .. }
+            | StoreError::AnothersKey { .. }
             | StoreError::Erased { .. } => DeskError::Conflict(problem.to_string()),
             StoreError::NoSession { .. } | StoreError::NotHeld { .. } => DeskError::NotFound(problem.to_string()),
             _ => unavailable(&problem, "the record cannot be written"),

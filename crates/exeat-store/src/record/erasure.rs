@@ -9,13 +9,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{KEYS_FILE, slot_bytes};
 use super::json::{self, Object};
 use super::register::{BEGUN, DONE, ERASURE, HOLD_LIFTED, HOLD_SET, LegalHold, REFUSED, Register, Started, Whose};
 use super::{Recorder, Requester, Shared, render, requested};
-use crate::StoreError;
+use crate::{StoreError, hex};
 
 /// In data_dir while a key is being destroyed.
 const MARKER: &str = "erasing";
@@ -91,7 +92,14 @@ impl Recorder {
             match (shared.erase_one(session, register.hold_on(session), (erasure.reason, by)), erasure.whose) {
                 (Ok(()), _) => erased.erased.push(session.session.clone()),
                 (Err(StoreError::Erased { .. }), Whose::Principal(_)) => erased.already += 1,
-                (Err(problem @ (StoreError::Held { .. } | StoreError::Running { .. })), Whose::Principal(_)) => {
+                (
+                    Err(
+                        problem @ (StoreError::Held { .. }
+                        | StoreError::Running { .. }
+                        | StoreError::AnothersKey { .. }),
+                    ),
+                    Whose::Principal(_),
+                ) => {
                     erased.refused.push((session.session.clone(), problem.to_string()));
                 }
                 (Err(problem), _) => return Err(problem),
@@ -148,8 +156,10 @@ impl Shared {
         if self.running.has(&session.session) {
             return Err(StoreError::Running { session: name() });
         }
-        if is_destroyed(&self.data_dir, session.slot)? {
-            return Err(StoreError::Erased { session: name() });
+        match key_in_slot(&self.data_dir, session)? {
+            InSlot::Own => {}
+            InSlot::Destroyed => return Err(StoreError::Erased { session: name() }),
+            InSlot::AnothersKey => return Err(StoreError::AnothersKey { session: name(), slot: session.slot }),
         }
         if let Some(hold) = hold {
             let problem =
@@ -182,6 +192,7 @@ impl Shared {
             let started = register.sessions.first().filter(|session| session.slot == marker.slot);
             if let (Some((_, state)), Some(session)) = (last, started)
                 && state == BEGUN
+                && key_in_slot(&self.data_dir, session)? != InSlot::AnothersKey
             {
                 destroy(&self.data_dir, session.slot)?;
                 self.write_erasure(session, (DONE, None), ("", None))?;
@@ -247,8 +258,22 @@ fn put_marker(path: &Path, marker: &Marker) -> Result<(), StoreError> {
     written.map_err(StoreError::io("write", path))
 }
 
-fn is_destroyed(data_dir: &Path, slot: u64) -> Result<bool, StoreError> {
-    Ok(crate::stored::Stored::of(data_dir).slot(slot)?.iter().all(|byte| *byte == 0))
+/// What stands where a session's line says that its key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InSlot {
+    Own,
+    Destroyed,
+    /// The end of the keys was lost with the power, and the slot given to another session.
+    AnothersKey,
+}
+
+fn key_in_slot(data_dir: &Path, session: &Started) -> Result<InSlot, StoreError> {
+    let wrapped = crate::stored::Stored::of(data_dir).slot(session.slot)?;
+    Ok(match hex::text(digest(&SHA256, &wrapped).as_ref()) {
+        _ if wrapped.iter().all(|byte| *byte == 0) => InSlot::Destroyed,
+        found if found == session.key_sha256 => InSlot::Own,
+        _ => InSlot::AnothersKey,
+    })
 }
 
 /// Overwrites the wrapped key, onto the disk. The file the journal has open only ever appends.

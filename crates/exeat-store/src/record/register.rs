@@ -64,6 +64,8 @@ impl LegalHold {
 pub(super) struct Started {
     pub(super) session: String,
     pub(super) slot: u64,
+    /// Of the wrapped key in that slot, hex.
+    pub(super) key_sha256: String,
     pub(super) sub: String,
     pub(super) actor: Option<String>,
     pub(super) time: String,
@@ -121,6 +123,8 @@ struct Body {
 #[derive(Deserialize)]
 struct DataKey {
     slot: u64,
+    #[serde(default)]
+    sha256: String,
 }
 
 impl Register {
@@ -147,7 +151,9 @@ impl Register {
         match (kind, whose) {
             (kind, _) if kind == START.as_bytes() => {
                 let Some(key) = body.data_key else { return };
-                let started = Started { session, slot: key.slot, sub: principal.sub, actor: principal.actor, time };
+                let DataKey { slot, sha256: key_sha256 } = key;
+                let (sub, actor) = (principal.sub, principal.actor);
+                let started = Started { session, slot, key_sha256, sub, actor, time };
                 self.sessions.extend(asked(&started).then_some(started));
             }
             (kind, _) if kind == ERASURE.as_bytes() => {

@@ -88,6 +88,24 @@ fn an_erased_session_cannot_be_read_the_others_can_and_the_log_verifies() {
 }
 
 #[test]
+fn a_slot_that_has_become_anothers_is_left_alone() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    // As after a loss of power that took the end of the keys, and new sessions that came behind it.
+    let path = place.data().join("session-keys");
+    let mut keys = fs::read(&path).unwrap();
+    keys.copy_within(2 * SLOT..3 * SLOT, SLOT);
+    fs::write(&path, &keys).unwrap();
+    let found = erase(&recorder, &of("s2"), None);
+    assert!(matches!(found, Err(StoreError::AnothersKey { slot: 1, .. })), "{found:?}");
+    assert_eq!(fs::read(&path).unwrap(), keys);
+    let ann = erase(&recorder, &Whose::Principal("ann".to_owned()), None).unwrap();
+    assert_eq!((ann.erased.as_slice(), ann.refused.len()), (&["s1".to_owned()][..], 1));
+    assert_eq!(states(&place), [state("s1", "begun"), state("s1", "done")]);
+}
+
+#[test]
 fn all_of_a_principal_are_erased_but_what_runs_or_began_later() {
     let place = Place::new();
     let recorder = place.open();
