@@ -2,7 +2,6 @@
 over; sessions are erased, unless they are under a legal hold."""
 
 import json
-import os
 import shutil
 import subprocess
 
@@ -48,16 +47,8 @@ class Keeping:
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
-    def command(self, token, *arguments):
-        """(exit status, what was printed as JSON, what was said beside it)"""
-        environment = {**os.environ, "EXEAT_URL": self.gateway.console_url(), "EXEAT_TOKEN": token}
-        done = subprocess.run(
-            [binary(), *arguments, "--json"], env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
-
     def done(self, *arguments):
-        status, printed, said = self.command(self.boss, *arguments)
+        status, printed, said = self.gateway.command(self.boss, *arguments)
         assert status == 0, (arguments, said)
         return printed
 
@@ -107,9 +98,9 @@ def test_a_key_hands_over_while_the_gateway_runs_and_beside_it_and_the_first_one
     config = keeping.gateway.config_file
     keeping.session("agent-7", "SELECT email FROM customers")
     for who in ("eyes", "agents"):
-        status, _, said = keeping.command(keeping.trust.token("somebody", [who]), "audit", "rotate-key")
+        status, _, said = keeping.gateway.command(keeping.trust.token("somebody", [who]), "audit", "rotate-key")
         assert status == 3 and "role admin" in said, said
-    assert keeping.command(keeping.trust.token("boss", ["ops"], act="agent-7"), "audit", "rotate-key")[0] == 3
+    assert keeping.gateway.command(keeping.trust.token("boss", ["ops"], act="agent-7"), "audit", "rotate-key")[0] == 3
     assert keeping.events("key.rotate") == []
     running = exeat("audit", "rotate-key", "--config", config)
     assert running.returncode == 1 and "running" in running.stderr, running
@@ -144,6 +135,25 @@ def test_a_key_hands_over_while_the_gateway_runs_and_beside_it_and_the_first_one
     keeping.gateway.start()
 
 
+def test_a_bundle_of_a_session_before_the_hand_over_is_proved_by_the_key_that_signs_now(keeping, tmp_path):
+    first = keeping.key()
+    session = keeping.session("agent-7", "SELECT email FROM customers")
+    second = keeping.done("audit", "rotate-key")["new"]
+    keeping.session("agent-8", "SELECT 1")
+    keeping.gateway.stop()
+    bundle = tmp_path / "bundle"
+    made = exeat("sessions", "export", session, "--config", keeping.gateway.config_file, "--out", bundle)
+    assert made.returncode == 0, made.stderr
+    assert second in (bundle / "key").read_text(), "whoever gets the bundle can check it"
+    proofs = sorted((bundle / "proofs").iterdir())
+    assert len(proofs) == len((bundle / "events.jsonl").read_text().splitlines()) > 3
+    for proof in proofs:
+        assert exeat("audit", "verify", "--proof", proof, "--key", second).returncode == 0
+        # By both keys is the checkpoint of the hand-over only; behind it the first one signs nothing.
+        assert exeat("audit", "verify", "--proof", proof, "--key", first).returncode == 6
+    keeping.gateway.start()
+
+
 SECRET = "SELECT id, 'someone@example.com' AS who FROM customers"
 
 
@@ -152,7 +162,7 @@ def test_a_session_is_erased_by_an_administrator_on_record_and_the_record_still_
     other = keeping.session("agent-8", SECRET)
     ask = ("audit", "erase", "--session", first, "--reason", "article 17")
     for token in (keeping.trust.token("eye", ["eyes"]), keeping.trust.token("boss", ["ops"], act="agent-7")):
-        status, _, said = keeping.command(token, *ask)
+        status, _, said = keeping.gateway.command(token, *ask)
         assert status == 3 and "role admin" in said, said
     assert keeping.events("erasure") == []
     for wrong, words in [
@@ -160,15 +170,15 @@ def test_a_session_is_erased_by_an_administrator_on_record_and_the_record_still_
         (("--principal", "agent-7", "--before", "yesterday"), "no date"),
         (("--principal", "agent-7", "--before", "2020-01-01"), None),
     ]:
-        status, printed, said = keeping.command(keeping.boss, "audit", "erase", *wrong, "--reason", "x")
+        status, printed, said = keeping.gateway.command(keeping.boss, "audit", "erase", *wrong, "--reason", "x")
         assert (status, printed["erased"]) == (0, []) if words is None else status == 1 and words in said, (wrong, said)
     for usage in (("--session", first), ("--reason", "x"), ("--session", first, "--principal", "a", "--reason", "x")):
-        assert keeping.command(keeping.boss, "audit", "erase", *usage)[0] == 2, usage
+        assert keeping.gateway.command(keeping.boss, "audit", "erase", *usage)[0] == 2, usage
     assert keeping.done(*ask) == {"erased": [first], "refused": [], "already": 0}
     begun, done = keeping.events("erasure")
     assert (begun["body"]["state"], done["body"]["state"], begun["body"]["session"]) == ("begun", "done", first)
     assert begun["principal"]["sub"] == "boss" and begun["body"]["reason"] == "article 17" and begun["body"]["of"] == "agent-7"
-    status, _, said = keeping.command(keeping.boss, *ask)
+    status, _, said = keeping.gateway.command(keeping.boss, *ask)
     assert status == 1 and "was erased" in said, said
     replay = lambda session: exeat("sessions", "replay", session, "--config", keeping.gateway.config_file)
     assert "someone@example.com" in replay(other).stdout
@@ -193,20 +203,20 @@ def test_what_runs_and_what_is_under_a_legal_hold_is_not_erased(keeping):
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT 1")
         running = keeping.events("session.start")[-1]["session"]
-        status, _, said = keeping.command(keeping.boss, "audit", "erase", "--session", running, "--reason", "x")
+        status, _, said = keeping.gateway.command(keeping.boss, "audit", "erase", "--session", running, "--reason", "x")
         assert status == 1 and f'session "{running}" is running' in said, said
     hold = ("audit", "hold", "--principal", "agent-7", "--reason", "case 12")
-    assert keeping.command(keeping.trust.token("eye", ["eyes"]), *hold)[0] == 3
+    assert keeping.gateway.command(keeping.trust.token("eye", ["eyes"]), *hold)[0] == 3
     assert keeping.done(*hold)["principal"] == "agent-7"
-    status, _, said = keeping.command(keeping.boss, *hold)
+    status, _, said = keeping.gateway.command(keeping.boss, *hold)
     assert status == 1 and "already: case 12" in said, said
     keeping.gateway.stop()
     keeping.gateway.start()
-    [listed] = keeping.command(keeping.trust.token("eye", ["eyes"]), "audit", "holds")[1]["holds"]
+    [listed] = keeping.gateway.command(keeping.trust.token("eye", ["eyes"]), "audit", "holds")[1]["holds"]
     assert (listed["principal"], listed["reason"], listed["by"]) == ("agent-7", "case 12", "boss")
-    assert keeping.command(keeping.trust.token("agent-7", ["agents"]), "audit", "holds")[0] == 3
+    assert keeping.gateway.command(keeping.trust.token("agent-7", ["agents"]), "audit", "holds")[0] == 3
     for whose in (("--session", held), ("--principal", "agent-7")):
-        status, _, said = keeping.command(keeping.boss, "audit", "erase", *whose, "--reason", "article 17")
+        status, _, said = keeping.gateway.command(keeping.boss, "audit", "erase", *whose, "--reason", "article 17")
         assert status == 1 and "under a legal hold" in said and "case 12" in said, said
     refused = [event["body"] for event in keeping.events("erasure")]
     assert {body["state"] for body in refused} == {"refused"} and refused[0]["session"] == held, refused
@@ -214,6 +224,6 @@ def test_what_runs_and_what_is_under_a_legal_hold_is_not_erased(keeping):
     assert [event["type"] for kind in ("legal_hold.set", "legal_hold.lifted") for event in keeping.events(kind)] == [
         "legal_hold.set", "legal_hold.lifted",
     ]
-    assert keeping.command(keeping.boss, "audit", "release", "--principal", "agent-7", "--reason", "x")[0] == 1
+    assert keeping.gateway.command(keeping.boss, "audit", "release", "--principal", "agent-7", "--reason", "x")[0] == 1
     erased = keeping.done("audit", "erase", "--principal", "agent-7", "--reason", "article 17")
     assert held in erased["erased"] and running in erased["erased"], erased

@@ -51,6 +51,7 @@ pub struct KeySet {
     digest: hmac::Key,
     probes: hmac::Key,
     words: hmac::Key,
+    memory: hmac::Key,
     masks: Master,
     signing: Master,
     /// What later signing keys come from: none of them from the one before it.
@@ -94,11 +95,12 @@ impl KeySet {
         let digest = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest statements v1")?.as_slice());
         let probes = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"digest probed values v1")?.as_slice());
         let words = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"index words v1")?.as_slice());
+        let memory = hmac::Key::new(hmac::HMAC_SHA256, expand(&root, b"signer memory v1")?.as_slice());
         let check = *expand(&root, b"recognise the master v1")?;
         let masks = expand(&root, b"mask values v1")?;
         let signing = expand(&root, b"sign checkpoints v1")?;
         let rotations = expand(&root, b"rotate signing keys v1")?;
-        Ok(Self { wrap, digest, probes, words, masks, signing, rotations, check })
+        Ok(Self { wrap, digest, probes, words, memory, masks, signing, rotations, check })
     }
 
     /// What the keys of masks are derived from: the same values get the same tokens for as long as the master lives.
@@ -132,6 +134,11 @@ impl KeySet {
     /// The key under which probed values are told apart; the values themselves are kept nowhere.
     pub(crate) fn probes(&self) -> &hmac::Key {
         &self.probes
+    }
+
+    /// The key under which the signer knows its own memory again.
+    pub(crate) fn memory(&self) -> &hmac::Key {
+        &self.memory
     }
 
     /// The key under which an index knows the words of texts.

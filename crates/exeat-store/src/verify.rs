@@ -185,7 +185,7 @@ fn walk_log(
     let own = files.checkpoint()?.map(|note| Kept::new(OWN, &note));
     let said = own.as_ref().and_then(|own| keys::unverified(&own.note).ok());
     let signed = said.as_ref().map_or(0, |said| said.head().size());
-    let said = said.or_else(|| Checkpoint::parse(&files.memory().ok()??).ok());
+    let said = said.or_else(|| Checkpoint::parse(&files.memory().ok()??.text).ok());
     let origin = said.as_ref().map(Checkpoint::origin);
     let (here, elsewhere): (Vec<Kept>, Vec<Kept>) =
         std::mem::take(older).into_iter().partition(|kept| kept.is_of(origin));

@@ -37,7 +37,7 @@ fn next(data_dir: &Path) -> Result<u64, StoreError> {
 /// Keeps the log aside. `found`: lines that it has.
 pub(super) fn set_aside(data_dir: &Path, problem: &str, found: u64) -> Result<(), StoreError> {
     let current = LogPlace::current(data_dir);
-    let signed = current.files().memory().unwrap_or_default();
+    let signed = current.files().memory().unwrap_or_default().map(|kept| kept.text);
     let note = SetAside { found, problem: problem.to_owned(), signed };
     let path = current.tree.join(NOTE);
     let written = serde_json::to_vec(&note).map_err(io::Error::from).and_then(|bytes| {
@@ -81,7 +81,7 @@ pub(super) fn report(journal: &Journal, gateway: &str, data_dir: &Path) -> Resul
         let note = serde_json::from_slice(&bytes).unwrap_or_else(|_| SetAside {
             found: 0,
             problem: "what was found is not known any more".to_owned(),
-            signed: place.files().memory().unwrap_or_default(),
+            signed: place.files().memory().unwrap_or_default().map(|kept| kept.text),
         });
         write(journal, gateway, (&place.name, &note))?;
         journal.sync_all()?;

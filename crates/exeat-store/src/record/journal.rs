@@ -485,6 +485,16 @@ pub(crate) fn slot_bytes() -> u64 {
     u64::try_from(WRAPPED_BYTES).unwrap_or(u64::MAX)
 }
 
+/// Every file that lines are in, or that they name.
+pub(crate) fn sync_whole(data_dir: &Path) -> Result<(), StoreError> {
+    let lines = numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?.into_iter().map(|first| log_path(data_dir, first));
+    let blobs = numbered(&data_dir.join(BLOB_FOLDER), ".seg")?.into_iter().map(|segment| blob_path(data_dir, segment));
+    for path in lines.chain(blobs).chain([data_dir.join(KEYS_FILE)]).filter(|path| path.exists()) {
+        File::open(&path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", &path))?;
+    }
+    sync_folders(data_dir)
+}
+
 /// New files are durable once their folders are.
 pub(crate) fn sync_folders(data_dir: &Path) -> Result<(), StoreError> {
     for folder in [data_dir.join(LOG_FOLDER), data_dir.join(BLOB_FOLDER), data_dir.to_owned()] {

@@ -78,7 +78,7 @@ pub(crate) fn last_key(data_dir: &Path) -> Result<u64, StoreError> {
     let mut last = 0;
     for number in asides(data_dir)? {
         let files = LogPlace::aside(data_dir, number).files();
-        let memory = files.memory().ok().flatten().and_then(|text| SignerMemory::parse(&text).ok());
+        let memory = files.memory().ok().flatten().and_then(|kept| SignerMemory::parse(&kept.text).ok());
         // Without a memory there are still the checkpoints by which one key handed over to the next.
         let handed_over = u64::try_from(files.rotations().map_or(0, |notes| notes.len())).unwrap_or(0);
         last = last.max(memory.map_or(handed_over, |memory| memory.key()));

@@ -53,6 +53,7 @@ pub(crate) use tree_files::TreeFiles;
 
 use crate::StoreError;
 use crate::keys::{self, KeySet};
+use crate::tree::SignerMemory;
 use journal::Journal;
 use json::Object;
 use notary::Notary;
@@ -121,15 +122,21 @@ impl Recorder {
         keys.check(data_dir, numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?.is_empty())?;
         aside::finish(data_dir)?;
         let durable = config.durability == Durability::Fsync;
-        let mut recovered = recovery::recover(data_dir)?;
-        let notary = match open_notary(config, &keys, recovered.position.next_seq) {
+        let mut recovered = recovery::recover(data_dir, signed_lines(data_dir, &keys)?)?;
+        if durable {
+            // What a process that was killed left to the disk's caches is signed next, and may not be lost then.
+            journal::sync_whole(data_dir)?;
+        }
+        let found = recovered.position.next_seq;
+        let (notary, signed) = match open_notary(config, &keys, found) {
             Err(StoreError::Notary(problem)) if problem.is_contradiction() => {
-                aside::set_aside(data_dir, &crate::chain(&problem), recovered.position.next_seq)?;
+                aside::set_aside(data_dir, &crate::chain(&problem), found)?;
                 recovered.position.begin_anew();
                 open_notary(config, &keys, 0)?
             }
             opened => opened?,
         };
+        recovered.findings.unsigned = Some(signed..recovered.position.next_seq).filter(|lines| !lines.is_empty());
         let journal = Journal::open(data_dir, &config.gateway, recovered.position, (notary, durable))?;
         let kept_aside = aside::report(&journal, &config.gateway, data_dir)?;
         recovery::report(&journal, &config.gateway, &recovered.findings)?;
@@ -295,8 +302,15 @@ impl Shared {
     }
 }
 
-/// The signer of the log that is there, or of a new one.
-fn open_notary(config: &RecorderConfig, keys: &Arc<KeySet>, next_seq: u64) -> Result<Notary, StoreError> {
+/// How many lines recovery may not cut. All, where what the signer remembers is not its own.
+fn signed_lines(data_dir: &Path, keys: &KeySet) -> Result<u64, StoreError> {
+    let Some(kept) = LogPlace::current(data_dir).files().memory()? else { return Ok(0) };
+    let own = kept.is_own(keys).then(|| SignerMemory::parse(&kept.text).ok()).flatten();
+    Ok(own.map_or(u64::MAX, |memory| memory.last().size()))
+}
+
+/// The signer of the log that is there, or of a new one, and how many lines had been signed.
+fn open_notary(config: &RecorderConfig, keys: &Arc<KeySet>, next_seq: u64) -> Result<(Notary, u64), StoreError> {
     let origin = current_origin(&config.data_dir, &config.gateway)?;
     Notary::open(&config.data_dir, (Arc::clone(keys), &origin), next_seq, config.durability == Durability::Fsync)
 }

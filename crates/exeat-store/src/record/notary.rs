@@ -43,6 +43,8 @@ pub enum NotaryError {
     Altered { seq: u64 },
     #[error("the log has lines and the signer remembers none; restore \"tree\" in data_dir")]
     Forgotten,
+    #[error("what the signer remembers was written by somebody who has not the master key")]
+    NotOwn,
     #[error("what the signer remembers cannot be read")]
     Memory(#[source] CheckpointError),
     #[error("the tree does not lead to what was signed")]
@@ -60,7 +62,7 @@ impl NotaryError {
     /// put back, nothing is known.
     pub(crate) fn is_contradiction(&self) -> bool {
         match self {
-            Self::Shorter { .. } | Self::Altered { .. } | Self::Memory(_) => true,
+            Self::Shorter { .. } | Self::Altered { .. } | Self::NotOwn | Self::Memory(_) => true,
             Self::Tree(FrontierError::Tile(TileError::Unreadable { .. }))
             | Self::Proof(ProveError::Tile(TileError::Unreadable { .. })) => false,
             Self::Tree(_) | Self::Proof(_) => true,
@@ -96,21 +98,23 @@ struct Waiting {
 }
 
 impl Notary {
-    /// Goes on from what was signed, with the lines that came after it. `next_seq`: how many lines there are.
+    /// Goes on from what was signed, with the lines that came after it. `next_seq`: how many lines there are. Says how many had
+    /// been signed.
     pub(crate) fn open(
         data_dir: &Path,
         keys: (Arc<KeySet>, &str),
         next_seq: u64,
         durable: bool,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, u64), StoreError> {
         let mut desk = Desk::open(data_dir, keys, next_seq, durable)?;
+        let signed = desk.memory.last().size();
         desk.sign()?;
         let queue = Arc::new(Queue::default());
         queue.lock().key = desk.memory.key();
         queue.lock().asked = desk.memory.key();
         let worker = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("notary".to_owned()).spawn(move || work(&worker, desk));
-        Ok(Self { queue, thread: Some(thread.map_err(NotaryError::Thread)?) })
+        Ok((Self { queue, thread: Some(thread.map_err(NotaryError::Thread)?) }, signed))
     }
 
     /// Whole lines that are in the file now. The buffer comes back empty.
@@ -278,13 +282,14 @@ impl Desk {
     ) -> Result<Self, StoreError> {
         let files = TreeFiles::open(data_dir, durable)?;
         let memory = match files.memory()? {
-            Some(text) => SignerMemory::parse(&text),
+            Some(kept) if !kept.is_own(&keys) => return Err(NotaryError::NotOwn.into()),
+            Some(kept) => SignerMemory::parse(&kept.text),
             None if next_seq > 0 => return Err(NotaryError::Forgotten.into()),
             None => SignerMemory::new(origin, logs::last_key(data_dir)?),
         };
         let memory = memory.map_err(NotaryError::Memory)?;
         // Before the first line: a log with lines and no memory of a signer is one whose memory was taken away.
-        files.put_memory(&memory.text())?;
+        files.put_memory(&memory.text(), &keys)?;
         let signed = memory.last().size();
         settle_rotation(&files, signed)?;
         let key = keys.numbered_key(origin, memory.key())?;
@@ -364,9 +369,9 @@ impl Desk {
 
     /// Tiles before the checkpoint that needs them, the signer's memory before anybody sees what was signed.
     fn sign(&mut self) -> Result<(), StoreError> {
+        // What the disk did not take the last time: a checkpoint by both keys must have its name before the memory moves on.
+        self.files.keep_rotation(self.memory.last().size())?;
         if self.unsigned() == 0 {
-            // The rest of what the disk did not take the last time.
-            self.files.keep_rotation(self.memory.last().size())?;
             return self.publish();
         }
         while let Some(tile) = self.owed.first() {
@@ -389,7 +394,7 @@ impl Desk {
             memory.hand_over();
             self.files.put_rotating(note.to_string().as_bytes())?;
         }
-        self.files.put_memory(&memory.text())?;
+        self.files.put_memory(&memory.text(), &self.keys)?;
         self.memory = memory;
         self.unwritten = Some(note.to_string());
         if let Some(next) = self.next.take() {

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -30,10 +31,12 @@ pub(super) struct Recovered {
 pub(super) struct Findings {
     cut: Option<Cut>,
     open: Vec<OpenIntent>,
+    /// Lines that nobody had signed: what a crash left of the last second, or what was written behind the gateway's back.
+    pub(super) unsigned: Option<Range<u64>>,
 }
 
 /// Bytes taken off the end of the last file.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Cut {
     bytes: u64,
     sha256: String,
@@ -77,7 +80,9 @@ struct Unknown {
     seq: u64,
 }
 
-pub(super) fn recover(data_dir: &Path) -> Result<Recovered, StoreError> {
+/// `signed`: so many lines are not cut, whatever became of them. Where they are not whole any more, the log is the notary's
+/// to refuse as it is.
+pub(super) fn recover(data_dir: &Path, signed: u64) -> Result<Recovered, StoreError> {
     let segments = numbered(&data_dir.join(LOG_FOLDER), ".jsonl")?;
     let blob_segment = numbered(&data_dir.join(BLOB_FOLDER), ".seg")?.last().copied().unwrap_or(0);
     let Some(last) = segments.last().copied() else {
@@ -92,12 +97,12 @@ pub(super) fn recover(data_dir: &Path) -> Result<Recovered, StoreError> {
     }
     let next_seq = scan.next_seq.unwrap_or(last);
     let cut = match scan.tail {
-        Some(offset) => Some(cut_tail(&mut file, offset)?),
-        None => None,
+        Some(offset) if next_seq >= signed => Some(cut_tail(&mut file, offset)?),
+        Some(_) | None => None,
     };
     let log = if file.len() == 0 { None } else { Some(file) };
     let open = scan.open.into_iter().map(|((session, request_id), seq)| OpenIntent { seq, session, request_id });
-    let findings = Findings { cut, open: open.collect() };
+    let findings = Findings { cut, open: open.collect(), unsigned: None };
     // An emptied last segment is named by its first number: it is simply begun again.
     let next_seq = if log.is_none() { last } else { next_seq };
     Ok(Recovered { position: Position { log, blob_segment, next_seq }, findings })
@@ -105,17 +110,22 @@ pub(super) fn recover(data_dir: &Path) -> Result<Recovered, StoreError> {
 
 /// Writes what was found, if anything was.
 pub(super) fn report(journal: &Journal, gateway: &str, findings: &Findings) -> Result<(), StoreError> {
-    let mut cut = findings.cut.as_ref();
-    if findings.open.is_empty() && cut.is_some() {
-        return write_report(journal, gateway, cut, &[]);
+    let mut once = (findings.cut.as_ref(), findings.unsigned.as_ref());
+    if findings.open.is_empty() && once != (None, None) {
+        return write_report(journal, gateway, once, &[]);
     }
     for open in findings.open.chunks(OPEN_PER_LINE) {
-        write_report(journal, gateway, cut.take(), open)?;
+        write_report(journal, gateway, std::mem::take(&mut once), open)?;
     }
     Ok(())
 }
 
-fn write_report(journal: &Journal, gateway: &str, cut: Option<&Cut>, open: &[OpenIntent]) -> Result<(), StoreError> {
+fn write_report(
+    journal: &Journal,
+    gateway: &str,
+    (cut, unsigned): (Option<&Cut>, Option<&Range<u64>>),
+    open: &[OpenIntent],
+) -> Result<(), StoreError> {
     let mut entry = Entry { kind: "recovery", ..Entry::default() };
     json::object(&mut entry.head, |line| {
         line.object("body", |body| {
@@ -131,6 +141,12 @@ fn write_report(journal: &Journal, gateway: &str, cut: Option<&Cut>, open: &[Ope
                         object.number("seq", intent.seq);
                         object.text("session", &intent.session);
                     });
+                });
+            }
+            if let Some(unsigned) = unsigned {
+                body.object("unsigned", |range| {
+                    range.number("end", unsigned.end);
+                    range.number("first", unsigned.start);
                 });
             }
         });

@@ -39,7 +39,8 @@ pub struct Signer {
 pub fn signers(data_dir: &Path, gateway: &str, keys: &KeySet) -> Result<Vec<Signer>, StoreError> {
     let origin = logs::current_origin(data_dir, gateway)?;
     let files = LogPlace::current(data_dir).files();
-    let memory = files.memory()?.map(|text| SignerMemory::parse(&text)).transpose().map_err(NotaryError::Memory)?;
+    let memory =
+        files.memory()?.map(|kept| SignerMemory::parse(&kept.text)).transpose().map_err(NotaryError::Memory)?;
     let current = memory.map_or(0, |memory| memory.key());
     let sizes: Vec<u64> = files.rotations()?.into_iter().map(|(size, _)| size).collect();
     let before = u64::try_from(sizes.len()).unwrap_or(u64::MAX);

@@ -6,10 +6,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use ring::hmac;
+
 use super::journal::numbered;
-use crate::StoreError;
-use crate::keys;
+use crate::keys::{self, KeySet};
 use crate::tree::{Tile, TilePath, TileReader};
+use crate::{StoreError, hex};
 
 pub(crate) const TREE_FOLDER: &str = "tree";
 const CHECKPOINT_FILE: &str = "checkpoint";
@@ -23,6 +25,31 @@ const ROTATING_FILE: &str = "rotating";
 
 /// A file is written here first.
 const UNFINISHED: &str = "unfinished";
+
+/// Before the tag at the end of the signer's memory.
+const TAG_WORD: &str = "tag ";
+const TAG_BYTES: usize = 32;
+
+/// The signer's memory as it was found.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    pub(crate) text: String,
+    tag: Option<[u8; TAG_BYTES]>,
+}
+
+impl Remembered {
+    fn read(mut text: String) -> Self {
+        let at = text.rfind(TAG_WORD).filter(|at| *at == 0 || text.get(..*at).is_some_and(|text| text.ends_with('\n')));
+        let tag = at.map(|at| text.split_off(at));
+        let tag = tag.and_then(|line| hex::decode(line.strip_prefix(TAG_WORD)?.strip_suffix('\n')?));
+        Self { text, tag }
+    }
+
+    /// Whether a holder of the master key wrote it. Whoever else could write one would have any log signed.
+    pub(crate) fn is_own(&self, keys: &KeySet) -> bool {
+        self.tag.as_ref().is_some_and(|tag| hmac::verify(keys.memory(), self.text.as_bytes(), tag).is_ok())
+    }
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct TreeFiles {
@@ -61,14 +88,16 @@ impl TreeFiles {
         let _ = fs::remove_file(self.folder.join(path.to_string()));
     }
 
-    pub(crate) fn put_memory(&self, text: &str) -> Result<(), StoreError> {
-        self.put(&self.folder.join(MEMORY_FILE), text.as_bytes())
+    pub(crate) fn put_memory(&self, text: &str, keys: &KeySet) -> Result<(), StoreError> {
+        let tag = hex::text(hmac::sign(keys.memory(), text.as_bytes()).as_ref());
+        self.put(&self.folder.join(MEMORY_FILE), format!("{text}{TAG_WORD}{tag}\n").as_bytes())
     }
 
-    pub(crate) fn memory(&self) -> Result<Option<String>, StoreError> {
+    /// What the signer remembers, whoever wrote it.
+    pub(crate) fn memory(&self) -> Result<Option<Remembered>, StoreError> {
         let path = self.folder.join(MEMORY_FILE);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
+            Ok(text) => Ok(Some(Remembered::read(text))),
             Err(problem) if problem.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(problem) => Err(StoreError::io("read", &path)(problem)),
         }

@@ -1,6 +1,7 @@
 //! A log that does not hold what was signed is kept aside as it is, a new one says so, and both are verified.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use exeat_store::read::{BlobKind, open_log};
@@ -55,6 +56,8 @@ fn cut(place: &Place) {
 fn a_log_that_was_cut_is_kept_aside_and_the_new_one_says_what_was_signed() {
     let place = written();
     let signed = fs::read_to_string(place.data().join("tree/signer")).unwrap();
+    let (signed, tag) = signed.rsplit_once("tag ").unwrap();
+    assert_eq!(tag.len(), 65);
     cut(&place);
     let kept = fs::read(place.log_file()).unwrap();
     let recorder = place.open();
@@ -105,7 +108,7 @@ fn a_log_that_was_cut_is_kept_aside_and_the_new_one_says_what_was_signed() {
 #[test]
 fn an_altered_line_an_altered_tree_and_a_memory_that_is_none_are_told_apart_and_all_kept() {
     type Change = fn(&Place);
-    let changes: [(Change, &str); 4] = [
+    let changes: [(Change, &str); 6] = [
         (
             |place| {
                 let (log, mut all) = (place.log_file(), lines(&place.log_file()));
@@ -125,7 +128,16 @@ fn an_altered_line_an_altered_tree_and_a_memory_that_is_none_are_told_apart_and_
             "does not lead to what was signed",
         ),
         (|place| fs::remove_dir_all(place.data().join("tree/tile")).unwrap(), "does not lead to what was signed"),
-        (|place| fs::write(place.data().join("tree/signer"), "").unwrap(), "cannot be read"),
+        (|place| fs::write(place.data().join("tree/signer"), "").unwrap(), "who has not the master key"),
+        (forget_and_begin_anew, "who has not the master key"),
+        (
+            |place| {
+                let path = place.data().join("tree/signer");
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(path, text.replacen("\n403\n", "\n402\n", 1)).unwrap();
+            },
+            "who has not the master key",
+        ),
     ];
     for (change, words) in changes {
         let place = written();
@@ -137,6 +149,45 @@ fn an_altered_line_an_altered_tree_and_a_memory_that_is_none_are_told_apart_and_
         let found = checked(&place, key(&place, GATEWAY));
         assert!(found.findings().0.is_empty() && found.kept_aside[0].lines == 403, "{found:?}");
     }
+}
+
+/// A log of somebody's own, and for the signer that it has signed nothing yet.
+fn forget_and_begin_anew(place: &Place) {
+    let (log, mut all) = (place.log_file(), lines(&place.log_file()));
+    all[7] = all[7].replace("exeat-test", "exeat-best");
+    put(&log, &all);
+    let tree = place.data().join("tree");
+    fs::remove_dir_all(&tree).unwrap();
+    fs::create_dir(&tree).unwrap();
+    fs::set_permissions(&tree, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(tree.join("signer"), format!("{GATEWAY}\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n")).unwrap();
+}
+
+#[test]
+fn what_is_signed_is_not_cut_whatever_became_of_it() {
+    let place = written();
+    let log = place.log_file();
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[700] = 0;
+    fs::write(&log, &bytes).unwrap();
+    assert_eq!(place.open().kept_aside(), ["log-1"]);
+    assert_eq!(fs::read(place.data().join("log-1").join(log.file_name().unwrap())).unwrap(), bytes, "as it was");
+}
+
+#[test]
+fn lines_that_nobody_had_signed_are_named_at_the_next_start_and_after_a_clean_end_there_are_none() {
+    let place = written();
+    drop(place.open());
+    assert_eq!(place.of_kind("recovery").len(), 0);
+    let mut all = lines(&place.log_file());
+    let next = all.len();
+    all.push(all[0].replacen("\"seq\":0,", &format!("\"seq\":{next},"), 1));
+    put(&place.log_file(), &all);
+    drop(place.open());
+    let told = place.of_kind("recovery");
+    let expected = serde_json::json!({"unsigned": {"first": next, "end": next + 1}});
+    assert_eq!(told.iter().map(|event| &event.value()["body"]).collect::<Vec<_>>(), [&expected]);
+    assert!(checked(&place, key(&place, GATEWAY)).is_clean());
 }
 
 #[test]

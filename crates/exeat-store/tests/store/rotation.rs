@@ -1,6 +1,7 @@
 //! Signing keys hand over: the line, both signatures, the new key alone; and what an auditor with either key comes to.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,6 +52,33 @@ fn rotated() -> (Place, Vec<(String, Vec<u8>)>) {
         }
     }
     (place, kept)
+}
+
+#[test]
+fn a_hand_over_that_the_disk_did_not_name_at_once_is_named_before_anything_else_is_signed() {
+    let place = Place::new();
+    let recorder = place.open();
+    session(&recorder, "s0");
+    // Whatever size the checkpoint of both keys has: its name is taken by what a rename does not replace.
+    let taken: Vec<PathBuf> = (0..64).map(|size| place.data().join(format!("tree/rotations/{size:020}"))).collect();
+    for path in &taken {
+        fs::create_dir_all(path.join("in the way")).unwrap();
+    }
+    fs::set_permissions(place.data().join("tree/rotations"), fs::Permissions::from_mode(0o700)).unwrap();
+    recorder.rotate_key(None).unwrap();
+    session(&recorder, "s1");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while recorder.health().is_ok() {
+        assert!(std::time::Instant::now() < deadline, "that it has no name is said");
+        std::thread::yield_now();
+    }
+    for path in &taken {
+        fs::remove_dir_all(path).unwrap();
+    }
+    drop(recorder);
+    assert_eq!(rotations(&place).len(), 1);
+    let found = held(&place, &[key(&place, 0)], &[]);
+    assert!(found.is_clean() && found.handed_over.len() == 1, "{found:?}");
 }
 
 #[test]
