@@ -53,6 +53,12 @@ impl Stored {
         self.blob(segment, offset)?.exactly(bytes)
     }
 
+    /// All wrapped keys, one behind the other.
+    pub(crate) fn keys(&self) -> Result<Bytes<'_>, StoreError> {
+        let path = self.data_dir.join(KEYS_FILE);
+        Bytes::open(&path, 0, || Some(self.keys.get_or_init(|| key_pieces(&self.data_dir.join(KEYS_FOLDER)))))
+    }
+
     /// A wrapped key as it is stored: zeros where it was destroyed.
     pub(crate) fn slot(&self, slot: u64) -> Result<Vec<u8>, StoreError> {
         let path = self.data_dir.join(KEYS_FILE);

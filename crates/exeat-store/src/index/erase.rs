@@ -1,15 +1,15 @@
 //! What the record has forgotten, the index forgets: words of sessions whose key is destroyed, and sessions that stand in
 //! no segment of the log any more.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 
 use sqlx::Row;
 
 use super::schema::used;
 use super::{Index, IndexError};
 use crate::StoreError;
-use crate::record::{KEYS_FILE, LogPlace, slot_bytes};
+use crate::record::{LogPlace, slot_bytes};
+use crate::stored::Stored;
 
 /// Of `session.erased`: it is, and what it had in the index is gone.
 const DONE: i64 = 2;
@@ -42,6 +42,9 @@ impl Index {
             for forget in [
                 "DELETE FROM used WHERE session = ? AND kind = 2",
                 "UPDATE statement SET text = 0 WHERE session = ?",
+                // Lists that were sealed for their length, and read since.
+                "DELETE FROM fact WHERE shape IN (SELECT id FROM shape WHERE origin = ?)",
+                "DELETE FROM masked WHERE shape IN (SELECT id FROM shape WHERE origin = ?)",
                 "UPDATE session SET erased = 2 WHERE id = ?",
             ] {
                 sqlx::query(forget).bind(id).execute(&mut *db).await?;
@@ -85,22 +88,22 @@ impl Index {
 
     /// Slots whose key is destroyed.
     pub(super) fn empty_slots(&self) -> Result<Vec<i64>, IndexError> {
-        let path = self.data_dir.join(KEYS_FILE);
-        let file = match File::open(&path) {
-            Ok(file) => file,
+        let stored = Stored::of(&self.data_dir);
+        let keys = match stored.keys() {
+            Ok(keys) => keys,
             // A copy without keys: nothing in it can be unsealed, and nothing of it was erased here.
-            Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(problem) => return Err(StoreError::io("open", &path)(problem).into()),
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(problem) => return Err(problem.into()),
         };
-        let mut file = BufReader::with_capacity(256 * 1024, file);
+        let mut file = BufReader::with_capacity(256 * 1024, keys);
         let mut slot = vec![0; usize::try_from(slot_bytes()).unwrap_or(1)];
         let mut empty = Vec::new();
         for number in 0.. {
             match file.read_exact(&mut slot) {
                 Ok(()) if slot.iter().all(|byte| *byte == 0) => empty.push(number),
                 Ok(()) => {}
-                Err(problem) if problem.kind() == std::io::ErrorKind::UnexpectedEof => break,
-                Err(problem) => return Err(StoreError::io("read", &path)(problem).into()),
+                Err(problem) if problem.kind() == ErrorKind::UnexpectedEof => break,
+                Err(problem) => return Err(StoreError::io("read keys of", &self.data_dir)(problem).into()),
             }
         }
         Ok(empty)

@@ -24,6 +24,7 @@ pub(super) struct Known {
     pub(super) sessions: i64,
     pub(super) names: Ids<String>,
     principals: Ids<String>,
+    /// By digest: their lists may be as long as a line.
     shapes: Ids<Vec<u8>>,
     texts: Ids<String>,
 }
@@ -132,7 +133,11 @@ impl Known {
             return Ok(id);
         }
         let id = self.texts.new_id(digest.to_owned());
-        let place = format!("{}:{}:{}", sealed.segment, sealed.offset, sealed.bytes);
+        let mut place = format!("{}:{}:{}", sealed.segment, sealed.offset, sealed.bytes);
+        if !statement.encoding.is_empty() {
+            place.push(':');
+            place.push_str(&statement.encoding);
+        }
         rows.text.push([id.into(), digest.into(), session.into(), place.into()]);
         Ok(id)
     }
@@ -153,21 +158,23 @@ impl Known {
             raw.extend_from_slice(list.map(|list| list.get().as_bytes()).unwrap_or_default());
             raw.push(0);
         }
-        let sealed = statement.lists.map(|at| format!("{session}:{}:{}:{}", at.segment, at.offset, at.bytes));
-        raw.extend_from_slice(sealed.as_deref().unwrap_or_default().as_bytes());
-        if let Some(id) = self.shapes.ids.get(&raw) {
-            return Ok(*id);
+        let sealed = statement.lists.map(|at| (format!("{}:{}:{}", at.segment, at.offset, at.bytes), session));
+        if let Some((place, session)) = &sealed {
+            raw.extend_from_slice(format!("{session}:{place}").as_bytes());
         }
         let key = digest(&SHA256, &raw).as_ref().to_vec();
+        if let Some(id) = self.shapes.ids.get(&key) {
+            return Ok(*id);
+        }
         if !self.shapes.all {
             let found = sqlx::query("SELECT id FROM shape WHERE key = ?").bind(key.as_slice());
             if let Some(row) = found.fetch_optional(&mut *db).await? {
                 let id = row.try_get(0)?;
-                self.shapes.ids.insert(raw, id);
+                self.shapes.ids.insert(key, id);
                 return Ok(id);
             }
         }
-        let id = self.shapes.new_id(raw);
+        let id = self.shapes.new_id(key.clone());
         rows.shape(id, key, statement, sealed);
         self.facts(db, rows, id, Lists::of(statement)).await?;
         Ok(id)

@@ -64,6 +64,9 @@ pub(super) struct Statement<'a> {
     pub(super) code: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) digest: Cow<'a, str>,
+    /// Of the text, where it is not UTF-8.
+    #[serde(borrow, default)]
+    pub(super) encoding: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) columns: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -37,8 +37,9 @@ pub use sessions::{PolicyRow, SessionEvents, SessionRow};
 /// The index's name in data_dir.
 pub const INDEX_FILE: &str = "index.db";
 
-/// Lines between two commits.
+/// Lines between two commits, and their bytes: their rows wait in memory.
 const LINES_PER_COMMIT: usize = 100_000;
+const BYTES_PER_COMMIT: usize = 256 * 1024 * 1024;
 
 /// Whoever else brings it up to date may take as long as a large record takes.
 const BUSY_SECONDS_MAX: u64 = 600;
@@ -85,6 +86,8 @@ pub struct CaughtUp {
     pub texts: u64,
     /// Statement texts whose words are not: no keys, or not readable.
     pub texts_left: u64,
+    /// Statements whose relations, columns, rules and masks are not, for the same reasons: too many for their line.
+    pub lists_left: u64,
 }
 
 /// An open index of one record.
@@ -184,6 +187,11 @@ impl Index {
         let left = sqlx::query("SELECT count(*) FROM text WHERE sealed IS NOT NULL").fetch_one(&mut self.db).await;
         let left: i64 = left.and_then(|row| row.try_get(0)).map_err(self.failed())?;
         done.texts_left = u64::try_from(left).unwrap_or(0);
+        let unread = "SELECT count(*) FROM shape WHERE sealed IS NOT NULL
+            AND origin NOT IN (SELECT id FROM session WHERE erased <> 0)";
+        let left = sqlx::query(unread).fetch_one(&mut self.db).await;
+        let left: i64 = left.and_then(|row| row.try_get(0)).map_err(self.failed())?;
+        done.lists_left = u64::try_from(left).unwrap_or(0);
         Ok(done)
     }
 
@@ -230,13 +238,14 @@ impl Index {
             }
         };
         let (mut cursor, mut reader, mut filler) = current;
-        let mut lines = 0;
-        while lines < LINES_PER_COMMIT {
+        let (mut lines, mut bytes) = (0, 0);
+        while lines < LINES_PER_COMMIT && bytes < BYTES_PER_COMMIT {
             let Some(at) = reader.next()? else { break };
             let line = Line::parse(reader.line()).ok_or_else(|| reader.damaged(at))?;
             filler.take(&mut self.db, &line, at).await.map_err(&failed)?;
             cursor.next_seq = line.seq.saturating_add(1);
             lines += 1;
+            bytes += reader.line().len();
         }
         if lines > 0 {
             reader.mark(&mut cursor);
@@ -245,7 +254,7 @@ impl Index {
             done.lines += u64::try_from(lines).unwrap_or(0);
         }
         *state = Some((cursor, reader, filler));
-        Ok(lines == LINES_PER_COMMIT)
+        Ok(lines == LINES_PER_COMMIT || bytes >= BYTES_PER_COMMIT)
     }
 
     async fn filler(&mut self) -> Result<Filler, IndexError> {

@@ -35,7 +35,7 @@ impl Rows {
                     slot, first_at, last_at, first_seq, last_seq, statements, refused, failed, rows, ended, erased)",
                 19,
             ),
-            shape: Batch::new("INSERT INTO shape (id, key, decision, code, sealed)", 5),
+            shape: Batch::new("INSERT INTO shape (id, key, decision, code, sealed, origin)", 6),
             fact: Batch::new("INSERT OR IGNORE INTO fact (kind, name, shape)", 3),
             masked: Batch::new("INSERT OR IGNORE INTO masked (shape, place, column_name, relation, label, mask)", 6),
             text: Batch::new("INSERT INTO text (id, digest, session, sealed)", 4),
@@ -75,10 +75,12 @@ impl Rows {
         ]);
     }
 
-    pub(super) fn shape(&mut self, id: i64, key: Vec<u8>, statement: &Statement<'_>, sealed: Option<String>) {
+    /// `sealed`: where its lists are, and whose.
+    pub(super) fn shape(&mut self, id: i64, key: Vec<u8>, statement: &Statement<'_>, sealed: Option<(String, i64)>) {
         let (decision, code) = (statement.decision.as_ref(), statement.code.as_ref());
-        let sealed = sealed.map_or(Cell::Null, Cell::Text);
-        self.shape.push([id.into(), Cell::Blob(key), decision.into(), code.into(), sealed]);
+        let (place, origin) =
+            sealed.map_or((Cell::Null, Cell::Null), |(place, origin)| (Cell::Text(place), Cell::Int(origin)));
+        self.shape.push([id.into(), Cell::Blob(key), decision.into(), code.into(), place, origin]);
     }
 
     pub(super) fn statement(&mut self, session: i64, pending: &Pending) {

@@ -6,7 +6,7 @@
 //! approval, once each: a search reads that first, and statements only of the sessions it leaves.
 
 /// Moves with every change of what stands below or of how it is filled.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// In the file's header: whose it is. `EXIX`.
 pub(super) const APPLICATION: i64 = 0x4558_4958;
@@ -28,14 +28,15 @@ pub(super) const TABLES: &[&str] = &[
         ended TEXT NOT NULL, erased INTEGER NOT NULL)",
     "CREATE INDEX session_slot ON session (slot)",
     // `key`: SHA-256 of what makes it one shape. `sealed`: where the lists are that did not fit the line and have not
-    // been read, and whose they are.
+    // been read; `origin`: the session whose they are, read or not.
     "CREATE TABLE shape (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, decision TEXT NOT NULL, code TEXT NOT NULL,
-        sealed TEXT)",
+        sealed TEXT, origin INTEGER)",
+    "CREATE INDEX shape_origin ON shape (origin) WHERE origin IS NOT NULL",
     "CREATE TABLE fact (kind INTEGER NOT NULL, name INTEGER NOT NULL, shape INTEGER NOT NULL,
         PRIMARY KEY (kind, name, shape)) WITHOUT ROWID",
     "CREATE TABLE masked (shape INTEGER NOT NULL, place INTEGER NOT NULL, column_name TEXT NOT NULL,
         relation TEXT NOT NULL, label TEXT NOT NULL, mask TEXT NOT NULL, PRIMARY KEY (shape, place)) WITHOUT ROWID",
-    // `sealed`: where it is, and whose it is, until its words are in the index.
+    // `sealed`: where it is, and its encoding where it is not UTF-8, until its words are in the index.
     "CREATE TABLE text (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, session INTEGER NOT NULL, sealed TEXT)",
     "CREATE INDEX text_sealed ON text (id) WHERE sealed IS NOT NULL",
     "CREATE TABLE statement (session INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, shape INTEGER NOT NULL,

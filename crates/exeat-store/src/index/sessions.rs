@@ -9,7 +9,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::fill::{BLOCK_BYTES, int};
-use super::line::{Line, Sealed};
+use super::line::Line;
 use super::schema::used;
 use super::vault::{Owner, Vault};
 use super::{Index, IndexError};
@@ -185,8 +185,7 @@ impl Index {
     pub fn unseal(&self, session: &SessionRow, blob: &BlobRef, keys: &KeySet) -> Result<Option<Vec<u8>>, StoreError> {
         let mut vault = Vault::open(&self.data_dir, keys);
         let owner = Owner { session: session.id, name: &session.session, slot: session.slot };
-        let place = Sealed { segment: blob.segment, offset: blob.offset, bytes: blob.bytes };
-        vault.unseal(owner, blob.kind, place)
+        vault.unseal_named(owner, blob)
     }
 
     /// The text of a statement, as people read it.

@@ -115,8 +115,8 @@ impl Index {
             for row in &texts {
                 let id: i64 = row.try_get("id").map_err(&failed)?;
                 after = id;
-                let Some(plain) = self.text_of(vault, row)? else { continue };
-                rows.push([id.into(), hasher.hashes(&shown(plain, None)).into()]);
+                let Some(text) = self.text_of(vault, row)? else { continue };
+                rows.push([id.into(), hasher.hashes(&text).into()]);
                 done += 1;
             }
             sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut self.db).await.map_err(&failed)?;
@@ -128,16 +128,17 @@ impl Index {
         }
     }
 
-    fn text_of(&self, vault: &mut Vault<'_>, row: &sqlx::sqlite::SqliteRow) -> Result<Option<Vec<u8>>, IndexError> {
+    fn text_of(&self, vault: &mut Vault<'_>, row: &sqlx::sqlite::SqliteRow) -> Result<Option<String>, IndexError> {
         let failed = self.failed();
         let place: String = row.try_get("sealed").map_err(&failed)?;
-        let Some(place) = parse_place(&place) else { return Ok(None) };
+        let Some((place, encoding)) = parse_place(&place) else { return Ok(None) };
         let owner = Owner {
             session: row.try_get("session").map_err(&failed)?,
             name: row.try_get("name").map_err(&failed)?,
             slot: row.try_get("slot").map_err(&failed)?,
         };
-        Ok(vault.unseal(owner, BlobKind::Sql, place)?)
+        let plain = vault.unseal(owner, BlobKind::Sql, place)?;
+        Ok(plain.map(|plain| shown(plain, encoding)))
     }
 
     /// What could not be read has no words, and is not tried again.
@@ -151,7 +152,7 @@ impl Index {
     /// Lists that did not fit their line.
     pub(super) async fn read_lists(&mut self, keys: &KeySet) -> Result<(), IndexError> {
         let failed = self.failed();
-        let shapes = sqlx::query("SELECT id, sealed FROM shape WHERE sealed IS NOT NULL");
+        let shapes = sqlx::query("SELECT id, sealed, origin FROM shape WHERE sealed IS NOT NULL");
         let shapes = shapes.fetch_all(&mut self.db).await.map_err(&failed)?;
         if shapes.is_empty() {
             return Ok(());
@@ -161,7 +162,8 @@ impl Index {
         let mut filler = self.filler().await?;
         for row in shapes {
             let (shape, sealed): (i64, String) = (row.try_get(0).map_err(&failed)?, row.try_get(1).map_err(&failed)?);
-            let Some(lists) = self.lists_of(&mut vault, &sealed).await? else { continue };
+            let origin: i64 = row.try_get(2).map_err(&failed)?;
+            let Some(lists) = self.lists_of(&mut vault, (&sealed, origin)).await? else { continue };
             filler.sealed_lists(&mut self.db, shape, lists).await.map_err(&failed)?;
             let done = sqlx::query("UPDATE shape SET sealed = NULL WHERE id = ?").bind(shape);
             done.execute(&mut self.db).await.map_err(&failed)?;
@@ -171,14 +173,15 @@ impl Index {
         Ok(())
     }
 
-    async fn lists_of(&mut self, vault: &mut Vault<'_>, sealed: &str) -> Result<Option<Lists>, IndexError> {
+    async fn lists_of(
+        &mut self,
+        vault: &mut Vault<'_>,
+        (sealed, session): (&str, i64),
+    ) -> Result<Option<Lists>, IndexError> {
         let failed = self.failed();
-        let parts = sealed.split_once(':').and_then(|(session, place)| Some((session.parse().ok()?, place)));
-        let Some((session, place)) = parts.map(|(session, place): (i64, _)| (session, parse_place(place))) else {
-            return Ok(None);
-        };
         let row = sqlx::query("SELECT name, slot FROM session WHERE id = ?").bind(session);
-        let (Some(row), Some(place)) = (row.fetch_optional(&mut self.db).await.map_err(&failed)?, place) else {
+        let row = row.fetch_optional(&mut self.db).await.map_err(&failed)?;
+        let (Some(row), Some((place, _))) = (row, parse_place(sealed)) else {
             return Ok(None);
         };
         let name: String = row.try_get(0).map_err(&failed)?;

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use ring::digest::{SHA256, digest};
+
 use super::line::Sealed;
-use crate::StoreError;
 use crate::keys::{DataKey, KeySet};
-use crate::read::BlobKind;
+use crate::read::{BlobKind, BlobRef};
 use crate::record::{BLOB_BYTES_MAX, open_frame};
 use crate::stored::Stored;
+use crate::{StoreError, hex};
 
 /// Data keys kept at hand.
 const KEYS_MAX: usize = 4096;
@@ -40,6 +42,22 @@ impl<'k> Vault<'k> {
         kind: BlobKind,
         at: Sealed,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.unseal_as(owner, (kind, at), |_| true)
+    }
+
+    /// The same, where it is the one whose digest a line has.
+    pub(super) fn unseal_named(&mut self, owner: Owner<'_>, blob: &BlobRef) -> Result<Option<Vec<u8>>, StoreError> {
+        let at = Sealed { segment: blob.segment, offset: blob.offset, bytes: blob.bytes };
+        let is_it = |sealed: &[u8]| hex::text(digest(&SHA256, sealed).as_ref()) == blob.sha256;
+        self.unseal_as(owner, (blob.kind, at), is_it)
+    }
+
+    fn unseal_as(
+        &mut self,
+        owner: Owner<'_>,
+        (kind, at): (BlobKind, Sealed),
+        is_it: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let Some(length) = usize::try_from(at.bytes).ok().filter(|bytes| *bytes <= BLOB_BYTES_MAX) else {
             return Ok(None);
         };
@@ -51,7 +69,7 @@ impl<'k> Vault<'k> {
             self.known.insert(owner.session, key);
         }
         let Some(key) = self.known.get(&owner.session).and_then(Option::as_ref) else { return Ok(None) };
-        let sealed = there(self.stored.blob_bytes(at.segment, at.offset, length))?;
+        let sealed = there(self.stored.blob_bytes(at.segment, at.offset, length))?.filter(|sealed| is_it(sealed));
         let frame = sealed.and_then(|sealed| key.open(kind.aad(), &sealed));
         Ok(frame.and_then(|frame| open_frame(&frame)))
     }
@@ -82,9 +100,10 @@ impl std::fmt::Debug for Vault<'_> {
     }
 }
 
-/// As the index keeps it: `segment:offset:bytes`.
-pub(super) fn parse_place(text: &str) -> Option<Sealed> {
-    let mut parts = text.split(':').map(|part| part.parse::<u64>().ok());
-    let sealed = Sealed { segment: parts.next()??, offset: parts.next()??, bytes: parts.next()?? };
-    parts.next().is_none().then_some(sealed)
+/// As the index keeps it: `segment:offset:bytes`, and an encoding that is not UTF-8 behind it.
+pub(super) fn parse_place(text: &str) -> Option<(Sealed, Option<&str>)> {
+    let mut parts = text.splitn(4, ':');
+    let mut number = || parts.next()?.parse().ok();
+    let sealed = Sealed { segment: number()?, offset: number()?, bytes: number()? };
+    Some((sealed, parts.next()))
 }

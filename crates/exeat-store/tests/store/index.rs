@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use exeat_store::index::{AccessFilter, CaughtUp, Filter, Index, IndexError, IndexPlace, SessionRow};
 use exeat_store::keys::KeySet;
+use exeat_store::read::BlobKind;
 use exeat_store::record::{
     Decision, HeldChange, HeldEvent, MaskedColumn, Outcome, OutcomeResult, Recorder, SessionRecord, Statement,
 };
@@ -258,6 +259,90 @@ async fn of_an_erased_session_no_word_is_left() {
         let rows = asked.rows(Filter { sqlstate: named("57014"), ..Filter::default() }).await;
         assert!(rows.len() == 1 && rows[0].erased, "what lines say stays: {rows:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_erased_is_so_in_a_copy_of_the_archive_too() {
+    let place = Place::new();
+    write(&place.open());
+    destroy(&place, 1);
+    // As an archive has them: two pieces.
+    let keys = std::fs::read(place.data().join("session-keys")).unwrap();
+    std::fs::remove_file(place.data().join("session-keys")).unwrap();
+    std::fs::create_dir(place.data().join("keys")).unwrap();
+    for (first, bytes) in [(0, &keys[..60]), (1, &keys[60..])] {
+        std::fs::write(place.data().join(format!("keys/{first:020}.part")), bytes).unwrap();
+    }
+    let (mut asked, _) = Asked::of(&place, true).await;
+    assert_eq!(asked.text("heron").await, [""; 0]);
+    let rows = asked.rows(Filter { sqlstate: named("57014"), ..Filter::default() }).await;
+    assert!(rows.len() == 1 && rows[0].erased, "{rows:?}");
+}
+
+/// So many relations do not fit a line.
+fn many() -> Vec<String> {
+    (0..900).map(|number| format!("warehouse.of_quite_a_long_name_indeed.{number:04}")).collect()
+}
+
+#[tokio::test]
+async fn lists_too_long_for_their_line_are_found_with_the_keys_counted_without_and_gone_with_their_session() {
+    let place = Place::new();
+    let recorder = place.open();
+    let principal = principal();
+    let mut wide = recorder.start_session(&start("wide", &principal)).unwrap();
+    let columns = many();
+    let _receipt = wide.intent(&Statement { columns: &columns, ..allowed("r1", "SELECT 1") }).unwrap();
+    let _outcome = wide.outcome(&done("r1")).unwrap();
+    wide.end("client closed").unwrap();
+    drop(recorder);
+    let of_one = Filter { column: named(&columns[870]), ..Filter::default() };
+    let (mut asked, found) = Asked::of(&place, false).await;
+    assert_eq!((found.lists_left, asked.find(of_one.clone()).await), (1, Vec::new()));
+    let (mut asked, found) = Asked::of(&place, true).await;
+    assert_eq!((found.lists_left, asked.find(of_one.clone()).await), (0, vec!["wide".to_owned()]));
+    destroy(&place, 0);
+    let (mut asked, found) = Asked::of(&place, true).await;
+    assert_eq!((found.lists_left, asked.find(of_one).await), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_sealed_text_in_the_place_of_another_is_not_shown_for_it() {
+    let place = Place::new();
+    let recorder = place.open();
+    let mut one = recorder.start_session(&start("one", &principal())).unwrap();
+    for (request, sql) in [("r1", "SELECT 'owl'"), ("r2", "SELECT 'elk'")] {
+        let _receipt = one.intent(&allowed(request, sql)).unwrap();
+        let _outcome = one.outcome(&done(request)).unwrap();
+    }
+    one.end("client closed").unwrap();
+    drop(recorder);
+    let blobs: Vec<_> =
+        place.of_kind("statement.intent").iter().map(|event| event.blob(BlobKind::Sql).unwrap()).collect();
+    assert_eq!(blobs[0].bytes, blobs[1].bytes);
+    let path = place.data().join("blobs/00000000000000000000.seg");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = |number: u64| usize::try_from(number).unwrap();
+    let (first, second) = (&blobs[0], &blobs[1]);
+    bytes.copy_within(at(first.offset)..at(first.offset + first.bytes), at(second.offset));
+    std::fs::write(&path, bytes).unwrap();
+    let (mut asked, _) = Asked::of(&place, true).await;
+    let row = asked.rows(Filter::default()).await.remove(0);
+    let texts = place.of_kind("statement.intent");
+    let texts = texts.iter().map(|event| asked.index.text(&row, event, &place.keys()).unwrap());
+    assert_eq!(texts.collect::<Vec<_>>(), [Some("SELECT 'owl'".to_owned()), None]);
+}
+
+#[tokio::test]
+async fn words_are_found_in_the_client_s_encoding() {
+    let place = Place::new();
+    let recorder = place.open();
+    let mut one = recorder.start_session(&start("one", &principal())).unwrap();
+    let text = b"SELECT 'K\xe4uzchen'";
+    let _receipt = one.intent(&Statement { sql: text, encoding: Some("LATIN1"), ..allowed("r1", "") }).unwrap();
+    let _outcome = one.outcome(&done("r1")).unwrap();
+    one.end("client closed").unwrap();
+    drop(recorder);
+    assert_eq!(Asked::of(&place, true).await.0.text("käuzchen").await, ["one"]);
 }
 
 #[tokio::test]

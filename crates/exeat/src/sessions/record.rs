@@ -100,6 +100,12 @@ fn tell_end(place: &IndexPlace, done: CaughtUp) {
     if done.lines > LINES_UNTOLD_MAX && *place == IndexPlace::Memory {
         exit::note("the index was made in memory, for this once: name a file with --index to keep it");
     }
+    if done.lists_left > 0 {
+        exit::note(&format!(
+            "{} statements name more columns than fit their line, and are not searched by them without the keys: give --config or --keys",
+            done.lists_left
+        ));
+    }
 }
 
 fn shown(place: &IndexPlace) -> String {
