@@ -10,6 +10,11 @@ use serde_json::{Map, Value, json};
 
 use super::RecordError;
 
+/// Of one session's texts and parameters so much is told whole; behind that long ones are cut. A client can have a megabyte of spaces
+/// run ten thousand times, and whoever reads that must not need the memory for it.
+const WHOLE_BYTES_MAX: usize = 64 * 1024 * 1024;
+const CUT_BYTES: usize = 4 * 1024;
+
 /// A statement and its outcomes.
 #[derive(Debug)]
 pub(crate) struct Telling {
@@ -103,6 +108,7 @@ impl Story {
         events: &SessionEvents,
         keys: Option<&KeySet>,
     ) -> Result<Self, RecordError> {
+        let mut room = Room { left: WHOLE_BYTES_MAX };
         let mut steps = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
         for event in &events.events {
@@ -112,7 +118,8 @@ impl Story {
                     if event.kind() == "statement.intent" {
                         places.insert(request, steps.len());
                     }
-                    steps.push(Step::Statement(Box::new(statement(index, &session, event, keys)?)));
+                    let telling = statement((index, keys), &session, event, &mut room)?;
+                    steps.push(Step::Statement(Box::new(telling)));
                 }
                 "statement.outcome" => {
                     let place = places.get(&request).and_then(|place| steps.get_mut(*place));
@@ -146,23 +153,49 @@ impl Story {
     }
 }
 
+/// What is left for texts that are told whole.
+struct Room {
+    left: usize,
+}
+
+impl Room {
+    fn told(&mut self, mut text: String) -> String {
+        let whole = text.len();
+        match self.left.checked_sub(whole) {
+            Some(left) => self.left = left,
+            None if whole <= CUT_BYTES => {}
+            None => {
+                text.truncate(text.floor_char_boundary(CUT_BYTES));
+                text.shrink_to_fit();
+                text.push_str(&format!(" [… {whole} bytes; `exeat sessions replay` has them all]"));
+            }
+        }
+        text
+    }
+}
+
 fn statement(
-    index: &Index,
+    (index, keys): (&Index, Option<&KeySet>),
     session: &SessionRow,
     event: &Event,
-    keys: Option<&KeySet>,
+    room: &mut Room,
 ) -> Result<Telling, RecordError> {
     let body = event.value().get("body").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut telling = Telling { event: event.clone(), body, outcomes: Vec::new(), text: None, parameters: None };
     let Some(keys) = keys else { return Ok(telling) };
-    telling.text = index.text(session, event, keys)?;
-    let unsealed = |kind| -> Result<Option<Value>, RecordError> {
+    telling.text = index.text(session, event, keys)?.map(|text| room.told(text));
+    let unsealed = |kind| -> Result<Option<String>, RecordError> {
         let Some(blob) = event.blob(kind) else { return Ok(None) };
         let plain = index.unseal(session, &blob, keys)?;
-        Ok(plain.and_then(|plain| serde_json::from_slice(&plain).ok()))
+        Ok(plain.and_then(|plain| String::from_utf8(plain).ok()))
     };
-    telling.parameters = unsealed(BlobKind::Parameters)?;
-    if let Some(Value::Object(lists)) = unsealed(BlobKind::Lists)? {
+    telling.parameters = unsealed(BlobKind::Parameters)?.and_then(|list| {
+        let told = room.told(list);
+        // One that was cut is no list any more.
+        serde_json::from_str(&told).ok().or(Some(Value::String(told)))
+    });
+    let lists = unsealed(BlobKind::Lists)?.and_then(|lists| serde_json::from_str(&lists).ok());
+    if let Some(Value::Object(lists)) = lists {
         telling.body.extend(lists);
     }
     Ok(telling)
@@ -189,4 +222,23 @@ pub(crate) fn session_json(session: &SessionRow) -> Value {
         "first_seq": session.first_seq,
         "last_seq": session.last_seq,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_once_there_is_no_room_and_short_ones_never() {
+        let mut room = Room { left: 10_000 };
+        let long = "ä".repeat(4_000);
+        assert_eq!(room.told(long.clone()), long);
+        let cut = room.told(long.clone());
+        assert!(
+            cut.starts_with(&long[..CUT_BYTES]) && cut.len() < CUT_BYTES + 100 && cut.contains("8000 bytes"),
+            "{cut}"
+        );
+        assert_eq!(room.told("short".repeat(500)), "short".repeat(500));
+        assert!(room.told(format!("a{long}")).starts_with("aä"), "cut between characters");
+    }
 }
