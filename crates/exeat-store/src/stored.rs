@@ -48,6 +48,17 @@ impl Stored {
         Bytes::open(&path, offset, pieces)
     }
 
+    /// The file in which this byte of a segment lies, to be kept open. `None`: there is none, or it does not open.
+    pub(crate) fn piece(&self, segment: u64, offset: u64) -> Option<Piece> {
+        if let Ok(file) = File::open(blob_path(&self.data_dir, segment)) {
+            return Some(Piece { file, begin: 0, end: u64::MAX });
+        }
+        let pieces = self.blobs.get_or_init(|| blob_pieces(&self.data_dir.join(BLOB_FOLDER))).get(&segment)?;
+        let (begin, path) = pieces.range(..=offset).next_back()?;
+        let end = pieces.range(offset.saturating_add(1)..).next().map_or(u64::MAX, |(next, _)| *next);
+        Some(Piece { file: File::open(path).ok()?, begin: *begin, end })
+    }
+
     /// So many bytes of a segment.
     pub(crate) fn blob_bytes(&self, segment: u64, offset: u64, bytes: usize) -> Result<Vec<u8>, StoreError> {
         self.blob(segment, offset)?.exactly(bytes)
@@ -66,6 +77,15 @@ impl Stored {
         let pieces = || Some(self.keys.get_or_init(|| key_pieces(&self.data_dir.join(KEYS_FOLDER))));
         Bytes::open(&path, offset, pieces)?.exactly(usize::try_from(slot_bytes()).unwrap_or(usize::MAX))
     }
+}
+
+/// One file of a segment: the segment itself, or a part of it.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) file: File,
+    /// Where its first byte lies in the segment, and where another file goes on.
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
 }
 
 /// Bytes from some offset on, over the borders of pieces.

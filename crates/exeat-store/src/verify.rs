@@ -2,30 +2,38 @@
 //! blobs against the digests that lines have of them. Works on a copy, offline, without the master key: blobs are compared as
 //! they are stored, sealed. Says what was looked at and what was not.
 
+mod blobs;
 mod chain;
 mod erased;
 mod finding;
 mod keys;
+mod line;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
-use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
+use blobs::Blobs;
 pub use chain::HandedOver;
 use chain::{Chain, RotationLine};
 use erased::Keys;
 pub use finding::Finding;
+use line::Line;
 
-use crate::record::{BLOB_BYTES_MAX, ERASURE, LINE_BYTES_MAX, LogPlace, ROTATION, START, TreeFiles, logs};
-use crate::stored::Stored;
+use crate::StoreError;
+use crate::record::{ERASURE, LINE_BYTES_MAX, LogPlace, ROTATION, START, TreeFiles, logs};
 use crate::tree::{
     Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
 };
-use crate::{StoreError, hex};
+
+/// A large record is read in large pieces.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Lines between two words to whoever waits.
+const LINES_UNTOLD_MAX: u64 = 8192;
 
 /// Findings named one by one; of the rest it is said how many there are.
 pub const FINDINGS_MAX: usize = 20;
@@ -100,13 +108,33 @@ impl Verification {
     }
 }
 
+/// How far the reading of all logs has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub lines: u64,
+    pub bytes: u64,
+    /// That there were when it began.
+    pub bytes_in_all: u64,
+}
+
 /// `data_dir` of a gateway, or a copy of it: every log there is. Fails only where it cannot be read.
 pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, StoreError> {
+    verify_telling(data_dir, against, &mut |_| ())
+}
+
+/// The same; `told` hears now and then how far it is.
+pub fn verify_telling(
+    data_dir: &Path,
+    against: &Against<'_>,
+    told: &mut dyn FnMut(Progress),
+) -> Result<Verification, StoreError> {
     let mut places = logs(data_dir)?;
     // Folders are renamed one after the other: there may be a tree without its log for a moment.
     places.retain(|place| place.log.exists());
     let mut older: Vec<Kept> = against.older.iter().map(|(name, note)| Kept::new(name, note)).collect();
-    let mut across = Across { cites: BTreeMap::new(), keys: Keys::of(data_dir) };
+    let progress = Progress { bytes_in_all: bytes_of(&places)?, ..Progress::default() };
+    let (keys, blobs) = (Keys::of(data_dir), Blobs::of(data_dir));
+    let mut across = Across { cites: BTreeMap::new(), keys, blobs, progress, told };
     let mut walked: Vec<Walked> = Vec::new();
     // The newest first: it says what was signed of those before it.
     for place in places.iter().rev() {
@@ -137,11 +165,37 @@ pub fn verify(data_dir: &Path, against: &Against<'_>) -> Result<Verification, St
     Ok(newest)
 }
 
-/// What is known only when all logs were read.
-struct Across {
+fn bytes_of(places: &[LogPlace]) -> Result<u64, StoreError> {
+    let mut bytes = 0_u64;
+    for place in places {
+        for segment in place.segments()? {
+            // One that is gone by now is named where it is read.
+            let length = std::fs::metadata(place.segment(segment)).map_or(0, |file| file.len());
+            bytes = bytes.saturating_add(length);
+        }
+    }
+    Ok(bytes)
+}
+
+/// What goes from log to log: what is known only when all were read, and what they have in common.
+struct Across<'t> {
     /// What lines say was signed of logs that were kept aside, by their names.
     cites: BTreeMap<String, String>,
     keys: Keys,
+    blobs: Blobs,
+    progress: Progress,
+    told: &'t mut dyn FnMut(Progress),
+}
+
+impl Across<'_> {
+    /// Another line was read, of so many bytes.
+    fn read(&mut self, bytes: usize) {
+        self.progress.lines += 1;
+        self.progress.bytes = self.progress.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.progress.lines.is_multiple_of(LINES_UNTOLD_MAX) {
+            (self.told)(self.progress);
+        }
+    }
 }
 
 const OWN: &str = "the checkpoint";
@@ -177,7 +231,7 @@ struct Walked {
 /// Takes the older checkpoints that are of this log, and adds what it says of logs before it.
 fn walk_log(
     (data_dir, place): (&Path, &LogPlace),
-    (older, across): (&mut Vec<Kept>, &mut Across),
+    (older, across): (&mut Vec<Kept>, &mut Across<'_>),
     mut done: Verification,
 ) -> Result<Walked, StoreError> {
     let files = place.files();
@@ -197,18 +251,8 @@ fn walk_log(
     let said = notes.iter().chain(&handed_over).filter_map(|kept| keys::unverified(&kept.note).ok());
     let sizes: BTreeSet<u64> = said.chain(cited.clone()).map(|checkpoint| checkpoint.head().size()).collect();
     let mut rotations = Vec::new();
-    let stored = Stored::of(data_dir);
-    let mut walk = Walk {
-        data_dir,
-        place,
-        files: &files,
-        stored,
-        signed,
-        tile: None,
-        across,
-        rotations: &mut rotations,
-        done: &mut done,
-    };
+    let mut walk =
+        Walk { data_dir, place, files: &files, signed, tile: None, across, rotations: &mut rotations, done: &mut done };
     let roots = walk.lines(&sizes)?;
     done.unsigned = done.lines.saturating_sub(signed);
     Ok(Walked { done, notes, cited, rotations, handed_over, roots })
@@ -256,21 +300,20 @@ fn hold(done: &mut Verification, name: String, head: TreeHead, roots: &BTreeMap<
     }
 }
 
-struct Walk<'a> {
+struct Walk<'a, 't> {
     data_dir: &'a Path,
     place: &'a LogPlace,
     files: &'a TreeFiles,
-    stored: Stored,
     /// So many lines have their hash in a tile.
     signed: u64,
     /// The tile that was read last.
     tile: Option<(u64, Option<Vec<u8>>)>,
-    across: &'a mut Across,
+    across: &'a mut Across<'t>,
     rotations: &'a mut Vec<RotationLine>,
     done: &'a mut Verification,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     /// Every line once. Gives the roots at these sizes, as far as the lines reach.
     fn lines(&mut self, sizes: &BTreeSet<u64>) -> Result<BTreeMap<u64, TreeHash>, StoreError> {
         let mut frontier = Frontier::new();
@@ -280,8 +323,8 @@ impl Walk<'_> {
         }
         for segment in self.place.segments()? {
             let path = self.place.segment(segment);
-            let mut file =
-                BufReader::with_capacity(256 * 1024, File::open(&path).map_err(StoreError::io("open", &path))?);
+            let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+            let mut file = BufReader::with_capacity(READ_BYTES, file);
             let (mut line, mut offset) = (Vec::new(), 0_u64);
             loop {
                 line.clear();
@@ -298,6 +341,7 @@ impl Walk<'_> {
                     self.done.find(Finding::NoEvent { after, file: name, offset });
                     return Ok(roots);
                 };
+                self.across.read(read);
                 let hash = leaf_hash(&line);
                 self.hold_against_tile(seq, &hash)?;
                 // Full only past any log there can be.
@@ -314,8 +358,8 @@ impl Walk<'_> {
 
     /// The number of a line, its place in the order and its blobs. `None`: it is no event.
     fn line(&mut self, line: &[u8], place: u64) -> Result<Option<u64>, StoreError> {
-        let Ok(event) = serde_json::from_slice::<Value>(line) else { return Ok(None) };
-        let Some(seq) = event.get("seq").and_then(Value::as_u64) else { return Ok(None) };
+        let Some(event) = Line::parse(line) else { return Ok(None) };
+        let Some(seq) = event.seq else { return Ok(None) };
         if seq != place {
             let missing = seq.checked_sub(place).filter(|many| *many == 1);
             self.done.find(match missing {
@@ -323,6 +367,22 @@ impl Walk<'_> {
                 None => Finding::OutOfOrder { seq, place },
             });
         }
+        if let Some("recovery" | START | ERASURE | ROTATION) = event.kind.as_deref() {
+            self.of_all_logs(seq, line)?;
+        }
+        for blob in event.blobs() {
+            let problem = self.across.blobs.hold(blob)?;
+            self.done.blobs += 1;
+            if let Some(problem) = problem {
+                self.done.find(Finding::Blob { seq, problem });
+            }
+        }
+        Ok(Some(seq))
+    }
+
+    /// A line that says something of keys or of other logs: few are, and they are read whole.
+    fn of_all_logs(&mut self, seq: u64, line: &[u8]) -> Result<(), StoreError> {
+        let Ok(event) = serde_json::from_slice::<Value>(line) else { return Ok(()) };
         let text = |member| event.get("body")?.get(member)?.as_str().map(str::to_owned);
         match event.get("type").and_then(Value::as_str) {
             Some("recovery") => {
@@ -340,15 +400,7 @@ impl Walk<'_> {
             },
             _ => {}
         }
-        for kind in ["sql", "parameters", "lists", "sent"] {
-            let Some(blob) = event.get("body").and_then(|body| body.get(kind)) else { continue };
-            let problem = self.blob(blob)?;
-            self.done.blobs += 1;
-            if let Some(problem) = problem {
-                self.done.find(Finding::Blob { seq, problem });
-            }
-        }
-        Ok(Some(seq))
+        Ok(())
     }
 
     fn hold_against_tile(&mut self, seq: u64, hash: &TreeHash) -> Result<(), StoreError> {
@@ -374,31 +426,5 @@ impl Walk<'_> {
         let width = u16::try_from(many.min(u64::from(TILE_HASHES_MAX))).unwrap_or(TILE_HASHES_MAX);
         let Ok(path) = TilePath::new(0, index, width) else { return Ok(None) };
         self.files.read(&path).map_err(StoreError::io("read a tile of", self.data_dir))
-    }
-
-    /// What is wrong with it.
-    fn blob(&self, blob: &Value) -> Result<Option<&'static str>, StoreError> {
-        let number = |member| blob.get(member).and_then(Value::as_u64);
-        let (Some(segment), Some(offset), Some(bytes)) = (number("segment"), number("offset"), number("bytes")) else {
-            return Ok(Some("is not named rightly"));
-        };
-        if usize::try_from(bytes).ok().is_none_or(|bytes| bytes > BLOB_BYTES_MAX) {
-            return Ok(Some("is not named rightly"));
-        }
-        let Ok(mut file) = self.stored.blob(segment, offset) else { return Ok(Some("is missing")) };
-        let (mut digest, mut chunk, mut left) = (Context::new(&SHA256), vec![0; 64 * 1024], bytes);
-        while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-            let part = chunk.get_mut(..most).unwrap_or_default();
-            let read = file.read(part).map_err(StoreError::io("read a sealed text of", self.data_dir))?;
-            if read == 0 {
-                return Ok(Some("is cut off"));
-            }
-            digest.update(part.get(..read).unwrap_or_default());
-            left = left.saturating_sub(u64::try_from(read).unwrap_or(u64::MAX));
-        }
-        let found = hex::text(digest.finish().as_ref());
-        let is_it = blob.get("sha256").and_then(Value::as_str) == Some(found.as_str());
-        Ok((!is_it).then_some("is not the one that was recorded"))
     }
 }

@@ -24,6 +24,7 @@ mod plain;
 mod policy_file;
 mod policy_tests;
 mod pool;
+mod progress;
 mod readiness;
 mod reload;
 mod render;

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
 use exeat_store::record::{Signer, signers};
-use exeat_store::verify::{Against, HandedOver, Verification, verify as hold_against};
+use exeat_store::verify::{Against, HandedOver, Verification, verify_telling};
 use serde_json::{Value, json};
 
 use super::prove::{self, ProveCommandError};
@@ -15,6 +15,7 @@ use crate::cli::{AuditKeyArgs, AuditVerifyArgs};
 use crate::config::{Config, ConfigError};
 use crate::exit::{self, Exit};
 use crate::plain;
+use crate::progress::Progress;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuditError {
@@ -43,10 +44,17 @@ pub(crate) fn verify(args: AuditVerifyArgs) -> Result<Exit, AuditError> {
         Err(source) => Err(AuditError::Checkpoint { path, source }),
     });
     let older = older.collect::<Result<Vec<_>, _>>()?;
-    let found = hold_against(&folder, &Against { keys: &args.keys, older: &older })?;
+    let found = held_against(&folder, &Against { keys: &args.keys, older: &older })?;
     let text = if args.json { as_json(&found) } else { as_text(&found) };
     exit::print(&text).map_err(AuditError::Output)?;
     Ok(if found.is_clean() { Exit::Ok } else { Exit::Unverified })
+}
+
+fn held_against(folder: &Path, against: &Against<'_>) -> Result<Verification, StoreError> {
+    let mut progress = Progress::new();
+    verify_telling(folder, against, &mut |far| {
+        progress.tell((far.bytes, far.bytes_in_all), || format!("{} records", far.lines));
+    })
 }
 
 pub(crate) fn key(args: AuditKeyArgs) -> Result<Exit, AuditError> {
