@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
@@ -150,8 +150,7 @@ impl Log {
     /// Those that name this session. Lines that do not are passed over unread, so that one session of a large record is
     /// found in the time that it takes to read the files; that their numbers follow each other is not looked at.
     pub fn events_of(&self, session: &str) -> Result<Events, StoreError> {
-        let named = format!("\"session\":{}", Value::from(session));
-        self.events_with(Some(Finder::new(&named).into_owned()))
+        self.events_with(Some(needle(session)))
     }
 
     fn events_with(&self, needle: Option<Finder<'static>>) -> Result<Events, StoreError> {
@@ -159,10 +158,15 @@ impl Log {
         for place in logs(&self.data_dir)? {
             // Folders are renamed one after the other: there may be a tree without its log for a moment.
             if place.log.exists() {
-                paths.extend(place.segments()?.into_iter().map(|segment| place.segment(segment)));
+                paths.extend(place.segments()?.into_iter().map(|segment| Span::whole(place.segment(segment))));
             }
         }
-        Ok(Events { paths: paths.into_iter(), current: None, needle })
+        Ok(Events { spans: paths.into_iter(), current: None, needle })
+    }
+
+    /// The same where it is known in which parts of the files they stand: `index` says so.
+    pub fn events_in(&self, session: &str, spans: Vec<Span>) -> Events {
+        Events { spans: spans.into_iter(), current: None, needle: Some(needle(session)) }
     }
 
     /// The text of a blob that an event of this session names, as [`shown`].
@@ -187,6 +191,25 @@ impl Log {
         key.open(blob.kind.aad(), &sealed).and_then(|frame| open_frame(&frame)).ok_or_else(refused)
     }
 
+    /// Takes a session's key by the line that begins it: nothing has to be looked for any more. Another line, or one whose key
+    /// does not open, changes nothing.
+    pub fn know(&mut self, start: &Event, keys: &KeySet) {
+        let Some(session) = start.session().filter(|_| start.kind() == "session.start") else { return };
+        if let Ok(key) = self.key_of(start, session, keys) {
+            self.keys.insert(session.to_owned(), key);
+        }
+    }
+
+    fn key_of(&self, start: &Event, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {
+        let missing = || StoreError::NoSession { session: session.to_owned() };
+        let slot = start.body("data_key").and_then(|key| key.get("slot")).and_then(Value::as_u64);
+        let wrapped = self.stored.slot(slot.ok_or_else(missing)?)?;
+        if wrapped.iter().all(|byte| *byte == 0) {
+            return Err(StoreError::Erased { session: session.to_owned() });
+        }
+        keys.unwrap_data_key(session, &wrapped)
+    }
+
     fn find_key(&self, session: &str, keys: &KeySet) -> Result<DataKey, StoreError> {
         let missing = || StoreError::NoSession { session: session.to_owned() };
         let mut problem = None;
@@ -201,21 +224,48 @@ impl Log {
             if event.kind() != "session.start" || event.session() != Some(session) {
                 continue;
             }
-            let slot = event.body("data_key").and_then(|key| key.get("slot")).and_then(Value::as_u64);
-            let wrapped = self.stored.slot(slot.ok_or_else(missing)?)?;
-            if wrapped.iter().all(|byte| *byte == 0) {
-                return Err(StoreError::Erased { session: session.to_owned() });
-            }
-            return keys.unwrap_data_key(session, &wrapped);
+            return self.key_of(&event, session, keys);
         }
         Err(problem.unwrap_or_else(missing))
+    }
+}
+
+fn needle(session: &str) -> Finder<'static> {
+    Finder::new(&format!("\"session\":{}", Value::from(session))).into_owned()
+}
+
+/// A part of one file of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    path: PathBuf,
+    from: u64,
+    /// Lines that begin before it are read.
+    until: u64,
+}
+
+impl Span {
+    fn whole(path: PathBuf) -> Self {
+        Self { path, from: 0, until: u64::MAX }
+    }
+
+    /// `from`: where a line begins.
+    pub(crate) fn new(path: PathBuf, from: u64, until: u64) -> Self {
+        Self { path, from, until }
+    }
+
+    fn open(self) -> Result<Segment, StoreError> {
+        let Self { path, from, until } = self;
+        let mut file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        file.seek(SeekFrom::Start(from)).map_err(StoreError::io("read", &path))?;
+        let room = usize::try_from(until.saturating_sub(from)).unwrap_or(usize::MAX).min(READ_BYTES);
+        Ok(Segment { path, file: BufReader::with_capacity(room, file), offset: from, until })
     }
 }
 
 /// Iterator over a record's events.
 #[derive(Debug)]
 pub struct Events {
-    paths: std::vec::IntoIter<PathBuf>,
+    spans: std::vec::IntoIter<Span>,
     current: Option<Segment>,
     /// Lines without it are not looked at.
     needle: Option<Finder<'static>>,
@@ -226,6 +276,7 @@ struct Segment {
     path: PathBuf,
     file: BufReader<File>,
     offset: u64,
+    until: u64,
 }
 
 impl Segment {
@@ -233,7 +284,7 @@ impl Segment {
     fn next(&mut self, needle: Option<&Finder<'_>>) -> Result<Option<Event>, StoreError> {
         let mut line = Vec::new();
         let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-        loop {
+        while self.offset < self.until {
             line.clear();
             let read = self.file.by_ref().take(limit).read_until(b'\n', &mut line);
             let read = read.map_err(StoreError::io("read", &self.path))?;
@@ -248,6 +299,7 @@ impl Segment {
             let damaged = || StoreError::Damaged { path: self.path.clone(), offset, problem: "a line is not an event" };
             return Event::parse(&line).map(Some).ok_or_else(damaged);
         }
+        Ok(None)
     }
 }
 
@@ -263,18 +315,15 @@ impl Iterator for Events {
                     Err(error) => {
                         // What follows damage is not shown as if it followed what came before. Another log is whole.
                         let log = self.current.take().and_then(|damaged| damaged.path.parent().map(Path::to_owned));
-                        let rest = self.paths.as_slice().iter().filter(|path| path.parent() != log.as_deref());
-                        self.paths = rest.cloned().collect::<Vec<_>>().into_iter();
+                        let rest = self.spans.as_slice().iter().filter(|span| span.path.parent() != log.as_deref());
+                        self.spans = rest.cloned().collect::<Vec<_>>().into_iter();
                         return Some(Err(error));
                     }
                 }
             }
-            let path = self.paths.next()?;
-            match File::open(&path) {
-                Ok(file) => {
-                    self.current = Some(Segment { path, file: BufReader::with_capacity(READ_BYTES, file), offset: 0 })
-                }
-                Err(source) => return Some(Err(StoreError::Io { action: "open", path, source })),
+            match self.spans.next()?.open() {
+                Ok(segment) => self.current = Some(segment),
+                Err(problem) => return Some(Err(problem)),
             }
         }
     }

@@ -15,7 +15,7 @@ use super::vault::{Owner, Vault};
 use super::{Index, IndexError};
 use crate::StoreError;
 use crate::keys::KeySet;
-use crate::read::{BlobKind, BlobRef, Event};
+use crate::read::{BlobKind, BlobRef, Event, Span};
 use crate::record::{LINE_BYTES_MAX, LogPlace};
 
 /// A session in a list.
@@ -102,6 +102,11 @@ impl SessionRow {
     }
 }
 
+/// Where the block ends that this byte is in.
+fn block_end(offset: u64) -> u64 {
+    (offset / BLOCK_BYTES).saturating_add(1).saturating_mul(BLOCK_BYTES)
+}
+
 impl Index {
     pub async fn session(&mut self, session: &str) -> Result<SessionRow, IndexError> {
         let failed = self.failed();
@@ -114,18 +119,31 @@ impl Index {
         SessionRow::read(&row).map_err(failed)
     }
 
-    /// Every line of the session that the log still has, in order.
-    pub async fn events(&mut self, session: &SessionRow) -> Result<SessionEvents, IndexError> {
+    /// Where lines of the session stand, in order: parts of files that hold others' lines too.
+    pub async fn spans(&mut self, session: &SessionRow) -> Result<Vec<Span>, IndexError> {
+        let log = LogPlace::current(&self.data_dir);
+        let places = self.places(session).await?;
+        let span = |(segment, offset)| Span::new(log.segment(segment), offset, block_end(offset));
+        Ok(places.into_iter().map(span).collect())
+    }
+
+    /// Once for each block, whoever went on there.
+    async fn places(&mut self, session: &SessionRow) -> Result<Vec<(u64, u64)>, IndexError> {
         let failed = self.failed();
-        // Once for each block, whoever went on there.
         let places = sqlx::query(
             "SELECT segment, min(offset) AS offset FROM place WHERE session = ? GROUP BY segment, offset / ?
                 ORDER BY 1, 2",
         );
-        let places = places.bind(session.id).bind(int(BLOCK_BYTES)).fetch_all(&mut self.db).await.map_err(&failed)?;
+        let rows = places.bind(session.id).bind(int(BLOCK_BYTES)).fetch_all(&mut self.db).await.map_err(&failed)?;
+        let place = |row| Ok((count(row, "segment")?, count(row, "offset")?));
+        rows.iter().map(place).collect::<Result<_, _>>().map_err(failed)
+    }
+
+    /// Every line of the session that the log still has, in order.
+    pub async fn events(&mut self, session: &SessionRow) -> Result<SessionEvents, IndexError> {
+        let failed = self.failed();
         let mut events = Vec::new();
-        for row in &places {
-            let (segment, offset) = (count(row, "segment").map_err(&failed)?, count(row, "offset").map_err(&failed)?);
+        for (segment, offset) in self.places(session).await? {
             self.block(segment, offset, &mut |line, bytes| {
                 if line.session == session.session {
                     events.extend(Event::parse(bytes));
@@ -162,7 +180,7 @@ impl Index {
         };
         file.seek(SeekFrom::Start(offset)).map_err(StoreError::io("read", &path))?;
         let mut file = BufReader::new(file);
-        let end = (offset / BLOCK_BYTES).saturating_add(1).saturating_mul(BLOCK_BYTES);
+        let end = block_end(offset);
         let (mut at, mut bytes) = (offset, Vec::new());
         while at < end {
             bytes.clear();

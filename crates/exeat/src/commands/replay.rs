@@ -1,11 +1,13 @@
 //! `exeat sessions replay`: a session out of the record, as it happened. Reads files; shows what was sealed to whoever has the keys.
 
 use std::io::{self, BufRead, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use exeat_store::StoreError;
+use exeat_store::index::{INDEX_FILE, Index, IndexError, IndexPlace};
 use exeat_store::keys::KeySet;
-use exeat_store::read::{self, BlobKind, Event, Log, open_log};
+use exeat_store::read::{self, BlobKind, Event, Log, Span, open_log};
 use exeat_wire::BackendMessage;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -46,7 +48,7 @@ enum Pace {
     Step,
 }
 
-pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
+pub(crate) async fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     let view = match (args.json, args.bytes, args.speed, args.step) {
         (true, ..) => View::Json,
         (_, true, ..) => View::Bytes,
@@ -57,8 +59,13 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     };
     let config = Config::load(&args.record.config)?;
     let keys = KeySet::open(&config.keys, &config.data_dir)?;
-    let log = open_log(args.record.data.as_ref().unwrap_or(&config.data_dir))?;
-    let events = log.events_of(&args.session)?;
+    let data_dir = args.record.data.as_ref().unwrap_or(&config.data_dir);
+    let log = open_log(data_dir)?;
+    let events = match spans(data_dir, &args.session).await {
+        Ok(Some(spans)) => log.events_in(&args.session, spans),
+        // The log has everything; it only takes longer to read. So do sessions of logs that were kept aside.
+        Ok(None) | Err(_) => log.events_of(&args.session)?,
+    };
     let mut replay = Replay::new(log, &keys, &args.session, view);
     let mut found = false;
     for event in events {
@@ -81,6 +88,18 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
         return Err(StoreError::NoSession { session: args.session.clone() }.into());
     }
     Ok(replay.end())
+}
+
+/// Where the session's lines are, if there is an index. None is made for it: reading the log once is less.
+async fn spans(data_dir: &Path, session: &str) -> Result<Option<Vec<Span>>, IndexError> {
+    let path = data_dir.join(INDEX_FILE);
+    if !std::fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+        return Ok(None);
+    }
+    let mut index = Index::open(&IndexPlace::File(path), data_dir).await?;
+    index.catch_up(None, |_| ()).await?;
+    let session = index.session(session).await?;
+    index.spans(&session).await.map(Some)
 }
 
 /// A whole session for people to read.
@@ -131,6 +150,7 @@ impl<'a> Replay<'a> {
     }
 
     fn event(&mut self, event: &Event) -> Result<Vec<u8>, ReplayError> {
+        self.log.know(event, self.keys);
         let heard = match self.unsealed(event, BlobKind::Sent)? {
             None => Vec::new(),
             Some(piece) => {

@@ -17,7 +17,7 @@ pub(crate) async fn run(command: SessionsCommand) -> Result<Exit, Box<dyn Error>
         SessionsCommand::List(args) => list(*args).await?,
         SessionsCommand::Show(args) => show(args).await?,
         SessionsCommand::Export(args) => export(args).await?,
-        SessionsCommand::Replay(args) => super::replay::run(&args)?,
+        SessionsCommand::Replay(args) => super::replay::run(&args).await?,
     })
 }
 
