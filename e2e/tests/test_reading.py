@@ -332,15 +332,15 @@ def test_ocsf_is_as_its_schema_says(read):
     assert problems({name: member for name, member in event.items() if name not in ("database", "table")}, schema)
 
 
-def test_access_says_who_read_a_column_and_which_half_it_answers(read):
+def test_access_says_who_read_a_column_and_in_what_form(read):
     now = ["--at", "0s"]
     shown = read.json("audit", "access", "--config", read.config, "--column", "public.customers.ssn", *now)
     assert [(entry["principal"]["sub"], entry["mask"], entry["rows"]) for entry in shown["read"]] == [("agent-7", "partial", 3)]
-    assert shown["policy_in_force"]["is_configured"] is True and shown["does_not_answer"]
+    assert shown["policy_in_force"]["is_configured"] is True and shown["does_not_answer"] is None
     clear = read.json("audit", "access", "--config", read.config, "--column", "public.orders.id", *now)
     assert {(entry["principal"]["sub"], entry["mask"]) for entry in clear["read"]} == {("agent-7", None), ("agent-8", None)}
     told = exeat("audit", "access", "--config", read.config, "--column", "public.orders.id", *now).stdout
-    assert "IN CLEAR" in told and "is not answered here" in told
+    assert "IN CLEAR" in told and "Who could have read public.orders.id" in told
     assert read.json("audit", "access", "--data", read.data, "--column", "public.customers.ssn", "--at", "2026-01-01")["read"] == []
 
 

@@ -98,7 +98,7 @@ pub(crate) enum AuditCommand {
     Prove(AuditProveArgs),
     /// Give what is on record of many sessions to another program: lines, CSV, OCSF
     Export(Box<sessions::AuditExportArgs>),
-    /// Say who read a column, and in what form
+    /// Say who read a column and in what form, and who could have by the policy of that time
     Access(sessions::AccessArgs),
     /// Print the public keys that checkpoints are signed by, each with the records where it signs
     Key(AuditKeyArgs),

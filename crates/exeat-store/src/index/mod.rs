@@ -31,7 +31,7 @@ use fill::Filler;
 use line::Line;
 use reader::{Cursor, LogReader};
 
-pub use search::{Access, AccessFilter, Filter};
+pub use search::{Access, AccessFilter, Filter, Seen};
 pub use sessions::{PolicyRow, SessionEvents, SessionRow};
 
 /// The index's name in data_dir.

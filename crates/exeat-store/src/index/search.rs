@@ -72,6 +72,19 @@ pub struct Access {
     pub session: String,
 }
 
+/// Somebody who had sessions, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// As lines have it.
+    pub principal: serde_json::Value,
+    pub target: String,
+    pub database: String,
+    pub login: String,
+    pub sessions: u64,
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+}
+
 type Query = QueryBuilder<Sqlite>;
 
 impl Filter {
@@ -256,6 +269,33 @@ impl Index {
         let rows = query.build().fetch_all(&mut self.db).await.map_err(&failed)?;
         rows.iter().map(access).collect::<Result<_, _>>().map_err(failed)
     }
+
+    /// Everybody whose session had begun by then, whatever they did there.
+    pub async fn seen(&mut self, until: Timestamp) -> Result<Vec<Seen>, IndexError> {
+        let failed = self.failed();
+        let query = sqlx::query(
+            "SELECT principal.raw, session.target, session.database, session.login, count(*) AS sessions,
+                min(session.first_at) AS first_at, max(session.last_at) AS last_at
+            FROM session JOIN principal ON principal.id = session.principal WHERE session.first_at <= ?
+            GROUP BY principal.id, session.target, session.database, session.login
+            ORDER BY principal.sub, principal.actor, principal.id, session.target, session.database, session.login",
+        );
+        let rows = query.bind(until.as_microsecond()).fetch_all(&mut self.db).await.map_err(&failed)?;
+        rows.iter().map(seen).collect::<Result<_, _>>().map_err(failed)
+    }
+}
+
+fn seen(row: &sqlx::sqlite::SqliteRow) -> Result<Seen, sqlx::Error> {
+    let raw: String = row.try_get("raw")?;
+    Ok(Seen {
+        principal: serde_json::from_str(&raw).unwrap_or(serde_json::Value::Null),
+        target: row.try_get("target")?,
+        database: row.try_get("database")?,
+        login: row.try_get("login")?,
+        sessions: count(row, "sessions")?,
+        first_at: time(row, "first_at")?,
+        last_at: time(row, "last_at")?,
+    })
 }
 
 fn access(row: &sqlx::sqlite::SqliteRow) -> Result<Access, sqlx::Error> {

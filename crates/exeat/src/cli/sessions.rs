@@ -220,6 +220,9 @@ pub(crate) struct AccessArgs {
     pub(crate) target: Option<String>,
     #[arg(long)]
     pub(crate) database: Option<String>,
+    /// The policy file or folder of that time, where it is not the configured one; its digest must be the one on record
+    #[arg(long, value_name = "PATH")]
+    pub(crate) policy: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) record: ReadArgs,
     /// Print JSON

@@ -5,6 +5,7 @@ pub(crate) mod approvals;
 pub(crate) mod audit;
 mod card;
 pub(crate) mod check;
+mod could;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod keeping;
