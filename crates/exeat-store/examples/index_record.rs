@@ -23,6 +23,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     let name = |name: &str| Some(name.to_owned());
     let all = Filter { limit: 50, ..Filter::default() };
+    let newest = index.sessions(&all, None).await?;
+    let middle = newest.last().map(|session| session.first_at);
     for (what, filter) in [
         ("newest", all.clone()),
         ("principal", Filter { principal: name("agent-17"), ..all.clone() }),
@@ -31,6 +33,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         ("sqlstate and relation", Filter { sqlstate: name("57014"), relation: name("public.tickets"), ..all.clone() }),
         ("word of one text", Filter { text: name("n12340"), ..all.clone() }),
         ("phrase of many", Filter { text: name("\"ssn from public payments\""), ..all.clone() }),
+        ("group and time", Filter { group: name("team-3"), since: middle, ..all.clone() }),
+        ("relation and time", Filter { relation: name("public.orders"), until: middle, ..all.clone() }),
         ("nothing", Filter { column: name("public.orders.none"), ..all }),
     ] {
         let begun = Instant::now();

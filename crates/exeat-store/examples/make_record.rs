@@ -1,7 +1,9 @@
 //! Writes a record as a gateway would, of sessions that nobody had: for measuring what reads it.
 //!
 //! `make_record FOLDER --sessions N --statements M` makes FOLDER/data and FOLDER/keys, N sessions of M statements each,
-//! three lines to a statement's two (a session has a start and an end), some masked, some refused, some failed.
+//! nearly two lines to a statement (a session has a start and an end), some masked, some refused, some failed. With
+//! `--rows R` every answer has so many rows, kept on record. Nothing is left to chance but keys and times: the same
+//! numbers make the same sessions.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,8 +12,8 @@ use std::path::PathBuf;
 use exeat_policy::{Principal, PrincipalKind};
 use exeat_store::keys::{KeySet, KeySource};
 use exeat_store::record::{
-    Decision, Durability, MaskedColumn, Outcome, OutcomeResult, PolicyRef, Recorder, RecorderConfig, SessionRecord,
-    SessionStart, Statement, TokenRef,
+    Decision, Durability, MaskedColumn, Outcome, OutcomeResult, PolicyRef, Recorder, RecorderConfig, Sent,
+    SessionRecord, SessionStart, Statement, TokenRef,
 };
 
 const POLICY: PolicyRef<'static> =
@@ -33,12 +35,13 @@ const RELATIONS: [&str; 8] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut folder = None;
-    let (mut sessions, mut statements) = (100_usize, 100_usize);
+    let (mut sessions, mut statements, mut rows) = (100_usize, 100_usize, 0_usize);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--sessions" => sessions = arguments.next().ok_or("--sessions N")?.parse()?,
             "--statements" => statements = arguments.next().ok_or("--statements M")?.parse()?,
+            "--rows" => rows = arguments.next().ok_or("--rows R")?.parse()?,
             path => folder = Some(PathBuf::from(path)),
         }
     }
@@ -56,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         for turn in 0..statements {
             for (number, session) in &mut running {
-                statement(session, *number, turn)?;
+                statement(session, (*number, turn), rows)?;
             }
         }
         for (_, session) in running {
@@ -97,7 +100,7 @@ fn start(recorder: &Recorder, number: usize) -> Result<SessionRecord, Box<dyn Er
 }
 
 /// Mostly the same few texts, as prepared statements are; each tenth with a literal of its own.
-fn statement(session: &mut SessionRecord, number: usize, turn: usize) -> Result<(), Box<dyn Error>> {
+fn statement(session: &mut SessionRecord, (number, turn): (usize, usize), rows: usize) -> Result<(), Box<dyn Error>> {
     let step = number.wrapping_mul(31).wrapping_add(turn);
     let relation = RELATIONS.get(step % RELATIONS.len()).copied().unwrap_or("public.orders");
     let request = format!("req_{number:016x}{turn:016x}");
@@ -126,20 +129,61 @@ fn statement(session: &mut SessionRecord, number: usize, turn: usize) -> Result<
         return Ok(());
     }
     let failed = step.is_multiple_of(997);
+    let tag = format!("SELECT {}", rows.max(1));
     let _receipt = session.outcome(&Outcome {
         request_id: &request,
         index: 0,
         result: if failed { OutcomeResult::Error } else { OutcomeResult::Ok },
         last: true,
         batch_from: None,
-        tag: (!failed).then_some("SELECT 1"),
+        tag: (!failed).then_some(&tag),
         sqlstate: failed.then_some("57014"),
-        rows: u64::from(!failed),
+        rows: if failed { 0 } else { u64::try_from(rows.max(1))? },
         bytes: 40,
         cells_masked: 2,
         duration_us: 250,
         policy: POLICY,
     })?;
+    if rows > 0 && !failed {
+        let messages = answer(step, rows);
+        session.sent(&Sent {
+            messages: &messages,
+            bytes: u64::try_from(messages.len())?,
+            rows: u64::try_from(rows)?,
+        })?;
+    }
     let _committed = session.commit()?;
     Ok(())
+}
+
+/// What a client gets: what the columns are called, rows, and that it was all.
+fn answer(step: usize, rows: usize) -> Vec<u8> {
+    let mut messages = Vec::new();
+    let names = ["id", "email", "ssn"];
+    let mut described = 3_u16.to_be_bytes().to_vec();
+    for name in names {
+        described.extend_from_slice(name.as_bytes());
+        // No table; text of any length, as text.
+        described.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+    }
+    message(&mut messages, b'T', &described);
+    for row in 0..rows {
+        let cells =
+            [format!("{}", step * 100 + row), "[redacted by exeat]".to_owned(), format!("*******{:04}", step % 10_000)];
+        let mut data = 3_u16.to_be_bytes().to_vec();
+        for cell in cells {
+            data.extend_from_slice(&u32::try_from(cell.len()).unwrap_or(0).to_be_bytes());
+            data.extend_from_slice(cell.as_bytes());
+        }
+        message(&mut messages, b'D', &data);
+    }
+    message(&mut messages, b'C', format!("SELECT {rows}\0").as_bytes());
+    message(&mut messages, b'Z', b"I");
+    messages
+}
+
+fn message(messages: &mut Vec<u8>, tag: u8, body: &[u8]) {
+    messages.push(tag);
+    messages.extend_from_slice(&u32::try_from(body.len() + 4).unwrap_or(0).to_be_bytes());
+    messages.extend_from_slice(body);
 }
