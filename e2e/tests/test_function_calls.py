@@ -1,5 +1,6 @@
 """FunctionCall messages and large objects: what policy must name, and what then passes."""
 
+import base64
 import struct
 import subprocess
 
@@ -9,6 +10,7 @@ import pytest
 from lib import wire
 from lib.dsn import psql_command
 from lib.run import wait_until
+from lib.transcript import replayed_events
 from streams import callers_policy, function_call, serving, session, tags_of, writers_policy
 from test_record import lines, of_type
 
@@ -62,13 +64,32 @@ def test_calls_follow_transactions_and_batches_as_the_server_does(dsn, shop):
     ]
 
 
-def test_a_call_stands_on_record_with_its_arguments_sealed(gateway, dsn):
-    with session(dsn("callers")) as connection:
+@pytest.mark.parametrize("road", ["gateway", "through"])
+def test_a_call_stands_on_record_with_its_function_and_arguments_sealed(request, trust, road):
+    """On either road the same; a call that is refused says which function it was for."""
+    gateway = request.getfixturevalue(road)
+    with session(gateway.dsn(trust.token("caller", ["callers"]))) as connection:
+        name = of_type(lines(gateway), "session.start")[-1]["session"]
         connection.cycle(function_call(INT4_PLUS, b"\x00\x00\x12\x34", int4(2), result=1))
-    wait_until("the call is on record", lambda: [e for e in of_type(lines(gateway), "statement.intent") if e["body"].get("kinds") == ["function_call"]])
-    intent = [e for e in of_type(lines(gateway), "statement.intent") if e["body"].get("kinds") == ["function_call"]][-1]
-    outcomes = of_type(lines(gateway), "statement.outcome", request_id=intent["body"]["request_id"])
+    wait_until("the session has ended", lambda: any(line["session"] == name for line in of_type(lines(gateway), "session.end")))
+    events = replayed_events(gateway, name)
+    [intent] = [event for event in events if event["event"]["type"] == "statement.intent"]
+    assert intent["event"]["body"]["kinds"] == ["function_call"] and intent["sql"] == f"function call {INT4_PLUS}", intent
+    given = [base64.b64encode(value).decode() for value in (b"\x00\x00\x12\x34", int4(2))]
+    assert intent["parameters"] == [{"b64": value} for value in given], intent
+    outcomes = of_type(lines(gateway), "statement.outcome", request_id=intent["event"]["body"]["request_id"])
     assert [o["body"]["rows"] for o in outcomes] == [1]
+    on_record = b"".join(path.read_bytes() for path in (gateway.data_dir / "log").iterdir())
+    assert given[0].encode() not in on_record
+
+
+def test_a_refused_call_stands_on_record_with_its_function(gateway, trust):
+    with session(gateway.dsn(trust.token("writer", ["writers"]))) as connection:
+        name = of_type(lines(gateway), "session.start")[-1]["session"]
+        assert tags_of(connection.cycle(function_call(INT4_DIV, int4(40), int4(2), result=1))) == ["42501", "Z"]
+    wait_until("the session has ended", lambda: any(line["session"] == name for line in of_type(lines(gateway), "session.end")))
+    [intent] = [event for event in replayed_events(gateway, name) if event["event"]["type"] == "statement.intent"]
+    assert (intent["event"]["body"]["decision"], intent["sql"]) == ("refuse", f"function call {INT4_DIV}"), intent
 
 
 def test_an_error_of_a_called_function_is_rebuilt(dsn):

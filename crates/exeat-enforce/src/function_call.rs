@@ -43,6 +43,6 @@ pub fn evaluate_function_call(facts: &SessionFacts, policy: &Policy, oid: u32) -
 }
 
 /// A FunctionCall as the record words it.
-pub(crate) fn function_text(oid: u32) -> String {
+pub fn function_text(oid: u32) -> String {
     format!("function call {oid}")
 }

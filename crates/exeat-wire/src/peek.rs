@@ -37,16 +37,38 @@ pub struct BindView<'a> {
 pub fn bind(frame: &[u8]) -> Option<BindView<'_>> {
     let (portal, rest) = c_str(frame.get(HEADER_BYTES..)?)?;
     let (statement, rest) = c_str(rest)?;
-    let (formats, rest) = count(rest)?;
+    let (parameters, _result_formats) = values(rest)?;
+    Some(BindView { portal, statement, parameters })
+}
+
+/// A FunctionCall: which function, and what it is given.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallView<'a> {
+    pub oid: u32,
+    /// Value, and whether it is binary; `None` is NULL.
+    pub arguments: Vec<(Option<&'a [u8]>, bool)>,
+}
+
+pub fn function_call(frame: &[u8]) -> Option<CallView<'_>> {
+    let (oid, rest) = frame.get(HEADER_BYTES..)?.split_first_chunk::<4>()?;
+    let (arguments, rest) = values(rest)?;
+    (rest.len() == 2).then_some(CallView { oid: u32::from_be_bytes(*oid), arguments })
+}
+
+/// Format codes and the values that they are of, and what follows them.
+type Values<'a> = (Vec<(Option<&'a [u8]>, bool)>, &'a [u8]);
+
+fn values(bytes: &[u8]) -> Option<Values<'_>> {
+    let (formats, rest) = count(bytes)?;
     let (formats, rest) = rest.split_at_checked(formats * 2)?;
     let (values, mut rest) = count(rest)?;
-    let mut parameters = Vec::with_capacity(values.min(rest.len() / 4));
+    let mut found = Vec::with_capacity(values.min(rest.len() / 4));
     for index in 0..values {
         let (value, after) = value(rest)?;
-        parameters.push((value, is_binary(formats, index)));
+        found.push((value, is_binary(formats, index)));
         rest = after;
     }
-    Some(BindView { portal, statement, parameters })
+    Some((found, rest))
 }
 
 /// No codes: text; one: for all; else one each.
@@ -148,6 +170,13 @@ impl fmt::Debug for BindView<'_> {
     }
 }
 
+impl fmt::Debug for CallView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arguments = self.arguments.len();
+        f.debug_struct("CallView").field("oid", &self.oid).field("arguments", &arguments).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for ErrorView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ErrorView").field("fatal", &self.fatal).finish_non_exhaustive()
@@ -191,6 +220,16 @@ mod tests {
         assert_eq!((view.portal, view.statement), (&b"p"[..], &b"s"[..]));
         assert_eq!(view.parameters, [(Some(&b"a"[..]), false), (None, true), (Some(&b"b"[..]), false)]);
         assert!(bind(&frame[..frame.len() - 4]).is_none());
+    }
+
+    #[test]
+    fn a_call_shows_its_function_and_what_it_is_given() {
+        let frame = b"F\0\0\0\x1b\0\0\0\xb1\0\x01\0\x01\0\x02\0\0\0\x01a\xff\xff\xff\xff\0\0";
+        let view = function_call(frame).unwrap();
+        assert_eq!((view.oid, view.arguments), (177, vec![(Some(&b"a"[..]), true), (None, true)]));
+        for wrong in [&frame[..frame.len() - 1], &frame[..8], &[&frame[..], b"x"].concat()] {
+            assert!(function_call(wrong).is_none(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use exeat_enforce::admit::{Verdict, admit_function_call};
 use exeat_enforce::evaluate::Evaluation;
-use exeat_enforce::function_call::evaluate_function_call;
+use exeat_enforce::function_call::{evaluate_function_call, function_text};
 use exeat_enforce::release::release_function_result;
 use exeat_store::record::OutcomeResult;
 use exeat_wire::{BackendMessage, FunctionCall, Request};
@@ -23,14 +23,18 @@ impl Session {
         match self.renew_picture(self.in_failed_block()).await? {
             Renewed::Yes => {}
             Renewed::Skipped => return Ok(()),
-            Renewed::Refuse(refusal) => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
+            Renewed::Refuse(refusal) => {
+                return self.refuse_call((&request_id, call.oid), Refused::plain(refusal)).await;
+            }
         }
         let permit = match evaluate_function_call(&self.picture.facts, &self.picture.policy.policy, call.oid) {
             Evaluation::Permit(permit) => permit,
             Evaluation::Refuse { refusal, facts } => {
-                return self.refuse_call(&request_id, Refused { refusal, facts }).await;
+                return self.refuse_call((&request_id, call.oid), Refused { refusal, facts }).await;
             }
-            Evaluation::Probe { refusal, .. } => return self.refuse_call(&request_id, Refused::plain(refusal)).await,
+            Evaluation::Probe { refusal, .. } => {
+                return self.refuse_call((&request_id, call.oid), Refused::plain(refusal)).await;
+            }
             Evaluation::Missing { missing, .. } => return self.refuse_simple(&missing_fields(&missing)).await,
         };
         let refusal = match self.not_anchored(&permit) {
@@ -38,11 +42,11 @@ impl Session {
             None => self.refused_too_often(&permit).await?,
         };
         if let Some(refusal) = refusal {
-            return self.refuse_call(&request_id, Refused { refusal, facts: permit.facts.clone() }).await;
+            return self.refuse_call((&request_id, call.oid), Refused { refusal, facts: permit.facts.clone() }).await;
         }
         let (permit, approval) = match self.seek_leave(&request_id, permit, &Values::Call(&call)).await? {
             Ok(leave) => leave,
-            Err(unheld) => return self.refuse_unheld(&request_id, "", unheld).await,
+            Err(unheld) => return self.refuse_unheld(&request_id, &function_text(call.oid), unheld).await,
         };
         let sql = Arc::clone(&permit);
         let receipt = match self.record_intent(&request_id, sql.sql(), &permit.facts, Intent::FunctionCall(&call)) {
@@ -65,8 +69,8 @@ impl Session {
         }
     }
 
-    async fn refuse_call(&mut self, request_id: &str, refused: Refused) -> Done {
-        self.record_refusal(request_id, "", &refused);
+    async fn refuse_call(&mut self, (request_id, oid): (&str, u32), refused: Refused) -> Done {
+        self.record_refusal(request_id, &function_text(oid), &refused);
         self.refuse_simple(&refused.refusal.to_fields(request_id)).await
     }
 

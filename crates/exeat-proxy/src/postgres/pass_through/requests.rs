@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use exeat_enforce::function_call::function_text;
 use exeat_store::StoreError;
 use exeat_store::record::{Decision, OutcomeResult, Parameter, PolicyRef, Protocol, RecordReceipt, Statement};
 use exeat_wire::{Request, Sent, TransactionStatus, Walked, encode, peek};
@@ -76,7 +77,7 @@ impl PassThrough {
                 self.notes.synced();
                 self.sent(Request::Sync, Owed::Sync)
             }
-            b'F' => self.function_call(),
+            b'F' => self.function_call(frame),
             b'c' | b'f' => self.sent(Request::CopyEnd, Owed::Unrecorded),
             b'X' => {
                 self.terminated = true;
@@ -122,9 +123,7 @@ impl PassThrough {
         let known = self.notes.statement(statement).map(|known| (Arc::clone(&known.sql), known.forgets.clone()));
         let (sql, forgets) = known.unwrap_or_else(|| (Arc::clone(&self.no_text), None));
         let (portal_name, statement_name) = (named(portal), named(statement));
-        let values = view.as_ref().map_or(&[][..], |view| view.parameters.as_slice());
-        let parameters: Vec<Parameter<'_>> =
-            values.iter().map(|(value, binary)| Parameter { value: *value, binary: *binary }).collect();
+        let parameters = view.as_ref().map(|view| parameters(&view.parameters)).unwrap_or_default();
         let bound = Bound::new(request, forgets);
         let change = self.notes.bound(portal, Arc::clone(&bound));
         let intent = Statement {
@@ -163,10 +162,14 @@ impl PassThrough {
         }
     }
 
-    fn function_call(&mut self) -> Result<(), Unforwarded> {
+    fn function_call(&mut self, frame: &[u8]) -> Result<(), Unforwarded> {
         self.check_policy()?;
         let request = self.new_request();
-        let recorded = self.record_intent(request, Statement { kinds: &["function_call"], ..unnamed() });
+        let view = peek::function_call(frame);
+        let sql = view.as_ref().map(|view| function_text(view.oid)).unwrap_or_default();
+        let arguments = view.as_ref().map(|view| parameters(&view.arguments)).unwrap_or_default();
+        let intent = Statement { kinds: &["function_call"], sql: sql.as_bytes(), parameters: &arguments, ..unnamed() };
+        let recorded = self.record_intent(request, intent);
         self.forward(recorded, Request::FunctionCall, Owed::FunctionCall { run: Run::of(request) })
     }
 
@@ -325,6 +328,10 @@ pub(super) enum Unforwarded {
 /// A statement of which only what is set on top of it is known; its request and policy are set when it is recorded.
 fn unnamed() -> Statement<'static> {
     Statement::new("", "", Decision::Allow, PolicyRef { version: 0, sha256: "" })
+}
+
+fn parameters<'a>(values: &[(Option<&'a [u8]>, bool)]) -> Vec<Parameter<'a>> {
+    values.iter().map(|(value, binary)| Parameter { value: *value, binary: *binary }).collect()
 }
 
 /// A name as a line of the record shows it, in whatever encoding it is. Names that differ never look the same.
