@@ -290,3 +290,52 @@ def test_an_erasure_reaches_the_archive_and_so_does_the_hand_over_of_keys(fresh_
     status, found = verified(copy(), "--key", first)
     assert status == 0 and found["erased_sessions"] == 1 and [link["trusted"] for link in found["handed_over"]] == [True], found
     gateway.stop()
+
+
+def test_an_erasure_reaches_the_archives_of_logs_that_were_kept_aside(fresh_gateway, trust):
+    """Each log has a folder of its own there, with the keys of all sessions so far in it."""
+    gateway = to_folder(fresh_gateway("archived-aside").trust(trust.entry()))
+    gateway.config["console"] = ROLES
+    gateway.start()
+    keeping = Keeping(gateway, trust)
+    place = folder_of(gateway) / gateway.config["name"]
+    gone, kept = [keeping.session("agent-7", *[f"SELECT id, ssn FROM customers WHERE id = {n}" for n in range(20)]) for _ in range(2)]
+    slots = {event["session"]: event["body"]["data_key"]["slot"] for event in keeping.events("session.start")}
+    wait_anchored(gateway, lambda: place)
+    gateway.stop()
+    gateway.verifies = False
+    # The last lines are lost, as with power.
+    [log] = (gateway.data_dir / "log").iterdir()
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-3]))
+    gateway.start()
+    later = keeping.session("agent-7", "SELECT id, ssn FROM customers WHERE id = 1")
+    slots[later] = keeping.events("session.start")[-1]["body"]["data_key"]["slot"]
+    wait_anchored(gateway, lambda: place / "1")
+
+    def key_of(session, folder):
+        whole = b"".join(path.read_bytes() for path in sorted((folder / "keys").iterdir()))
+        return whole[slots[session] * 60 : slots[session] * 60 + 60]
+
+    copies = [place, place / "1"]
+    before = {(session, folder): key_of(session, folder) for session in (gone, kept) for folder in copies}
+    assert all(any(key) for key in before.values()), before
+    ask = ("audit", "erase", "--reason", "article 17", "--session")
+    assert keeping.done(*ask, gone)["erased"] == [gone] and keeping.done(*ask, later)["erased"] == [later]
+    wait_until("no archive has its key", lambda: not any(any(key_of(gone, folder)) for folder in copies), seconds=20)
+    wait_until("nor that of the later one", lambda: not any(key_of(later, place / "1")), seconds=20)
+    assert all(key_of(kept, folder) == before[kept, folder] for folder in copies)
+    replayed = lambda session, folder: subprocess.run(
+        [binary(), "sessions", "replay", session, "--config", gateway.config_file, "--data", folder],
+        capture_output=True, text=True, check=False,
+    )
+    assert "was erased" in replayed(gone, place).stderr and "ssn" in replayed(kept, place).stdout
+    assert check(gateway)["state"] == "ok"
+    gateway.stop()
+    # What was erased while the gateway did not archive is made good when it does again: here a copy of before was put back.
+    piece = sorted((place / "keys").iterdir())[0]
+    content = bytearray(piece.read_bytes())
+    content[slots[gone] * 60 : slots[gone] * 60 + 60] = before[gone, place]
+    piece.write_bytes(content)
+    gateway.start()
+    wait_until("its key is destroyed again", lambda: not any(key_of(gone, place)), seconds=20)
+    gateway.stop()

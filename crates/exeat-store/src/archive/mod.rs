@@ -4,14 +4,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::StoreError;
 use crate::follow::Follower;
-use crate::record::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, LogPlace, blob_path, slot_bytes};
+use crate::record::{
+    BLOB_FOLDER, KEYS_FILE, LINE_BYTES_MAX, LOG_FOLDER, LogPlace, blob_path, logs_behind, origins_before, slot_bytes,
+};
 use crate::stored::{KEYS_FOLDER, blob_part, keys_part};
 use crate::tree::{Checkpoint, CheckpointError, Note, ProveError, Prover, TILE_HASHES_MAX, TilePath, TileReader};
 
@@ -97,6 +99,51 @@ pub fn extends(data_dir: &Path, archived: &Signed) -> Result<(), ArchiveError> {
             Err(problem) => return Err(ArchiveError::Other(problem)),
         }
     }
+}
+
+/// A log that was kept aside, or followed one that was: under its name the archive has keys, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    pub origin: String,
+    /// How many had been kept aside when it began.
+    number: u64,
+}
+
+/// All begun before the one that was signed so.
+pub fn earlier(data_dir: &Path, signed: &Signed) -> Result<Vec<Earlier>, StoreError> {
+    let found = origins_before(data_dir, &signed.origin)?;
+    Ok(found.into_iter().map(|(number, origin)| Earlier { origin, number }).collect())
+}
+
+impl Earlier {
+    /// The first slot of the keys that a log begun after it names. Before it, slots are of the same sessions there and here. From
+    /// there on they may be of others, that nobody here knows: an old copy of the folder may have been put back.
+    pub fn slots_end(&self, data_dir: &Path) -> Result<u64, StoreError> {
+        for place in logs_behind(data_dir, self.number)? {
+            for segment in place.segments()? {
+                if let Some(slot) = first_slot(&place.segment(segment))? {
+                    return Ok(slot);
+                }
+            }
+        }
+        Ok(u64::MAX)
+    }
+}
+
+/// That a line in this file of a log names.
+fn first_slot(path: &Path) -> Result<Option<u64>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut file = BufReader::new(file);
+    let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    while file.by_ref().take(limit).read_until(b'\n', &mut line).map_err(StoreError::io("read", path))? > 0 {
+        let slots = Named::by(&line).slots;
+        if slots > 0 {
+            return Ok(Some(slots - 1));
+        }
+        line.clear();
+    }
+    Ok(None)
 }
 
 /// Lines, as many as fit one object, and what they name outside themselves.
@@ -238,6 +285,12 @@ pub fn same_slots(one: &[u8], other: &[u8]) -> bool {
     let destroyed = |slot: &[u8]| slot.iter().all(|byte| *byte == 0);
     let mut pairs = one.chunks(width).zip(other.chunks(width));
     one.len() == other.len() && pairs.all(|(one, other)| one == other || destroyed(one) || destroyed(other))
+}
+
+/// How many slots there are here.
+pub fn slots_here(data_dir: &Path) -> Result<u64, StoreError> {
+    let path = data_dir.join(KEYS_FILE);
+    Ok(slots_in(std::fs::metadata(&path).map_err(StoreError::io("read", &path))?.len()))
 }
 
 /// Slots whose key was destroyed, of those before `end`.

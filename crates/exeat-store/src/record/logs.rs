@@ -73,6 +73,24 @@ pub(super) fn current_origin(data_dir: &Path, gateway: &str) -> Result<String, S
     Ok(origin(gateway, asides(data_dir)?.last().copied().unwrap_or(0)))
 }
 
+/// What the logs begun before the one of this origin are called, with how many had been kept aside when each began: of those
+/// that are there and of all since.
+pub(crate) fn origins_before(data_dir: &Path, current: &str) -> Result<Vec<(u64, String)>, StoreError> {
+    let asides = asides(data_dir)?;
+    let (Some(first), Some(last)) = (asides.first(), asides.last()) else { return Ok(Vec::new()) };
+    let Some(gateway) = current.strip_suffix(&format!("/{last}")) else { return Ok(Vec::new()) };
+    Ok((first.saturating_sub(1)..*last).map(|number| (number, origin(gateway, number))).collect())
+}
+
+/// Those begun after that many had been kept aside, in their order.
+pub(crate) fn logs_behind(data_dir: &Path, number: u64) -> Result<Vec<LogPlace>, StoreError> {
+    // A log gets the number that follows how many had been kept aside when it began.
+    let behind = asides(data_dir)?.into_iter().filter(|aside| *aside > number.saturating_add(1));
+    let mut places: Vec<LogPlace> = behind.map(|aside| LogPlace::aside(data_dir, aside)).collect();
+    places.push(LogPlace::current(data_dir));
+    Ok(places)
+}
+
 /// The number of the key that signed last in a log that was kept aside, for the one after it.
 pub(crate) fn last_key(data_dir: &Path) -> Result<u64, StoreError> {
     let mut last = 0;

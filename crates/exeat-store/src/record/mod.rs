@@ -39,7 +39,7 @@ pub use event::{
 };
 pub(crate) use journal::{BLOB_FOLDER, KEYS_FILE, LOG_FOLDER, blob_path, numbered, slot_bytes};
 use logs::current_origin;
-pub(crate) use logs::{LogPlace, logs};
+pub(crate) use logs::{LogPlace, logs, logs_behind, origins_before};
 pub use notary::NotaryError;
 pub(crate) use register::{BEGUN, DONE, ERASURE, START};
 pub use register::{LegalHold, Whose};

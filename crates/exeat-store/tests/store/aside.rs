@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use exeat_store::archive;
 use exeat_store::read::{BlobKind, open_log};
 use exeat_store::record::Recorder;
 use exeat_store::tree::VerifierKey;
@@ -103,6 +104,28 @@ fn a_log_that_was_cut_is_kept_aside_and_the_new_one_says_what_was_signed() {
             .collect();
         assert!(texts.iter().any(|unsealed| unsealed == text), "{texts:?}");
     }
+}
+
+#[test]
+fn an_archive_of_the_log_before_has_the_same_slots_up_to_the_first_of_the_new_log() {
+    let place = written();
+    let earlier =
+        |place: &Place| archive::earlier(&place.data(), &archive::signed(&place.data()).unwrap().unwrap()).unwrap();
+    assert_eq!(earlier(&place), []);
+    cut(&place);
+    write(&place.open(), "s2", 5);
+    let found = earlier(&place);
+    let [first] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((first.origin.as_str(), first.slots_end(&place.data()).unwrap()), (GATEWAY, 1));
+    // Another one kept aside, in which no session began.
+    write(&place.open(), "s3", 200);
+    cut(&place);
+    drop(place.open());
+    let found = earlier(&place);
+    let ends: Vec<_> = found.iter().map(|log| (log.origin.as_str(), log.slots_end(&place.data()).unwrap())).collect();
+    assert_eq!(ends, [(GATEWAY, 1), ("exeat-test/1", u64::MAX)]);
+    write(&place.open(), "s4", 1);
+    assert_eq!(earlier(&place)[1].slots_end(&place.data()).unwrap(), 3);
 }
 
 #[test]

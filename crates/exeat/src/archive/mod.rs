@@ -4,6 +4,7 @@
 //! A task of its own reads the record's files; nothing waits for it. What it could not ship is shipped in a later round, from
 //! where the archive itself says that it ends.
 
+mod keys;
 mod place;
 mod round;
 
@@ -156,4 +157,15 @@ impl Archive {
 /// Reads what the configuration names, without reaching it. Blocks.
 pub(crate) fn check(config: &ArchiveConfig, name: &str) -> Result<(), PlaceError> {
     Place::open(&config.place, name).map(drop)
+}
+
+/// Files are read beside the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, RoundError> + Send + 'static,
+) -> Result<T, RoundError> {
+    tokio::task::spawn_blocking(read).await.map_err(|_| RoundError::Ending)?
+}
+
+fn wide(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }

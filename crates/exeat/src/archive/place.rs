@@ -86,6 +86,8 @@ pub(crate) enum PlaceError {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     store: Arc<dyn ObjectStore>,
+    /// What all of them lie under.
+    root: String,
     prefix: Path,
 }
 
@@ -100,7 +102,12 @@ impl Place {
             }
             PlaceKind::S3(s3) => (Arc::new(bucket(s3)?), s3.prefix.as_str()),
         };
-        Ok(Self { store, prefix: Path::from(format!("{prefix}/{origin}")) })
+        Ok(Self { store, root: prefix.to_owned(), prefix: Path::from(format!("{prefix}/{origin}")) })
+    }
+
+    /// Where another log of this gateway is archived.
+    pub(crate) fn beside(&self, origin: &str) -> Self {
+        Self { prefix: Path::from(format!("{}/{origin}", self.root)), ..self.clone() }
     }
 
     /// Fails unless an object that is there cannot be made again.

@@ -10,8 +10,9 @@ use exeat_store::follow::Follower;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::keys::Keys;
 use super::place::{Place, PlaceConfig, PlaceError};
-use super::{Archive, RoundError};
+use super::{Archive, RoundError, blocking, wide};
 
 /// Blob segments whose end in the archive is remembered: lines name the last one, or the one before.
 const SEGMENTS_KEPT: usize = 4;
@@ -25,14 +26,11 @@ pub(super) struct Round {
     lines: Option<Follower>,
     /// So many are under the archive's checkpoint.
     anchored: u64,
-    /// The first slot that is not archived.
-    keys: u64,
+    keys: Keys,
     /// By segment, the first byte that is not archived.
     blobs: BTreeMap<u64, u64>,
     /// Checkpoints by two keys that are archived.
     rotations: BTreeSet<String>,
-    /// Slots that were destroyed here, and not yet there: before we began, and as lines say since.
-    owed: BTreeSet<u64>,
 }
 
 impl Round {
@@ -48,9 +46,7 @@ impl Round {
         place.probe().await?;
         let anchored = anchored(&place, data_dir, &signed).await?;
         let lines = lines_behind(&place, data_dir, (anchored, signed.size)).await?;
-        let keys = keys_end(&place, data_dir).await?;
-        let folder = data_dir.to_owned();
-        let owed = blocking(move || Ok(archive::forgotten_slots(&folder, keys)?)).await?;
+        let keys = Keys::begin(&place, data_dir, &signed).await?;
         Ok(Some(Self {
             place,
             data_dir: data_dir.to_owned(),
@@ -60,7 +56,6 @@ impl Round {
             keys,
             blobs: BTreeMap::new(),
             rotations: BTreeSet::new(),
-            owed: owed.into_iter().collect(),
         }))
     }
 
@@ -81,7 +76,7 @@ impl Round {
             self.ship_lines(signed.size).await?;
             self.anchor(&signed).await?;
         }
-        self.forget().await?;
+        self.keys.forget().await?;
         archive.window.note(self.first_unanchored().await?.map_or(now, |time| time.min(now)));
         Ok(())
     }
@@ -98,7 +93,7 @@ impl Round {
             let Some(lines) = lines else { break };
             self.ship_named(&lines.named).await?;
             self.place.create(&lines.name(), &lines.bytes).await?;
-            self.owed.extend(lines.named.destroyed);
+            self.keys.owe(&lines.named.destroyed);
         }
         let found = self.lines.as_ref().map_or(0, Follower::next_seq);
         // What is signed and not in the log is for a human.
@@ -110,13 +105,7 @@ impl Round {
         for (segment, end) in &named.blobs {
             self.ship_blobs(*segment, *end).await?;
         }
-        while self.keys < named.slots {
-            let (folder, from, to) = (self.data_dir.clone(), self.keys, named.slots);
-            let piece = blocking(move || Ok(archive::keys_piece(&folder, from, to)?)).await?;
-            self.place.create(&archive::keys_name(from), &piece).await?;
-            self.keys = from.saturating_add(archive::slots_in(wide(piece.len())));
-        }
-        Ok(())
+        self.keys.ship(named.slots).await
     }
 
     async fn ship_blobs(&mut self, segment: u64, end: u64) -> Result<(), RoundError> {
@@ -178,27 +167,6 @@ impl Round {
         Ok(())
     }
 
-    /// Keys that were destroyed here are destroyed there.
-    async fn forget(&mut self) -> Result<(), RoundError> {
-        // Those not shipped yet are shipped as zeros, unless they were read before: they are looked at again.
-        let due: Vec<u64> = self.owed.range(..self.keys).copied().collect();
-        if due.is_empty() {
-            return Ok(());
-        }
-        let pieces = self.place.list(archive::KEYS, None, |_| true).await?;
-        let firsts: BTreeSet<u64> = pieces.iter().filter_map(|(name, _)| archive::number_of(name)).collect();
-        for slot in due {
-            let first = firsts.range(..=slot).next_back().copied().unwrap_or(0);
-            let name = archive::keys_name(first);
-            let Some(mut piece) = self.place.get(&name).await? else { return Err(RoundError::NotOurs { name }) };
-            if archive::forget_slot(&mut piece, first, slot) {
-                self.place.replace(&name, &piece).await?;
-            }
-            self.owed.remove(&slot);
-        }
-        Ok(())
-    }
-
     /// When the first line was written that is not anchored.
     async fn first_unanchored(&mut self) -> Result<Option<SystemTime>, RoundError> {
         let Some(mut follower) = self.lines.take() else { return Err(RoundError::Ending) };
@@ -246,29 +214,4 @@ async fn lines_behind(place: &Place, data_dir: &Path, (anchored, signed): (u64, 
         Ok((own == found).then_some(follower))
     });
     read.await?.ok_or(RoundError::NotOurs { name })
-}
-
-/// The first slot of the keys that is not archived. What was archived last must be this gateway's, but for keys that were
-/// destroyed since.
-async fn keys_end(place: &Place, data_dir: &Path) -> Result<u64, RoundError> {
-    let pieces = place.list(archive::KEYS, None, |_| true).await?;
-    let last = pieces.iter().filter_map(|(name, bytes)| Some((archive::number_of(name)?, *bytes))).max();
-    let Some((first, bytes)) = last else { return Ok(0) };
-    let (name, end) = (archive::keys_name(first), first.saturating_add(archive::slots_in(bytes)));
-    let found = place.get(&name).await?.unwrap_or_default();
-    let folder = data_dir.to_owned();
-    let own = blocking(move || Ok(archive::keys_piece(&folder, first, end).ok())).await?;
-    let is_own = own.is_some_and(|own| archive::same_slots(&own, &found));
-    if is_own { Ok(end) } else { Err(RoundError::NotOurs { name }) }
-}
-
-/// Files are read beside the runtime's own threads.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, RoundError> + Send + 'static,
-) -> Result<T, RoundError> {
-    tokio::task::spawn_blocking(read).await.map_err(|_| RoundError::Ending)?
-}
-
-fn wide(length: usize) -> u64 {
-    u64::try_from(length).unwrap_or(u64::MAX)
 }
