@@ -12,7 +12,7 @@ from lib.postgres import SUPERUSER
 from lib.relay import Relay
 from lib.run import wait_until
 from lib.transcript import behind_login, messages, replay, replayed_events
-from streams import TABLES, admin, copy_data, writers_policy
+from streams import TABLES, admin, copy_data, session, writers_policy
 from test_record import lines, of_type
 
 MANY = "SELECT id, email, repeat('x', 20) FROM customers CROSS JOIN generate_series(1, 40) ORDER BY id"
@@ -111,6 +111,13 @@ def test_a_replay_is_byte_for_byte_what_the_client_got(gateway, trust, talk):
     assert done.returncode == 0, done.stderr
     assert done.stdout == got
     assert len(got) > 100
+
+
+def test_a_name_that_would_turn_or_hide_what_stands_beside_it_is_shown_as_what_it_is(unrestricted, trust):
+    with session(unrestricted.dsn(trust.token("agent\u202e7\u200b", ["writers"]))) as connection:
+        connection.cycle(wire.query("SELECT 1"))
+    shown = replay(unrestricted, one_session(unrestricted)).stdout.decode()
+    assert "agent\\u{202e}7\\u{200b}" in shown and not {"\u202e", "\u200b"} & set(shown), shown
 
 
 def test_the_record_s_words_are_those_of_the_bytes(masked, trust):

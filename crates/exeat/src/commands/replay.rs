@@ -212,7 +212,7 @@ impl<'a> Replay<'a> {
         let mut shown = match event.kind() {
             // What it brought is shown, not that it did.
             "session.sent" => String::new(),
-            _ => format!("{}\n", read::describe(event)),
+            _ => format!("{}\n", plain::line(&read::describe(event))),
         };
         if let Some(sql) = self.text(event)? {
             plain::lines(&sql).for_each(|line| shown.push_str(&format!("    {line}\n")));
