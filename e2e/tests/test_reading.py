@@ -56,7 +56,7 @@ def read(fresh_gateway, trust):
 
     session("agent-7", [("SELECT id, ssn, email FROM customers WHERE id <= 3", None), ("SELECT id FROM orders WHERE id = %s", (1,))])
     session("agent-8", [("SELECT id FROM orders WHERE id < 0 -- <script>alert(1)</script> pangolin", None)], ["SELECT 1/0"])
-    session("agent-9", [("SELECT 1 AS one", None)], ["SELECT * FROM hr.salaries"])
+    session("agent-9", [("SELECT 1 AS one", None), ("SELECT 2 /*;=1+1*/", None)], ["SELECT * FROM hr.salaries"])
 
     def ended():
         lines = [line for path in (gateway.data_dir / "log").iterdir() for line in path.read_text().splitlines()]
@@ -290,6 +290,9 @@ def test_csv_has_a_row_for_each_statement_and_no_formula(read):
         assert all(row["session"] == session["session"] and row["subject"] == subject for row in rows)
         for row in rows:
             assert not [cell for cell in row.values() if cell[:1] in "=+-@\t\r" and cell]
+        # As a spreadsheet reads it where the semicolon parts cells.
+        apart = [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=";") for cell in row]
+        assert not [cell for cell in apart if cell.lstrip()[:1] in tuple("=+-@")], apart
     assert [row["code"] for row in rows if row["decision"] == "refuse"] == ["denied"]
 
 

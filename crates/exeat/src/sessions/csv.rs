@@ -1,5 +1,5 @@
 //! A session's statements as CSV (RFC 4180), one row each. What a statement or a name says must not become a formula in
-//! whoever's spreadsheet: such a cell gets an apostrophe in front, which spreadsheets read as "this is text".
+//! whoever's spreadsheet, however it splits cells: an apostrophe stands in front of such a sign, which spreadsheets read as "this is text".
 
 use serde_json::Value;
 
@@ -85,16 +85,41 @@ fn row(story: &Story, telling: &Telling) -> [String; COLUMNS.len()] {
 }
 
 fn cell(text: &str) -> String {
-    // Spreadsheets look past white space in front.
-    let first = text.trim_start_matches([' ', '\u{a0}']).chars().next();
-    let formula = matches!(first, Some('=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'));
-    let guard = if formula { "'" } else { "" };
-    let text = text.replace('\0', "\u{fffd}");
-    if formula || text.contains([',', '"', '\r', '\n']) || text.starts_with(' ') || text.ends_with(' ') {
-        format!("\"{guard}{}\"", text.replace('"', "\"\""))
-    } else {
-        text
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.to_owned();
     }
+    let mut out = String::with_capacity(text.len().saturating_add(2));
+    out.push('"');
+    // Where a spreadsheet splits at semicolons or tabs, our quotes are inside a cell and count for nothing: a cell of its own may
+    // begin behind each of them, and behind a line's end.
+    let mut begins = true;
+    for character in text.chars() {
+        if begins && is_sign(character) {
+            out.push('\'');
+        }
+        begins = ends_cell(character) || (begins && is_looked_past(character));
+        match character {
+            '"' => out.push_str("\"\""),
+            '\0' => out.push('\u{fffd}'),
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// What a formula begins with.
+fn is_sign(character: char) -> bool {
+    matches!(character, '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠')
+}
+
+fn ends_cell(character: char) -> bool {
+    matches!(character, ';' | '\t' | '\r' | '\n')
+}
+
+/// In front of a formula.
+fn is_looked_past(character: char) -> bool {
+    character == '"' || character.is_whitespace()
 }
 
 #[cfg(test)]
@@ -104,8 +129,9 @@ mod tests {
     #[test]
     fn a_cell_is_never_a_formula_and_never_two_cells() {
         for (text, expected) in [
-            ("plain", "plain"),
+            ("plain", "\"plain\""),
             ("", ""),
+            ("120", "120"),
             ("a,b", "\"a,b\""),
             ("say \"x\"", "\"say \"\"x\"\"\""),
             ("a\nb", "\"a\nb\""),
@@ -114,9 +140,16 @@ mod tests {
             ("-1", "\"'-1\""),
             ("-- a comment", "\"'-- a comment\""),
             ("@SUM(A1)", "\"'@SUM(A1)\""),
-            ("\t=1", "\"'\t=1\""),
-            ("  =1", "\"'  =1\""),
-            ("\r=1", "\"'\r=1\""),
+            ("\t=1", "\"\t'=1\""),
+            ("  =1", "\"  '=1\""),
+            ("\u{a0}\u{3000}=1", "\"\u{a0}\u{3000}'=1\""),
+            ("\r=1", "\"\r'=1\""),
+            // Separators of other countries, in whose cells our quotes are no quotes.
+            ("select 1;=HYPERLINK(\"x\")", "\"select 1;'=HYPERLINK(\"\"x\"\")\""),
+            ("select 1; \"=1+1\"", "\"select 1; \"\"'=1+1\"\"\""),
+            ("a\t@b", "\"a\t'@b\""),
+            ("a\n-- b\r\n＝c", "\"a\n'-- b\r\n'＝c\""),
+            ("a = 1; b=2", "\"a = 1; b=2\""),
             ("[{\"b64\":\"AA==\"}]", "\"[{\"\"b64\"\":\"\"AA==\"\"}]\""),
         ] {
             assert_eq!(cell(text), expected, "{text:?}");
