@@ -131,21 +131,24 @@ fn one_hold(done: StatusCode, reply: Result<LegalHold, DeskError>) -> Response {
 }
 
 fn hold_view(hold: &LegalHold) -> Value {
-    let (session, principal) = match &hold.whose {
-        Whose::Session(name) => (Some(name), None),
-        Whose::Principal(name) => (None, Some(name)),
+    let (session, principal, issuer) = match &hold.whose {
+        Whose::Session(name) => (Some(name), None, None),
+        Whose::Principal { issuer, subject } => (None, Some(subject), issuer.as_ref()),
     };
-    json!({"session": session, "principal": principal, "reason": hold.reason, "since": hold.since, "by": hold.by})
+    let LegalHold { reason, since, by, .. } = hold;
+    json!({"session": session, "principal": principal, "issuer": issuer, "reason": reason, "since": since, "by": by})
 }
 
 /// Strict: a misspelt `before` must not erase everything.
 fn wish(body: &[u8], has_before: bool) -> Result<EraseWish, DeskError> {
-    let known = if has_before { "session, principal, before, reason" } else { "session, principal, reason" };
-    let (mut session, mut principal, mut before, mut reason) = (None, None, None, None);
+    let known =
+        if has_before { "session, principal, issuer, before, reason" } else { "session, principal, issuer, reason" };
+    let (mut session, mut principal, mut issuer, mut before, mut reason) = (None, None, None, None, None);
     for (member, value) in members(body)? {
         match member.as_str() {
             "session" => session = Some(text(&member, value)?),
             "principal" => principal = Some(text(&member, value)?),
+            "issuer" => issuer = Some(text(&member, value)?),
             "before" if has_before => before = Some(text(&member, value)?),
             "reason" => reason = Some(remark(&member, value)?),
             _ => return Err(unknown(&member, known)),
@@ -153,8 +156,11 @@ fn wish(body: &[u8], has_before: bool) -> Result<EraseWish, DeskError> {
     }
     let reason = reason.ok_or_else(|| DeskError::Wish("\"reason\" is missing: it goes on record".to_owned()))?;
     let whose = match (session, principal) {
+        (Some(_), None) if issuer.is_some() => {
+            return Err(DeskError::Wish("\"issuer\" goes with a \"principal\"".to_owned()));
+        }
         (Some(session), None) => Whose::Session(session),
-        (None, Some(principal)) => Whose::Principal(principal),
+        (None, Some(subject)) => Whose::Principal { issuer, subject },
         _ => return Err(DeskError::Wish("name either a \"session\" or a \"principal\"".to_owned())),
     };
     if before.is_some() && matches!(whose, Whose::Session(_)) {
@@ -184,7 +190,11 @@ mod tests {
         let one = wish(br#"{"session": "s1", "reason": "asked for"}"#, true).unwrap();
         assert_eq!((one.whose, one.before), (Whose::Session("s1".to_owned()), None));
         let all = wish(br#"{"principal": "ann", "before": "2026-01-01", "reason": "x"}"#, true).unwrap();
-        assert_eq!((all.whose, all.before.as_deref()), (Whose::Principal("ann".to_owned()), Some("2026-01-01")));
+        let ann =
+            |issuer: Option<&str>| Whose::Principal { issuer: issuer.map(str::to_owned), subject: "ann".to_owned() };
+        assert_eq!((all.whose, all.before.as_deref()), (ann(None), Some("2026-01-01")));
+        let hers = wish(br#"{"principal": "ann", "issuer": "https://a", "reason": "x"}"#, false).unwrap();
+        assert_eq!(hers.whose, ann(Some("https://a")));
         for body in [
             r#"{"session": "s1"}"#,
             r#"{"reason": "x"}"#,
@@ -192,6 +202,8 @@ mod tests {
             r#"{"session": "s1", "before": "2026-01-01", "reason": "x"}"#,
             r#"{"principal": "ann", "befor": "2026-01-01", "reason": "x"}"#,
             r#"{"principal": "", "reason": "x"}"#,
+            r#"{"principal": "ann", "issuer": "", "reason": "x"}"#,
+            r#"{"session": "s1", "issuer": "https://a", "reason": "x"}"#,
         ] {
             assert!(matches!(wish(body.as_bytes(), true), Err(DeskError::Wish(_))), "{body}");
         }

@@ -50,6 +50,14 @@ pub enum StoreError {
     HeldAlready { what: String, reason: String },
     #[error("{what} is under no legal hold of its own")]
     NotHeld { what: String },
+    #[error("no session of {what} is in the record")]
+    NoSessions { what: String },
+    #[error("several issuers have a {what} in the record: {issuers}; say which of them is meant")]
+    SeveralIssuers { what: String, issuers: String },
+    #[error(
+        "a name of {bytes} bytes: lines keep less than {limit} of one and cut what is longer, so several may look alike; name the sessions one by one"
+    )]
+    LongName { bytes: usize, limit: usize },
     #[error("session \"{session}\" is not in the record")]
     NoSession { session: String },
     #[error("record file \"{}\" is damaged at byte {offset}: {problem}; restore it from a copy", path.display())]

@@ -98,7 +98,10 @@ impl Keeping {
             | StoreError::HeldAlready { .. }
             | StoreError::AnothersKey { .. }
             | StoreError::Erased { .. } => DeskError::Conflict(problem.to_string()),
-            StoreError::NoSession { .. } | StoreError::NotHeld { .. } => DeskError::NotFound(problem.to_string()),
+            StoreError::SeveralIssuers { .. } | StoreError::LongName { .. } => DeskError::Wish(problem.to_string()),
+            StoreError::NoSession { .. } | StoreError::NoSessions { .. } | StoreError::NotHeld { .. } => {
+                DeskError::NotFound(problem.to_string())
+            }
             _ => unavailable(&problem, "the record cannot be written"),
         })
     }

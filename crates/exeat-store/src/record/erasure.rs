@@ -80,25 +80,27 @@ impl Recorder {
     pub fn erase(&self, erasure: &Erasure<'_>, by: Requester<'_>) -> Result<Erased, StoreError> {
         let shared = &self.shared;
         let _alone = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = |session: &Started| {
-            session.is_of(erasure.whose) && erasure.before.is_none_or(|before| session.time.as_str() < before)
-        };
-        let register = Register::read(&shared.data_dir, asked)?;
+        let register = Register::read(&shared.data_dir, |session| session.is_of(erasure.whose))?;
+        erasure.whose.check(&register.sessions)?;
         let mut erased = Erased::default();
-        if let (Whose::Session(session), true) = (erasure.whose, register.sessions.is_empty()) {
-            return Err(StoreError::NoSession { session: session.clone() });
+        match erasure.whose {
+            _ if !register.sessions.is_empty() => {}
+            Whose::Session(session) => return Err(StoreError::NoSession { session: session.clone() }),
+            // A name that is misspelt must not look like one that is erased.
+            whose @ Whose::Principal { .. } => return Err(StoreError::NoSessions { what: whose.to_string() }),
         }
-        for session in &register.sessions {
+        let is_due = |session: &&Started| erasure.before.is_none_or(|before| session.time.as_str() < before);
+        for session in register.sessions.iter().filter(is_due) {
             match (shared.erase_one(session, register.hold_on(session), (erasure.reason, by)), erasure.whose) {
                 (Ok(()), _) => erased.erased.push(session.session.clone()),
-                (Err(StoreError::Erased { .. }), Whose::Principal(_)) => erased.already += 1,
+                (Err(StoreError::Erased { .. }), Whose::Principal { .. }) => erased.already += 1,
                 (
                     Err(
                         problem @ (StoreError::Held { .. }
                         | StoreError::Running { .. }
                         | StoreError::AnothersKey { .. }),
                     ),
-                    Whose::Principal(_),
+                    Whose::Principal { .. },
                 ) => {
                     erased.refused.push((session.session.clone(), problem.to_string()));
                 }
@@ -112,8 +114,8 @@ impl Recorder {
     pub fn hold(&self, whose: &Whose, reason: &str, by: Requester<'_>) -> Result<LegalHold, StoreError> {
         let shared = &self.shared;
         let _alone = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = |session: &Started| matches!(whose, Whose::Session(_)) && session.is_of(whose);
-        let register = Register::read(&shared.data_dir, asked)?;
+        let register = Register::read(&shared.data_dir, |session| whose.covers(session))?;
+        whose.check(&register.sessions)?;
         if let Some(hold) = register.holds.iter().find(|hold| hold.whose == *whose) {
             return Err(StoreError::HeldAlready { what: whose.to_string(), reason: hold.reason.clone() });
         }
@@ -209,6 +211,7 @@ impl Shared {
     ) -> Result<(), StoreError> {
         self.write_keeping(ERASURE, by, |body| {
             body.text("of", &session.sub);
+            body.optional("of_iss", Some(session.iss.as_str()).filter(|issuer| !issuer.is_empty()));
             body.optional("problem", problem);
             if !reason.is_empty() {
                 body.text("reason", reason);
@@ -238,8 +241,9 @@ impl Shared {
 
 fn whose_body(body: &mut Object<'_>, whose: &Whose, reason: &str) {
     match whose {
-        Whose::Principal(name) => {
-            body.text("of", name);
+        Whose::Principal { issuer, subject } => {
+            body.text("of", subject);
+            body.optional("of_iss", issuer.as_deref());
             body.text("reason", reason);
         }
         Whose::Session(name) => {

@@ -127,6 +127,12 @@ pub(crate) fn bounded(out: &mut Vec<u8>, text: &str) {
     string(out, &kept);
 }
 
+/// Whether a name stands in lines as it is: one that was cut there is no name, for several may look like it.
+pub(crate) fn is_whole(name: &str) -> bool {
+    let may_be_cut = name.ends_with(CUT_MARK) && name.len() + char::MAX.len_utf8() > TEXT_BYTES_MAX;
+    name.len() <= TEXT_BYTES_MAX && !may_be_cut
+}
+
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     // Looks at every byte whatever it finds: that way the compiler takes many at a time.

@@ -2,12 +2,14 @@
 //! The lines are the truth, so they are read again for every question: few are asked, and none on the road of statements.
 //! Of all other lines only the last bytes are looked at.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
 
+use super::json;
 use super::logs::{LogPlace, logs};
 use super::tail::LINE_BYTES_MAX;
 use crate::StoreError;
@@ -26,15 +28,58 @@ pub(crate) const REFUSED: &str = "refused";
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {
     Session(String),
-    /// By subject, or as the agent that acted for one.
-    Principal(String),
+    /// By subject, or as the agent that acted for one; where no issuer is said, of any.
+    Principal {
+        issuer: Option<String>,
+        subject: String,
+    },
+}
+
+impl Whose {
+    /// Whether an erasure is about it: an agent's work for others is theirs.
+    fn is(&self, session: &Started) -> bool {
+        match self {
+            Self::Session(name) => *name == session.session,
+            Self::Principal { issuer, subject } => {
+                *subject == session.sub && issuer.as_ref().is_none_or(|issuer| *issuer == session.iss)
+            }
+        }
+    }
+
+    /// Whether a hold is about it. An agent's issuer is its token's.
+    pub(super) fn covers(&self, session: &Started) -> bool {
+        match self {
+            Self::Session(_) => self.is(session),
+            Self::Principal { issuer, subject } => {
+                let acts = session.actor.as_ref() == Some(subject);
+                self.is(session) || (acts && issuer.as_ref().is_none_or(|issuer| *issuer == session.iss))
+            }
+        }
+    }
+
+    /// Refuses a name that stands for several: one longer than lines keep, and one of several issuers. `found`: its sessions.
+    pub(super) fn check(&self, found: &[Started]) -> Result<(), StoreError> {
+        let Self::Principal { issuer, subject } = self else { return Ok(()) };
+        if let Some(name) = issuer.iter().chain([subject]).find(|name| !json::is_whole(name)) {
+            return Err(StoreError::LongName { bytes: name.len(), limit: json::TEXT_BYTES_MAX });
+        }
+        let issuers: BTreeSet<&str> = found.iter().map(|session| session.iss.as_str()).collect();
+        if issuer.is_none() && issuers.len() > 1 {
+            let issuers: Vec<String> = issuers.iter().map(|issuer| issuer.escape_debug().to_string()).collect();
+            return Err(StoreError::SeveralIssuers { what: self.to_string(), issuers: issuers.join(", ") });
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Display for Whose {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Session(name) => write!(f, "session \"{}\"", name.escape_debug()),
-            Self::Principal(name) => write!(f, "principal \"{}\"", name.escape_debug()),
+            Self::Principal { issuer: None, subject } => write!(f, "principal \"{}\"", subject.escape_debug()),
+            Self::Principal { issuer: Some(issuer), subject } => {
+                write!(f, "principal \"{}\" of {}", subject.escape_debug(), issuer.escape_debug())
+            }
         }
     }
 }
@@ -52,10 +97,7 @@ pub struct LegalHold {
 
 impl LegalHold {
     fn covers(&self, session: &Started) -> bool {
-        match &self.whose {
-            Whose::Session(name) => *name == session.session,
-            Whose::Principal(name) => *name == session.sub || session.actor.as_ref() == Some(name),
-        }
+        self.whose.covers(session)
     }
 }
 
@@ -66,18 +108,16 @@ pub(super) struct Started {
     pub(super) slot: u64,
     /// Of the wrapped key in that slot, hex.
     pub(super) key_sha256: String,
+    pub(super) iss: String,
     pub(super) sub: String,
     pub(super) actor: Option<String>,
     pub(super) time: String,
 }
 
 impl Started {
-    /// Whether an erasure is about it: an agent's work for others is theirs.
+    /// Whether an erasure is about it.
     pub(super) fn is_of(&self, whose: &Whose) -> bool {
-        match whose {
-            Whose::Session(name) => *name == self.session,
-            Whose::Principal(name) => *name == self.sub,
-        }
+        whose.is(self)
     }
 }
 
@@ -105,6 +145,8 @@ struct Line {
 #[derive(Deserialize, Default)]
 struct Who {
     #[serde(default)]
+    iss: String,
+    #[serde(default)]
     sub: String,
     actor: Option<String>,
 }
@@ -114,6 +156,7 @@ struct Body {
     data_key: Option<DataKey>,
     session: Option<String>,
     of: Option<String>,
+    of_iss: Option<String>,
     #[serde(default)]
     reason: String,
     #[serde(default)]
@@ -147,13 +190,14 @@ impl Register {
             return;
         }
         let Ok(Line { session, principal, time, body }) = serde_json::from_slice::<Line>(line) else { return };
-        let whose = body.session.clone().map(Whose::Session).or(body.of.map(Whose::Principal));
+        let principal_of = |subject| Whose::Principal { issuer: body.of_iss, subject };
+        let whose = body.session.clone().map(Whose::Session).or(body.of.map(principal_of));
         match (kind, whose) {
             (kind, _) if kind == START.as_bytes() => {
                 let Some(key) = body.data_key else { return };
                 let DataKey { slot, sha256: key_sha256 } = key;
-                let (sub, actor) = (principal.sub, principal.actor);
-                let started = Started { session, slot, key_sha256, sub, actor, time };
+                let Who { iss, sub, actor } = principal;
+                let started = Started { session, slot, key_sha256, iss, sub, actor, time };
                 self.sessions.extend(asked(&started).then_some(started));
             }
             (kind, _) if kind == ERASURE.as_bytes() => {

@@ -15,8 +15,11 @@ use super::common::{Place, allowed, done, principal, start};
 const SLOT: usize = 60;
 
 fn session(recorder: &Recorder, name: &str, subject: &str) {
-    let principal = Principal { subject: subject.to_owned(), ..principal() };
-    let mut record = recorder.start_session(&start(name, &principal)).unwrap();
+    session_of(recorder, name, &Principal { subject: subject.to_owned(), ..principal() });
+}
+
+fn session_of(recorder: &Recorder, name: &str, principal: &Principal) {
+    let mut record = recorder.start_session(&start(name, principal)).unwrap();
     let _ = record.intent(&allowed("r1", &format!("select '{name}'"))).unwrap();
     let _ = record.outcome(&done("r1")).unwrap();
     record.end("terminated").unwrap();
@@ -32,6 +35,10 @@ fn boss() -> Principal {
 
 fn of(session: &str) -> Whose {
     Whose::Session(session.to_owned())
+}
+
+fn principal_of(issuer: Option<&str>, subject: &str) -> Whose {
+    Whose::Principal { issuer: issuer.map(str::to_owned), subject: subject.to_owned() }
 }
 
 fn erase(recorder: &Recorder, whose: &Whose, before: Option<&str>) -> Result<Erased, StoreError> {
@@ -100,7 +107,7 @@ fn a_slot_that_has_become_anothers_is_left_alone() {
     let found = erase(&recorder, &of("s2"), None);
     assert!(matches!(found, Err(StoreError::AnothersKey { slot: 1, .. })), "{found:?}");
     assert_eq!(fs::read(&path).unwrap(), keys);
-    let ann = erase(&recorder, &Whose::Principal("ann".to_owned()), None).unwrap();
+    let ann = erase(&recorder, &principal_of(None, "ann"), None).unwrap();
     assert_eq!((ann.erased.as_slice(), ann.refused.len()), (&["s1".to_owned()][..], 1));
     assert_eq!(states(&place), [state("s1", "begun"), state("s1", "done")]);
 }
@@ -112,7 +119,7 @@ fn all_of_a_principal_are_erased_but_what_runs_or_began_later() {
     written(&recorder);
     let ann = Principal { subject: "ann".to_owned(), ..principal() };
     let running = recorder.start_session(&start("s5", &ann)).unwrap();
-    let whose = Whose::Principal("ann".to_owned());
+    let whose = principal_of(None, "ann");
     assert_eq!(erase(&recorder, &whose, Some("2020-01-01")).unwrap(), Erased::default());
     assert!(matches!(erase(&recorder, &of("s5"), None), Err(StoreError::Running { .. })));
     let erased = erase(&recorder, &whose, Some("2999-01-01")).unwrap();
@@ -132,7 +139,7 @@ fn a_legal_hold_refuses_by_name_and_on_record_until_it_is_lifted_and_survives_a_
     let recorder = place.open();
     written(&recorder);
     let boss = boss();
-    let ann = Whose::Principal("ann".to_owned());
+    let ann = principal_of(None, "ann");
     let set = recorder.hold(&ann, "case 12", by(&boss)).unwrap();
     assert_eq!((set.whose.clone(), set.reason.as_str(), set.by.as_str()), (ann.clone(), "case 12", "boss"));
     assert!(matches!(recorder.hold(&ann, "again", by(&boss)), Err(StoreError::HeldAlready { .. })));
@@ -149,7 +156,7 @@ fn a_legal_hold_refuses_by_name_and_on_record_until_it_is_lifted_and_survives_a_
     let all = erase(&recorder, &ann, None).unwrap();
     assert!(all.erased.is_empty() && all.refused.len() == 2, "{all:?}");
     // An agent's work for others is held with the agent.
-    let runner = Whose::Principal("runner".to_owned());
+    let runner = principal_of(None, "runner");
     recorder.release(&ann, "closed", by(&boss)).unwrap();
     assert!(matches!(recorder.release(&ann, "closed", by(&boss)), Err(StoreError::NotHeld { .. })));
     recorder.hold(&runner, "case 14", by(&boss)).unwrap();
@@ -159,6 +166,63 @@ fn a_legal_hold_refuses_by_name_and_on_record_until_it_is_lifted_and_survives_a_
     assert!(matches!(erase(&recorder, &of("s3"), None), Err(StoreError::Held { .. })), "another hold stands");
     drop(recorder);
     assert!(held_against(&place).is_clean());
+}
+
+#[test]
+fn of_two_issuers_subjects_of_one_name_each_is_somebody() {
+    let place = Place::new();
+    let recorder = place.open();
+    written(&recorder);
+    let (here, there) = (principal().issuer, "https://other.example.com".to_owned());
+    let ann = Principal { subject: "ann".to_owned(), issuer: there.clone(), actor: None, ..principal() };
+    session_of(&recorder, "s4", &ann);
+    let boss = boss();
+    for refused in [
+        erase(&recorder, &principal_of(None, "ann"), None).unwrap_err(),
+        recorder.hold(&principal_of(None, "ann"), "case 12", by(&boss)).unwrap_err(),
+    ] {
+        assert!(matches!(refused, StoreError::SeveralIssuers { .. }), "{refused}");
+        assert!(refused.to_string().contains(&here) && refused.to_string().contains(&there), "{refused}");
+    }
+    assert!(place.of_kind("erasure").is_empty() && recorder.holds().unwrap().is_empty());
+    let erased = erase(&recorder, &principal_of(Some(&there), "ann"), None).unwrap();
+    assert_eq!(erased.erased, ["s4"]);
+    assert_eq!(place.of_kind("erasure")[0].body("of_iss").unwrap(), there.as_str());
+    assert!(text_of(&place, "s1").is_ok() && text_of(&place, "s2").is_ok());
+    let unknown = erase(&recorder, &principal_of(Some("https://nobody"), "ann"), None).unwrap_err();
+    assert!(matches!(unknown, StoreError::NoSessions { .. }), "{unknown}");
+    // A hold is as narrow as it is said, for an agent too; without an issuer it is for any.
+    let hold = |issuer: Option<&str>, subject| recorder.hold(&principal_of(issuer, subject), "case 12", by(&boss));
+    hold(Some(&there), "ann").unwrap();
+    hold(Some(&there), "runner").unwrap();
+    assert_eq!(erase(&recorder, &of("s1"), None).unwrap().erased, ["s1"]);
+    assert!(matches!(recorder.release(&principal_of(None, "ann"), "x", by(&boss)), Err(StoreError::NotHeld { .. })));
+    hold(None, "runner").unwrap();
+    assert!(matches!(erase(&recorder, &of("s2"), None), Err(StoreError::Held { .. })));
+    drop(recorder);
+    let recorder = place.open();
+    assert_eq!(recorder.holds().unwrap().len(), 3, "holds are told apart after a restart");
+}
+
+#[test]
+fn a_name_that_lines_cut_is_refused_and_not_taken_for_another() {
+    let place = Place::new();
+    let recorder = place.open();
+    let long = |end: &str| format!("{}{end}", "n".repeat(600));
+    session(&recorder, "s1", &long("1"));
+    session(&recorder, "s2", &long("2"));
+    session(&recorder, "s3", &"m".repeat(512));
+    let start = &place.of_kind("session.start")[0];
+    let cut = start.value()["principal"]["sub"].as_str().unwrap().to_owned();
+    for name in [long("1"), cut] {
+        let whose = principal_of(None, &name);
+        assert!(matches!(erase(&recorder, &whose, None), Err(StoreError::LongName { .. })), "{name}");
+        assert!(matches!(recorder.hold(&whose, "x", by(&boss())), Err(StoreError::LongName { .. })), "{name}");
+    }
+    assert!(recorder.holds().unwrap().is_empty() && place.of_kind("legal_hold.set").is_empty());
+    assert_eq!(erase(&recorder, &principal_of(None, &"m".repeat(512)), None).unwrap().erased, ["s3"]);
+    assert_eq!(erase(&recorder, &of("s2"), None).unwrap().erased, ["s2"]);
+    assert!(text_of(&place, "s1").is_ok());
 }
 
 #[test]

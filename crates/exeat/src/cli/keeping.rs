@@ -19,6 +19,9 @@ pub(crate) struct RotateKeyArgs {
 pub(crate) struct EraseArgs {
     #[command(flatten)]
     pub(crate) whose: WhoseArgs,
+    /// The subject's issuer; needed where several have one of this name
+    #[arg(long, value_name = "ISSUER", requires = "principal")]
+    pub(crate) issuer: Option<String>,
     /// Of a principal's sessions those that began before: 2026-01-31, or a time with its zone
     #[arg(long, value_name = "DATE", requires = "principal")]
     pub(crate) before: Option<String>,
@@ -33,6 +36,9 @@ pub(crate) struct EraseArgs {
 pub(crate) struct HoldArgs {
     #[command(flatten)]
     pub(crate) whose: WhoseArgs,
+    /// The subject's issuer; needed where several have one of this name
+    #[arg(long, value_name = "ISSUER", requires = "principal")]
+    pub(crate) issuer: Option<String>,
     /// On one line; it goes on record
     #[arg(long)]
     pub(crate) reason: String,

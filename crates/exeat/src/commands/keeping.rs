@@ -39,16 +39,22 @@ pub(crate) async fn rotate_key(args: RotateKeyArgs) -> Result<Exit, KeepingError
 }
 
 pub(crate) async fn erase(args: EraseArgs) -> Result<Exit, RemoteError> {
-    let EraseArgs { whose, before, reason, remote } = args;
-    let members =
-        [("session", &whose.session), ("principal", &whose.principal), ("before", &before), ("reason", &Some(reason))];
+    let EraseArgs { whose, issuer, before, reason, remote } = args;
+    let members = [
+        ("session", &whose.session),
+        ("principal", &whose.principal),
+        ("issuer", &issuer),
+        ("before", &before),
+        ("reason", &Some(reason)),
+    ];
     let answer = ask(&remote, Call::post("/v1/record/erasures", wish(&members))).await?;
     finish(answer, remote.json)
 }
 
 pub(crate) async fn hold(args: HoldArgs, path: &str) -> Result<Exit, RemoteError> {
-    let HoldArgs { whose, reason, remote } = args;
-    let members = [("session", &whose.session), ("principal", &whose.principal), ("reason", &Some(reason))];
+    let HoldArgs { whose, issuer, reason, remote } = args;
+    let members =
+        [("session", &whose.session), ("principal", &whose.principal), ("issuer", &issuer), ("reason", &Some(reason))];
     let answer = ask(&remote, Call::post(path, wish(&members))).await?;
     finish(answer, remote.json)
 }
