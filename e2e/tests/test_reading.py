@@ -105,6 +105,24 @@ def test_a_session_is_shown_statement_by_statement(read):
     assert "not a session of this record" in exeat("sessions", "show", "nobody", "--config", read.config, status=1).stderr
 
 
+def test_a_replay_by_the_index_is_the_one_of_the_log(read, tmp_path):
+    sessions = [session["session"] for session in read.sessions()]
+    assert (read.data / "index.db").stat().st_size > 0
+    data = tmp_path / "copy"
+    shutil.copytree(read.data, data, ignore=shutil.ignore_patterns("index.db*"))
+
+    def replayed(session, *arguments):
+        return exeat("sessions", "replay", session, "--config", read.config, "--json", *arguments).stdout
+
+    for session in sessions:
+        whole = replayed(session, "--data", data)
+        assert replayed(session) == whole and whole.count("session.start") == 1 and whole.count("session.end") == 1
+    assert not (data / "index.db").exists(), "none is made for a replay"
+    (data / "index.db").write_bytes(b"no index" * 1000)
+    assert replayed(sessions[0], "--data", data) == replayed(sessions[0]), "the log has everything"
+    assert "nobody" in exeat("sessions", "replay", "nobody", "--config", read.config, status=1).stderr
+
+
 def test_without_keys_everything_but_texts_is_there(read, tmp_path):
     data = tmp_path / "copy"
     shutil.copytree(read.data, data, ignore=shutil.ignore_patterns("index.db*"))
