@@ -11,6 +11,7 @@ import pytest
 from lib import tokens
 from lib.gateway import Trust, binary
 from lib.run import wait_until
+from spine import policy
 from test_evidence import by_the_page
 
 ROLES = {"roles": {"admin": ["ops"], "auditor": ["eyes"]}}
@@ -233,7 +234,8 @@ def test_what_runs_and_what_is_under_a_legal_hold_is_not_erased(keeping):
 
 def test_of_two_issuers_a_subject_of_the_same_name_is_somebody_else(fresh_gateway, run, trust):
     other, elsewhere = Trust(run, "other-issuer"), "https://other.exeat.test"
-    gateway = fresh_gateway("keeping-issuers").trust(trust.entry()).trust({**other.entry(), "issuer": elsewhere})
+    both = {"id": "both", "who": {"groups": ["agents"], "issuers": [tokens.ISSUER, elsewhere]}, "target": "shop", "allow": ["read"]}
+    gateway = fresh_gateway("keeping-issuers", policy(more=[both])).trust(trust.entry()).trust({**other.entry(), "issuer": elsewhere})
     gateway.config["console"] = ROLES
     keeping = Keeping(gateway.start(), trust)
     mine = keeping.session("agent-7", SECRET)
@@ -241,15 +243,15 @@ def test_of_two_issuers_a_subject_of_the_same_name_is_somebody_else(fresh_gatewa
         theirs = keeping.events("session.start")[-1]["session"]
     assert {event["principal"]["iss"] for event in keeping.events("session.start")} == {tokens.ISSUER, elsewhere}
     for verb in ("erase", "hold"):
-        status, _, said = keeping.command(keeping.boss, "audit", verb, "--principal", "agent-7", "--reason", "article 17")
+        status, _, said = keeping.gateway.command(keeping.boss, "audit", verb, "--principal", "agent-7", "--reason", "article 17")
         assert status == 1 and tokens.ISSUER in said and elsewhere in said and "which" in said, said
     assert keeping.events("erasure") == keeping.events("legal_hold.set") == []
     ask = ("--principal", "agent-7", "--issuer", elsewhere, "--reason", "article 17")
-    assert keeping.command(keeping.boss, "audit", "erase", "--session", mine, "--issuer", elsewhere, "--reason", "x")[0] == 2
-    status, _, said = keeping.command(keeping.boss, "audit", "erase", *ask[:3], "https://nobody.test", "--reason", "x")
+    assert keeping.gateway.command(keeping.boss, "audit", "erase", "--session", mine, "--issuer", elsewhere, "--reason", "x")[0] == 2
+    status, _, said = keeping.gateway.command(keeping.boss, "audit", "erase", *ask[:3], "https://nobody.test", "--reason", "x")
     assert status == 1 and "no session" in said, said
     assert keeping.done("audit", "hold", *ask)["issuer"] == elsewhere
-    assert keeping.command(keeping.boss, "audit", "erase", *ask)[0] == 1
+    assert keeping.gateway.command(keeping.boss, "audit", "erase", *ask)[0] == 1
     assert keeping.done("audit", "release", *ask)["issuer"] == elsewhere
     wait_until("its session has ended", lambda: theirs in [event["session"] for event in keeping.events("session.end")])
     assert keeping.done("audit", "erase", *ask) == {"erased": [theirs], "refused": [], "already": 0}

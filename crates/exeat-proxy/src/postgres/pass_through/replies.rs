@@ -148,6 +148,9 @@ impl PassThrough {
             }
             Answer::EmptyQueryResponse if self.is_query() => self.query_ended(Ended::ok(None))?,
             Answer::FunctionCallResponse => {
+                if let Some((_, Owed::FunctionCall { run })) = self.pipeline.front_mut() {
+                    run.counted.row(frame_bytes);
+                }
                 self.pending = Some(Pending { tag: None });
                 return Ok(Released::Held);
             }
