@@ -78,6 +78,8 @@ pub enum StoreError {
     Rotating,
     #[error("the record could not be made durable earlier; restart the gateway after the disk is checked")]
     NotDurable,
+    #[error("the gateway is ending")]
+    Ending,
     #[error("the record is closed after a failure inside the gateway; restart it")]
     Poisoned,
 }

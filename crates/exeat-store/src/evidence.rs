@@ -26,6 +26,10 @@ pub enum EvidenceError {
     NotSigned { seq: u64, size: u64 },
     #[error("record {seq} is not in the log any more")]
     NotThere { seq: u64 },
+    #[error(
+        "record {seq} is gone: the log begins with {first}; the tree still has its hash, `exeat audit verify` says whether retention took it, and an archive may have it"
+    )]
+    Gone { seq: u64, first: u64 },
     #[error("record {seq} is not the one that was signed; `exeat audit verify` says more")]
     Altered { seq: u64 },
     #[error(transparent)]
@@ -88,8 +92,9 @@ pub fn prove(data_dir: &Path, seq: u64) -> Result<LogProof, EvidenceError> {
 fn line(data_dir: &Path, seq: u64) -> Result<Vec<u8>, EvidenceError> {
     let not_there = EvidenceError::NotThere { seq };
     let log = LogPlace::current(data_dir);
-    let Some(segment) = log.segments()?.into_iter().rev().find(|segment| *segment <= seq) else {
-        return Err(not_there);
+    let segments = log.segments()?;
+    let Some(segment) = segments.iter().rev().copied().find(|segment| *segment <= seq) else {
+        return Err(segments.first().map_or(not_there, |first| EvidenceError::Gone { seq, first: *first }));
     };
     let path = log.segment(segment);
     let mut file = BufReader::new(File::open(&path).map_err(StoreError::io("open", &path))?);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use memchr::memmem::Finder;
@@ -12,7 +12,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use crate::keys::{DataKey, KeySet};
-use crate::record::{BLOB_BYTES_MAX, LINE_BYTES_MAX, LogPlace, logs, open_frame};
+use crate::record::{BLOB_BYTES_MAX, CARRIED, LINE_BYTES_MAX, LogPlace, START, logs, open_frame};
 use crate::stored::Stored;
 use crate::{StoreError, hex};
 
@@ -194,7 +194,7 @@ impl Log {
     /// Takes a session's key by the line that begins it: nothing has to be looked for any more. Another line, or one whose key
     /// does not open, changes nothing.
     pub fn know(&mut self, start: &Event, keys: &KeySet) {
-        let Some(session) = start.session().filter(|_| start.kind() == "session.start") else { return };
+        let Some(session) = start.session().filter(|_| [START, CARRIED].contains(&start.kind())) else { return };
         if let Ok(key) = self.key_of(start, session, keys) {
             self.keys.insert(session.to_owned(), key);
         }
@@ -221,7 +221,7 @@ impl Log {
                     continue;
                 }
             };
-            if event.kind() != "session.start" || event.session() != Some(session) {
+            if ![START, CARRIED].contains(&event.kind()) || event.session() != Some(session) {
                 continue;
             }
             return self.key_of(&event, session, keys);
@@ -323,6 +323,8 @@ impl Iterator for Events {
             }
             match self.spans.next()?.open() {
                 Ok(segment) => self.current = Some(segment),
+                // Retention may take a file between the look at the folder and this.
+                Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
                 Err(problem) => return Some(Err(problem)),
             }
         }
@@ -408,6 +410,15 @@ fn parts(event: &Event) -> Vec<String> {
             named("cells_masked", "cells masked "),
         ],
         "session.start" => vec![named("database", "database "), named("login", "as "), named("backend_pid", "pid ")],
+        "session.carried" => vec![
+            named("started", "began "),
+            named("database", "database "),
+            named("login", "as "),
+            named("backend_pid", "pid "),
+        ],
+        "retention" => {
+            vec![named("first", "gone from record "), named("next", "to before "), named("older_than", "older than ")]
+        }
         "session.end" | "auth.fail" => vec![text("reason"), list("unanswered", "unanswered ")],
         "policy.changed" => vec![named("accepted", "accepted "), text("path"), text("problem")],
         "config.changed" => vec![text("what"), text("path")],

@@ -6,6 +6,7 @@ mod blobs;
 mod chain;
 mod erased;
 mod finding;
+mod gone;
 mod keys;
 mod line;
 
@@ -16,15 +17,18 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use blobs::Blobs;
+use blobs::{Blobs, MISSING};
 pub use chain::HandedOver;
 use chain::{Chain, RotationLine};
 use erased::Keys;
 pub use finding::Finding;
+use gone::{Lost, Retained};
 use line::Line;
 
 use crate::StoreError;
-use crate::record::{ERASURE, LINE_BYTES_MAX, LogPlace, ROTATION, START, TreeFiles, logs};
+use crate::record::{
+    CARRIED, ERASURE, KEY_CARRIED, LINE_BYTES_MAX, LogPlace, RETENTION, ROTATION, START, TreeFiles, logs,
+};
 use crate::tree::{
     Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
 };
@@ -52,8 +56,15 @@ pub struct Against<'a> {
 pub struct Verification {
     /// Of the log's folder.
     pub name: String,
+    /// How many the log has had, those included that are gone.
     pub lines: u64,
+    /// The first that is there.
+    pub first: u64,
+    /// Whether retention took those before it, and says so.
+    pub is_gone_rightly: bool,
     pub blobs: u64,
+    /// Of those, what retention took of sessions that are erased.
+    pub blobs_gone: u64,
     /// The last checkpoint, if its tree is the record's.
     pub signed: Option<TreeHead>,
     /// Lines behind it: on record, and signed within a second by a gateway that runs.
@@ -77,7 +88,10 @@ impl Verification {
         Self {
             name: place.name.clone(),
             lines: 0,
+            first: 0,
+            is_gone_rightly: true,
             blobs: 0,
+            blobs_gone: 0,
             signed: None,
             unsigned: 0,
             by_key: !against.keys.is_empty(),
@@ -133,13 +147,16 @@ pub fn verify_telling(
     places.retain(|place| place.log.exists());
     let mut older: Vec<Kept> = against.older.iter().map(|(name, note)| Kept::new(name, note)).collect();
     let progress = Progress { bytes_in_all: bytes_of(&places)?, ..Progress::default() };
-    let (keys, blobs) = (Keys::of(data_dir), Blobs::of(data_dir));
-    let mut across = Across { cites: BTreeMap::new(), keys, blobs, progress, told };
+    let (keys, blobs, blobs_gone) = (Keys::of(data_dir), Blobs::of(data_dir), BTreeSet::new());
+    let mut across = Across { cites: BTreeMap::new(), keys, blobs, blobs_gone, progress, told };
     let mut walked: Vec<Walked> = Vec::new();
     // The newest first: it says what was signed of those before it.
     for place in places.iter().rev() {
         let done = Verification::of(place, against);
         walked.push(walk_log((data_dir, place), (&mut older, &mut across), done)?);
+    }
+    for log in &mut walked {
+        std::mem::take(&mut log.lost).settle(&across, &mut log.done);
     }
     // The oldest first: its keys lead to those of the logs behind it.
     let mut keys = against.keys.to_vec();
@@ -183,6 +200,8 @@ struct Across<'t> {
     cites: BTreeMap<String, String>,
     keys: Keys,
     blobs: Blobs,
+    /// Blob segments that retention took, as signed lines say.
+    blobs_gone: BTreeSet<u64>,
     progress: Progress,
     told: &'t mut dyn FnMut(Progress),
 }
@@ -226,6 +245,8 @@ struct Walked {
     rotations: Vec<RotationLine>,
     handed_over: Vec<Kept>,
     roots: BTreeMap<u64, TreeHash>,
+    /// Sealed texts that are not there.
+    lost: Lost,
 }
 
 /// Takes the older checkpoints that are of this log, and adds what it says of logs before it.
@@ -250,17 +271,29 @@ fn walk_log(
     let cited = across.cites.remove(&place.name).and_then(|text| Checkpoint::parse(&text).ok());
     let said = notes.iter().chain(&handed_over).filter_map(|kept| keys::unverified(&kept.note).ok());
     let sizes: BTreeSet<u64> = said.chain(cited.clone()).map(|checkpoint| checkpoint.head().size()).collect();
-    let mut rotations = Vec::new();
-    let mut walk =
-        Walk { data_dir, place, files: &files, signed, tile: None, across, rotations: &mut rotations, done: &mut done };
+    let (mut rotations, mut lost) = (Vec::new(), Lost::default());
+    let mut walk = Walk {
+        data_dir,
+        place,
+        files: &files,
+        signed,
+        tile: None,
+        across,
+        rotations: &mut rotations,
+        retained: Retained::default(),
+        lost: &mut lost,
+        done: &mut done,
+    };
     let roots = walk.lines(&sizes)?;
+    rotations.sort_by_key(RotationLine::seq);
+    rotations.dedup_by_key(|line| line.seq());
     done.unsigned = done.lines.saturating_sub(signed);
-    Ok(Walked { done, notes, cited, rotations, handed_over, roots })
+    Ok(Walked { done, notes, cited, rotations, handed_over, roots, lost })
 }
 
 /// Signatures and roots. Keys that others hand over to are added to those that count.
 fn judge(walked: Walked, known: &mut Vec<VerifierKey>) -> Verification {
-    let Walked { mut done, notes, cited, rotations, handed_over, roots } = walked;
+    let Walked { mut done, notes, cited, rotations, handed_over, roots, lost: _ } = walked;
     let own = notes.first().filter(|kept| kept.name == OWN).and_then(|own| keys::unverified(&own.note).ok());
     let signed = own.map_or(0, |own| own.head().size());
     let handed_over: Vec<Vec<u8>> = handed_over.into_iter().map(|kept| kept.note).collect();
@@ -295,6 +328,8 @@ fn hold(done: &mut Verification, name: String, head: TreeHead, roots: &BTreeMap<
         Some(root) if root == head.root() && name == OWN => done.signed = Some(head),
         Some(root) if root == head.root() => done.extends.push((name, size)),
         Some(_) => done.find(Finding::Contradicts { name, size }),
+        // Without the hashes of what is gone nobody can say what the root was.
+        None if size <= found => done.find(Finding::Contradicts { name, size }),
         None if name == OWN => done.find(Finding::Shorter { signed: size, found }),
         None => done.find(Finding::Beyond { name, size, found }),
     }
@@ -310,50 +345,76 @@ struct Walk<'a, 't> {
     tile: Option<(u64, Option<Vec<u8>>)>,
     across: &'a mut Across<'t>,
     rotations: &'a mut Vec<RotationLine>,
+    retained: Retained,
+    lost: &'a mut Lost,
     done: &'a mut Verification,
 }
 
 impl Walk<'_, '_> {
     /// Every line once. Gives the roots at these sizes, as far as the lines reach.
     fn lines(&mut self, sizes: &BTreeSet<u64>) -> Result<BTreeMap<u64, TreeHash>, StoreError> {
-        let mut frontier = Frontier::new();
-        let mut roots = BTreeMap::new();
-        if sizes.contains(&0) {
-            roots.insert(0, frontier.root());
-        }
-        for segment in self.place.segments()? {
-            let path = self.place.segment(segment);
-            let file = File::open(&path).map_err(StoreError::io("open", &path))?;
-            let mut file = BufReader::with_capacity(READ_BYTES, file);
-            let (mut line, mut offset) = (Vec::new(), 0_u64);
-            loop {
-                line.clear();
-                let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-                let read = file.by_ref().take(limit).read_until(b'\n', &mut line);
-                let read = read.map_err(StoreError::io("read", &path))?;
-                if line.pop() != Some(b'\n') {
-                    // The end, or a line that is still being written.
-                    break;
-                }
-                let Some(seq) = self.line(&line, frontier.size())? else {
-                    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                    let after = frontier.size().saturating_sub(1);
-                    self.done.find(Finding::NoEvent { after, file: name, offset });
-                    return Ok(roots);
-                };
-                self.across.read(read);
-                let hash = leaf_hash(&line);
-                self.hold_against_tile(seq, &hash)?;
-                // Full only past any log there can be.
-                let _ = frontier.append(hash);
-                self.done.lines = frontier.size();
-                offset += u64::try_from(read).unwrap_or(u64::MAX);
-                if sizes.contains(&frontier.size()) {
-                    roots.insert(frontier.size(), frontier.root());
-                }
+        let mut growing = Growing { frontier: Frontier::new(), sizes, roots: BTreeMap::new() };
+        growing.note();
+        let segments = self.place.segments()?;
+        let first = segments.first().copied().unwrap_or(0);
+        self.begin_behind(first, &mut growing)?;
+        for segment in segments {
+            if !self.segment(&self.place.segment(segment), &mut growing)? {
+                break;
             }
         }
-        Ok(roots)
+        if let Err(finding) = self.retained.covers(first) {
+            self.done.is_gone_rightly = false;
+            self.done.find(finding);
+        }
+        Ok(growing.roots)
+    }
+
+    /// What is gone is in the tree by its hashes: they stand in the tiles, and the roots say whether they are the ones.
+    fn begin_behind(&mut self, first: u64, growing: &mut Growing<'_>) -> Result<(), StoreError> {
+        (self.done.first, self.done.lines) = (first, first);
+        let width = u64::from(TILE_HASHES_MAX);
+        let mut at = 0;
+        while at < first {
+            let hashes = self.read_tile(at / width)?.map(|bytes| gone::hashes(&bytes)).unwrap_or_default();
+            let wanted = usize::try_from((first - at).min(width)).unwrap_or(usize::MAX);
+            let Some(hashes) = hashes.get(..wanted) else {
+                self.done.find(Finding::NoHashes { first: at, next: first });
+                growing.lose();
+                return Ok(());
+            };
+            hashes.iter().for_each(|hash| growing.take(*hash));
+            at = at.saturating_add(width);
+        }
+        Ok(())
+    }
+
+    /// False where it ends in what is no event.
+    fn segment(&mut self, path: &Path, growing: &mut Growing<'_>) -> Result<bool, StoreError> {
+        let mut file = BufReader::with_capacity(READ_BYTES, File::open(path).map_err(StoreError::io("open", path))?);
+        let (mut line, mut offset) = (Vec::new(), 0_u64);
+        loop {
+            line.clear();
+            let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+            let read = file.by_ref().take(limit).read_until(b'\n', &mut line);
+            let read = read.map_err(StoreError::io("read", path))?;
+            if line.pop() != Some(b'\n') {
+                // The end, or a line that is still being written.
+                return Ok(true);
+            }
+            let Some(seq) = self.line(&line, self.done.lines)? else {
+                let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let after = self.done.lines.saturating_sub(1);
+                self.done.find(Finding::NoEvent { after, file: name, offset });
+                return Ok(false);
+            };
+            self.across.read(read);
+            let hash = leaf_hash(&line);
+            self.hold_against_tile(seq, &hash)?;
+            growing.take(hash);
+            self.done.lines += 1;
+            offset += u64::try_from(read).unwrap_or(u64::MAX);
+        }
     }
 
     /// The number of a line, its place in the order and its blobs. `None`: it is no event.
@@ -367,14 +428,19 @@ impl Walk<'_, '_> {
                 None => Finding::OutOfOrder { seq, place },
             });
         }
-        if let Some("recovery" | START | ERASURE | ROTATION) = event.kind.as_deref() {
+        if let Some("recovery" | START | CARRIED | ERASURE | ROTATION | RETENTION | KEY_CARRIED) = event.kind.as_deref()
+        {
             self.of_all_logs(seq, line)?;
         }
         for blob in event.blobs() {
             let problem = self.across.blobs.hold(blob)?;
             self.done.blobs += 1;
-            if let Some(problem) = problem {
-                self.done.find(Finding::Blob { seq, problem });
+            match (problem, blob.segment) {
+                (None, _) => {}
+                (Some(MISSING), Some(segment)) => {
+                    self.lost.add(segment, event.session.as_deref().unwrap_or_default(), seq);
+                }
+                (Some(problem), _) => self.done.find(Finding::Blob { seq, problem }),
             }
         }
         Ok(Some(seq))
@@ -388,17 +454,45 @@ impl Walk<'_, '_> {
             Some("recovery") => {
                 self.across.cites.extend(text("log").map(|log| (log, text("signed").unwrap_or_default())));
             }
-            Some(START) => {
+            Some(START | CARRIED) => {
                 if let Some(problem) = self.across.keys.started(&event)? {
                     self.done.find(Finding::Key { seq, problem });
                 }
             }
             Some(ERASURE) => self.across.keys.erasure(&event),
+            // One that nobody has signed yet is nobody's word.
+            Some(RETENTION) if seq < self.signed => {
+                self.retained.take(&event);
+                self.across.blobs_gone.extend(gone::blobs(&event));
+            }
+            Some(KEY_CARRIED) => self.key_carried(seq, &event)?,
             Some(ROTATION) => match RotationLine::read(seq, text("old"), text("new")) {
                 Some(line) => self.rotations.push(line),
                 None => self.done.find(Finding::Rotation { seq, problem: "and does not name both keys".to_owned() }),
             },
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A line by which one key handed over to another, as it stood in a file that is gone: the tree has its hash.
+    fn key_carried(&mut self, seq: u64, event: &Value) -> Result<(), StoreError> {
+        let body = event.get("body");
+        let at = body.and_then(|body| body.get("seq")).and_then(Value::as_u64);
+        let line = body.and_then(|body| body.get("line")).and_then(Value::as_str);
+        let problem = |problem: &str| Finding::Rotation { seq, problem: problem.to_owned() };
+        let (Some(at), Some(line)) = (at.filter(|at| *at < self.signed), line) else {
+            self.done.find(problem("as an earlier record did, and does not say which"));
+            return Ok(());
+        };
+        let (width, hash) = (u64::from(TILE_HASHES_MAX), leaf_hash(line.as_bytes()));
+        let hashes = self.read_tile(at / width)?.map(|bytes| gone::hashes(&bytes)).unwrap_or_default();
+        let found = usize::try_from(at % width).ok().and_then(|at| hashes.get(at));
+        let carried: Value = serde_json::from_str(line).unwrap_or_default();
+        let text = |member| carried.get("body")?.get(member)?.as_str().map(str::to_owned);
+        match RotationLine::read(at, text("old"), text("new")).filter(|_| found == Some(&hash)) {
+            Some(line) => self.rotations.push(line),
+            None => self.done.find(problem("as an earlier record did that is not in the tree")),
         }
         Ok(())
     }
@@ -426,5 +520,32 @@ impl Walk<'_, '_> {
         let width = u16::try_from(many.min(u64::from(TILE_HASHES_MAX))).unwrap_or(TILE_HASHES_MAX);
         let Ok(path) = TilePath::new(0, index, width) else { return Ok(None) };
         self.files.read(&path).map_err(StoreError::io("read a tile of", self.data_dir))
+    }
+}
+
+/// The tree, line by line.
+struct Growing<'a> {
+    frontier: Frontier,
+    /// Where somebody asks for the root.
+    sizes: &'a BTreeSet<u64>,
+    roots: BTreeMap<u64, TreeHash>,
+}
+
+impl Growing<'_> {
+    fn take(&mut self, hash: TreeHash) {
+        // Full only past any log there can be.
+        let _ = self.frontier.append(hash);
+        self.note();
+    }
+
+    fn note(&mut self) {
+        if self.sizes.contains(&self.frontier.size()) {
+            self.roots.insert(self.frontier.size(), self.frontier.root());
+        }
+    }
+
+    /// Nothing is known of any root from here on.
+    fn lose(&mut self) {
+        (self.frontier, self.sizes) = (Frontier::new(), const { &BTreeSet::new() });
     }
 }

@@ -21,7 +21,7 @@ use exeat_proxy::spares::Spares;
 use exeat_proxy::upstream::TlsMode;
 use exeat_store::StoreError;
 use exeat_store::keys::KeySet;
-use exeat_store::record::{ConfigChange, PolicyChange, Recorder, RecorderConfig};
+use exeat_store::record::{ConfigChange, PolicyChange, Recorder, RecorderConfig, Retention};
 use exeat_store::state::{State, StateConfig, StateError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -33,6 +33,7 @@ use crate::approvals::{Approvals, SharedApprovals};
 use crate::archive::Archive;
 use crate::config::Config;
 use crate::export::Exports;
+use crate::forgetting::Forgetting;
 use crate::freezes::{self, Freezes, SharedFreezes};
 use crate::handles::{Desk, SharedDesk};
 use crate::keeping::{Keeping, SharedKeeping};
@@ -164,7 +165,7 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
-        readers.start(&mut tasks, &shutdown);
+        readers.start(&mut tasks, &recorder, &shutdown);
         keep_state(&mut tasks, (&state, freezes, &recorder), (config.notify, config.name), &shutdown);
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), recorder, state, shutdown.clone()));
         let (console, console_task) = console
@@ -205,6 +206,8 @@ impl Gateway {
 struct Readers {
     archive: Option<Arc<Archive>>,
     exports: Arc<Exports>,
+    /// What all of them have may be forgotten.
+    retention: Option<Retention>,
 }
 
 impl Readers {
@@ -213,14 +216,19 @@ impl Readers {
         let archive = config.audit.archive.clone();
         let archive = archive.map(|place| Arc::new(Archive::new(place, data_dir(), Arc::clone(anchored))));
         let exports = Exports::new(config.audit.export.clone(), config.name.clone(), data_dir());
-        Self { archive, exports: Arc::new(exports) }
+        Self { archive, exports: Arc::new(exports), retention: config.audit.retention }
     }
 
     fn seen(&self) -> (Option<Arc<Archive>>, Arc<Exports>) {
         (self.archive.clone(), Arc::clone(&self.exports))
     }
 
-    fn start(self, tasks: &mut JoinSet<()>, shutdown: &watch::Receiver<bool>) {
+    fn start(self, tasks: &mut JoinSet<()>, recorder: &Arc<Recorder>, shutdown: &watch::Receiver<bool>) {
+        if let Some(retention) = self.retention {
+            let (archive, exports) = (self.archive.clone(), Arc::clone(&self.exports));
+            let forgetting = Forgetting { retention, recorder: Arc::clone(recorder), archive, exports };
+            tasks.spawn(forgetting.run(shutdown.clone()));
+        }
         if let Some(archive) = self.archive {
             tasks.spawn(archive.run(shutdown.clone()));
         }

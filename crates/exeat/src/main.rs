@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod exit;
 mod export;
+mod forgetting;
 mod freezes;
 mod gateway;
 mod handles;

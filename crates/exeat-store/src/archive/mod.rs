@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::StoreError;
 use crate::follow::Follower;
 use crate::record::{
-    BLOB_FOLDER, KEYS_FILE, LINE_BYTES_MAX, LOG_FOLDER, LogPlace, blob_path, logs_behind, origins_before, slot_bytes,
+    BLOB_FOLDER, KEYS_FILE, LINE_BYTES_MAX, LOG_FOLDER, LogPlace, blob_path, logs_behind, numbered, origins_before,
+    slot_bytes,
 };
 use crate::stored::{KEYS_FOLDER, blob_part, keys_part};
 use crate::tree::{Checkpoint, CheckpointError, Note, ProveError, Prover, TILE_HASHES_MAX, TilePath, TileReader};
@@ -81,6 +82,18 @@ fn checkpoint(note: &[u8]) -> Result<Checkpoint, CheckpointError> {
 /// What the record in this folder was signed for last. `None` before the first time.
 pub fn signed(data_dir: &Path) -> Result<Option<Signed>, ArchiveError> {
     LogPlace::current(data_dir).files().checkpoint()?.map(Signed::read).transpose()
+}
+
+/// The first line that the log in this folder has: others are gone by retention.
+pub fn first_line(data_dir: &Path) -> Result<u64, StoreError> {
+    Ok(LogPlace::current(data_dir).segments()?.first().copied().unwrap_or(0))
+}
+
+/// Whether this file of sealed texts is gone as retention takes them: with all before it. Whoever verifies a copy says
+/// whether it may be.
+pub fn is_gone(data_dir: &Path, segment: u64) -> Result<bool, StoreError> {
+    let first = numbered(&data_dir.join(BLOB_FOLDER), ".seg")?.first().copied();
+    Ok(first.is_some_and(|first| segment < first))
 }
 
 /// Fails unless the record in this folder begins with what the archive was signed for last.

@@ -11,7 +11,7 @@ use super::known::Known;
 use super::line::{Approval, End, Line, Lists, Outcome, Policy, PolicyChange, Recovery, Start, Statement};
 use super::rows::Rows;
 use super::schema::{result_number, used};
-use crate::record::OPEN_INTENTS_MAX;
+use crate::record::{CARRIED, OPEN_INTENTS_MAX, START};
 
 /// Sessions, names, shapes and texts remembered: of each so many.
 pub(super) const REMEMBERED_MAX: usize = 500_000;
@@ -97,7 +97,11 @@ impl Filler {
             return self.take_outside(db, line, at, time).await;
         }
         let mut session = self.session(db, line, time).await?;
-        session.last = (int(line.seq), time);
+        // What is carried of a session's beginning is nothing that it did.
+        let is_carried = line.kind == CARRIED;
+        if !is_carried || session.last.0 == 0 {
+            session.last = (int(line.seq), time);
+        }
         session.changed = true;
         let block = (at.segment, at.offset / BLOCK_BYTES);
         if session.block != Some(block) {
@@ -105,7 +109,7 @@ impl Filler {
             self.rows.place.push([session.id.into(), int(at.segment).into(), int(at.offset).into()]);
         }
         match line.kind.as_ref() {
-            "session.start" => self.start(&mut session, line),
+            START | CARRIED => self.start(&mut session, line),
             "statement.intent" | "statement.parse" => self.statement(db, &mut session, line, time).await?,
             "statement.outcome" => self.outcome(db, &mut session, line).await?,
             "session.end" => {
@@ -171,6 +175,9 @@ impl Filler {
 
     fn start(&self, session: &mut Session, line: &Line<'_>) {
         let start: Start<'_> = line.body();
+        if let Some(seq) = start.start_seq {
+            session.first = (int(seq), moment(&start.started));
+        }
         session.database = start.database.into_owned();
         session.login = start.login.into_owned();
         session.application = start.application_name.into_owned();

@@ -47,6 +47,10 @@ pub(super) struct Start<'a> {
     #[serde(borrow, default)]
     pub(super) application_name: Cow<'a, str>,
     pub(super) data_key: Option<KeySlot>,
+    /// Of a start that was carried: where it stood, and when.
+    pub(super) start_seq: Option<u64>,
+    #[serde(borrow, default)]
+    pub(super) started: Cow<'a, str>,
 }
 
 #[derive(Debug, Deserialize)]

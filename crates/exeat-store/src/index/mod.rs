@@ -232,7 +232,7 @@ impl Index {
                 self.create().await?;
                 done.rebuilt = true;
                 done.lines = 0;
-                let cursor = Cursor::default();
+                let cursor = Cursor::at_beginning(&self.data_dir)?;
                 let reader = LogReader::from(&self.data_dir, &cursor)?;
                 (cursor, reader, self.filler().await?)
             }

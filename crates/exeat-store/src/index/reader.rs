@@ -20,6 +20,8 @@ pub(super) struct Cursor {
     offset: u64,
     line_at: u64,
     line: String,
+    /// What the log began with: where retention has taken its beginning since, the index has too much.
+    first: u64,
 }
 
 impl Cursor {
@@ -31,22 +33,35 @@ impl Cursor {
             offset: number("offset")?,
             line_at: number("line_at")?,
             line: row.try_get("line")?,
+            first: number("first")?,
         })
     }
 
     pub(super) fn insert(&self, version: i64) -> Query<'_, Sqlite, SqliteArguments> {
-        sqlx::query("INSERT INTO cursor (version, next_seq, segment, offset, line_at, line) VALUES (?, ?, ?, ?, ?, ?)")
+        let row = "INSERT INTO cursor (version, next_seq, segment, offset, line_at, line, first)
+            VALUES (?, ?, ?, ?, ?, ?, ?)";
+        sqlx::query(row)
             .bind(version)
             .bind(int(self.next_seq))
             .bind(int(self.segment))
             .bind(int(self.offset))
             .bind(int(self.line_at))
             .bind(self.line.as_str())
+            .bind(int(self.first))
     }
 
-    /// Whether the log still has the line that was read last, where it was.
+    /// Of an index that has nothing yet.
+    pub(super) fn at_beginning(data_dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { first: first(&LogPlace::current(data_dir))?, ..Self::default() })
+    }
+
+    /// Whether the log begins where it did, and still has the line that was read last, where it was.
     pub(super) fn is_in(&self, data_dir: &Path) -> Result<bool, StoreError> {
-        let path = LogPlace::current(data_dir).segment(self.segment);
+        let log = LogPlace::current(data_dir);
+        if first(&log)? != self.first {
+            return Ok(false);
+        }
+        let path = log.segment(self.segment);
         let Some(length) = self.offset.checked_sub(self.line_at).filter(|length| *length > 0) else { return Ok(false) };
         let Ok(length) = usize::try_from(length) else { return Ok(false) };
         let mut file = match File::open(&path) {
@@ -61,6 +76,10 @@ impl Cursor {
         }
         Ok(line.pop() == Some(b'\n') && hash(&line) == self.line)
     }
+}
+
+fn first(log: &LogPlace) -> Result<u64, StoreError> {
+    Ok(log.segments()?.first().copied().unwrap_or(0))
 }
 
 fn hash(line: &[u8]) -> String {
@@ -94,8 +113,7 @@ impl LogReader {
         };
         if cursor.line.is_empty() {
             // From the first segment there is.
-            let first = reader.log.segments()?.first().copied();
-            reader.segment = first.unwrap_or(0);
+            reader.segment = cursor.first;
         }
         Ok(reader)
     }

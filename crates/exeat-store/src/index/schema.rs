@@ -13,8 +13,10 @@ pub(super) const APPLICATION: i64 = 0x4558_4958;
 
 pub(super) const TABLES: &[&str] = &[
     // One row: how far the log is read. `line`: SHA-256 of the last line, in hex; it stands at `line_at` of the segment.
+    // `first`: the record that the log began with.
     "CREATE TABLE cursor (version INTEGER NOT NULL, next_seq INTEGER NOT NULL, segment INTEGER NOT NULL,
-        offset INTEGER NOT NULL, line_at INTEGER NOT NULL, line TEXT NOT NULL)",
+        offset INTEGER NOT NULL, line_at INTEGER NOT NULL, line TEXT NOT NULL,
+        first INTEGER NOT NULL)",
     "CREATE TABLE name (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)",
     // `raw`: as lines have it.
     "CREATE TABLE principal (id INTEGER PRIMARY KEY, raw TEXT NOT NULL UNIQUE, iss TEXT NOT NULL, sub TEXT NOT NULL,

@@ -228,7 +228,8 @@ impl Index {
         let mut query = Query::new("");
         filter.wanted(&mut query, words);
         query.push(
-            " SELECT session.*, principal.raw FROM session LEFT JOIN principal ON principal.id = session.principal
+            " SELECT session.*, principal.raw, coalesce((SELECT first FROM cursor), 0) AS log_first
+                FROM session LEFT JOIN principal ON principal.id = session.principal
                 WHERE 1",
         );
         filter.of_session(&mut query);

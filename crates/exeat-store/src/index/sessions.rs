@@ -36,6 +36,8 @@ pub struct SessionRow {
     pub first_at: Timestamp,
     pub last_at: Timestamp,
     pub first_seq: u64,
+    /// Retention took what the session did before this record.
+    pub gone_before: Option<u64>,
     pub last_seq: u64,
     pub statements: u64,
     pub refused: u64,
@@ -74,6 +76,12 @@ pub(super) fn count(row: &SqliteRow, column: &str) -> Result<u64, sqlx::Error> {
     row.try_get::<i64, _>(column).map(|number| u64::try_from(number).unwrap_or(0))
 }
 
+/// What the log begins with, where the session began earlier.
+fn gone_before(row: &SqliteRow) -> Result<Option<u64>, sqlx::Error> {
+    let (began, first) = (count(row, "first_seq")?, count(row, "log_first")?);
+    Ok((began < first).then_some(first))
+}
+
 impl SessionRow {
     pub(super) fn read(row: &SqliteRow) -> Result<Self, sqlx::Error> {
         let ended: String = row.try_get("ended")?;
@@ -91,6 +99,7 @@ impl SessionRow {
             first_at: time(row, "first_at")?,
             last_at: time(row, "last_at")?,
             first_seq: count(row, "first_seq")?,
+            gone_before: gone_before(row)?,
             last_seq: count(row, "last_seq")?,
             statements: count(row, "statements")?,
             refused: count(row, "refused")?,
@@ -111,7 +120,8 @@ impl Index {
     pub async fn session(&mut self, session: &str) -> Result<SessionRow, IndexError> {
         let failed = self.failed();
         let found = sqlx::query(
-            "SELECT session.*, principal.raw FROM session LEFT JOIN principal ON principal.id = session.principal
+            "SELECT session.*, principal.raw, coalesce((SELECT first FROM cursor), 0) AS log_first
+                FROM session LEFT JOIN principal ON principal.id = session.principal
                 WHERE session.name = ?",
         );
         let row = found.bind(session).fetch_optional(&mut self.db).await.map_err(&failed)?;

@@ -2,7 +2,7 @@
 //! verifies. Who and why is on record before the key goes, and that it is gone behind it; what a crash leaves between is
 //! completed at the next start. A session that runs and one under a legal hold are refused, the latter on record.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,9 +40,9 @@ pub struct Erased {
     pub already: u64,
 }
 
-/// Sessions whose keys are in use.
+/// Sessions whose keys are in use, and the file of sealed texts that was written when they began: they name none before it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Running(Arc<Mutex<BTreeSet<String>>>);
+pub(super) struct Running(Arc<Mutex<BTreeMap<String, u64>>>);
 
 /// One of them; it runs no more when this is dropped.
 #[derive(Debug)]
@@ -52,13 +52,18 @@ pub(super) struct Runs {
 }
 
 impl Running {
-    pub(super) fn begin(&self, session: &str) -> Runs {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_owned());
+    pub(super) fn begin(&self, session: &str, blob_segment: u64) -> Runs {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_owned(), blob_segment);
         Runs { running: self.clone(), session: session.to_owned() }
     }
 
+    /// Who runs now.
+    pub(super) fn all(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn has(&self, session: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(session)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(session)
     }
 }
 
@@ -68,6 +73,7 @@ impl Drop for Runs {
     }
 }
 
+/// Sessions whose keys are being destroyed.
 #[derive(Serialize, Deserialize)]
 struct Marker {
     session: String,
@@ -169,13 +175,27 @@ impl Shared {
             self.write_erasure(session, (REFUSED, Some(&problem.to_string())), (reason, Some(by)))?;
             return Err(problem);
         }
+        self.erase_all(std::slice::from_ref(session), (reason, Some(by)))
+    }
+
+    /// Of sessions that have ended, that nobody holds, and whose keys are there. Without `by` it is the gateway itself.
+    pub(super) fn erase_all(
+        &self,
+        sessions: &[Started],
+        (reason, by): (&str, Option<Requester<'_>>),
+    ) -> Result<(), StoreError> {
         let marker = self.data_dir.join(MARKER);
-        put_marker(&marker, &Marker { session: name(), slot: session.slot })?;
-        self.write_erasure(session, (BEGUN, None), (reason, Some(by)))?;
+        let marked = |session: &Started| Marker { session: session.session.clone(), slot: session.slot };
+        put_marker(&marker, &sessions.iter().map(marked).collect::<Vec<Marker>>())?;
+        for session in sessions {
+            self.write_erasure(session, (BEGUN, None), (reason, by))?;
+        }
         // Power may be lost behind this: a key that is gone without a line would be a finding.
         self.journal.sync_all()?;
-        destroy(&self.data_dir, session.slot)?;
-        self.write_erasure(session, (DONE, None), (reason, None))?;
+        destroy(&self.data_dir, sessions)?;
+        for session in sessions {
+            self.write_erasure(session, (DONE, None), (reason, None))?;
+        }
         fs::remove_file(&marker).map_err(StoreError::io("remove", &marker))
     }
 
@@ -188,15 +208,18 @@ impl Shared {
             Err(problem) => return Err(StoreError::io("read", &path)(problem)),
         };
         // One that was cut off came before its line.
-        if let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) {
-            let register = Register::read(&self.data_dir, |session| session.session == marker.session)?;
-            let last = register.erasures.iter().rev().find(|(session, _)| *session == marker.session);
-            let started = register.sessions.first().filter(|session| session.slot == marker.slot);
-            if let (Some((_, state)), Some(session)) = (last, started)
-                && state == BEGUN
+        let one = || serde_json::from_slice(&bytes).map(|marker| vec![marker]);
+        let marked: Vec<Marker> = serde_json::from_slice(&bytes).or_else(|_| one()).unwrap_or_default();
+        let is_marked = |session: &Started| {
+            marked.iter().any(|marker| (&marker.session, marker.slot) == (&session.session, session.slot))
+        };
+        let register = Register::read(&self.data_dir, is_marked)?;
+        for session in &register.sessions {
+            let last = register.erasures.iter().rev().find(|(erased, _)| *erased == session.session);
+            if last.is_some_and(|(_, state)| state == BEGUN)
                 && key_in_slot(&self.data_dir, session)? != InSlot::AnothersKey
             {
-                destroy(&self.data_dir, session.slot)?;
+                destroy(&self.data_dir, std::slice::from_ref(session))?;
                 self.write_erasure(session, (DONE, None), ("", None))?;
             }
         }
@@ -253,7 +276,7 @@ fn whose_body(body: &mut Object<'_>, whose: &Whose, reason: &str) {
     }
 }
 
-fn put_marker(path: &Path, marker: &Marker) -> Result<(), StoreError> {
+fn put_marker(path: &Path, marker: &[Marker]) -> Result<(), StoreError> {
     let written = serde_json::to_vec(marker).map_err(io::Error::from).and_then(|bytes| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(&bytes)?;
@@ -264,14 +287,14 @@ fn put_marker(path: &Path, marker: &Marker) -> Result<(), StoreError> {
 
 /// What stands where a session's line says that its key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum InSlot {
+pub(super) enum InSlot {
     Own,
     Destroyed,
     /// The end of the keys was lost with the power, and the slot given to another session.
     AnothersKey,
 }
 
-fn key_in_slot(data_dir: &Path, session: &Started) -> Result<InSlot, StoreError> {
+pub(super) fn key_in_slot(data_dir: &Path, session: &Started) -> Result<InSlot, StoreError> {
     let wrapped = crate::stored::Stored::of(data_dir).slot(session.slot)?;
     Ok(match hex::text(digest(&SHA256, &wrapped).as_ref()) {
         _ if wrapped.iter().all(|byte| *byte == 0) => InSlot::Destroyed,
@@ -280,16 +303,19 @@ fn key_in_slot(data_dir: &Path, session: &Started) -> Result<InSlot, StoreError>
     })
 }
 
-/// Overwrites the wrapped key, onto the disk. The file the journal has open only ever appends.
-fn destroy(data_dir: &Path, slot: u64) -> Result<(), StoreError> {
+/// Overwrites the wrapped keys, onto the disk. The file the journal has open only ever appends.
+fn destroy(data_dir: &Path, sessions: &[Started]) -> Result<(), StoreError> {
     let path = data_dir.join(KEYS_FILE);
     let written = OpenOptions::new().write(true).open(&path).and_then(|mut file| {
-        let (at, width) = (slot.saturating_mul(slot_bytes()), slot_bytes());
-        if file.metadata()?.len() < at.saturating_add(width) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let (width, length) = (slot_bytes(), file.metadata()?.len());
+        for session in sessions {
+            let at = session.slot.saturating_mul(width);
+            if length < at.saturating_add(width) {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(&vec![0; usize::try_from(width).unwrap_or_default()])?;
         }
-        file.seek(SeekFrom::Start(at))?;
-        file.write_all(&vec![0; usize::try_from(width).unwrap_or_default()])?;
         file.sync_data()
     });
     written.map_err(StoreError::io("destroy a key in", &path))

@@ -154,6 +154,26 @@ impl Journal {
         &self.notary
     }
 
+    /// The oldest intent that waits for its last outcome.
+    pub(crate) fn oldest_open(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.tail()?.oldest_open())
+    }
+
+    /// The file that sealed texts go into.
+    pub(crate) fn blob_segment(&self) -> Result<u64, StoreError> {
+        Ok(self.tail()?.blob_segment)
+    }
+
+    /// Leaves the files that are written for new ones, whatever their size.
+    pub(crate) fn begin_segments(&self) -> Result<(), StoreError> {
+        let mut files = self.files()?;
+        let mut tail = self.tail()?;
+        let begun = files.begin_both(&mut tail);
+        files.settle(&mut tail, begun)?;
+        self.wrote(&tail);
+        Ok(())
+    }
+
     pub(crate) fn is_durable(&self) -> bool {
         self.durable
     }
@@ -271,6 +291,21 @@ impl Files {
             tail.blob_segment += 1;
         }
         self.put(tail, entry)
+    }
+
+    /// A new file for lines, and one for sealed texts where the last has any.
+    fn begin_both(&mut self, tail: &mut Tail) -> Result<(), StoreError> {
+        self.write_waiting(tail)?;
+        if self.log.len() > 0 {
+            self.log = self.begin(log_path(&self.data_dir, tail.next_seq))?;
+            let heartbeat = tail.heartbeat(&self.gateway);
+            self.put(tail, &heartbeat)?;
+        }
+        if self.blobs.len() > 0 {
+            self.blobs = self.begin(blob_path(&self.data_dir, tail.blob_segment + 1))?;
+            tail.blob_segment += 1;
+        }
+        Ok(())
     }
 
     /// Whether there is room for the end of a statement that leaves now.

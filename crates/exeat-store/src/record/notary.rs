@@ -24,8 +24,8 @@ use crate::tree::{
 const SIGNED_AFTER_LINES: u64 = 256;
 const SIGNED_AFTER: Duration = Duration::from_secs(1);
 
-/// Whoever rotates the key waits so long for both signatures.
-const ROTATED_WITHIN: Duration = Duration::from_secs(20);
+/// Whoever rotates the key, or waits for a signature, waits so long.
+const SIGNED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What waits to be hashed. Past it whoever writes waits: hashing is faster than writing, so this is a disk that stalls.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -90,6 +90,8 @@ struct Waiting {
     ends: bool,
     /// The number of the key that signs.
     key: u64,
+    /// Lines under the last checkpoint.
+    signed: u64,
     /// Of the last one that was asked for.
     asked: u64,
     /// Why the last checkpoint was not made, in words.
@@ -112,6 +114,7 @@ impl Notary {
         let queue = Arc::new(Queue::default());
         queue.lock().key = desk.memory.key();
         queue.lock().asked = desk.memory.key();
+        queue.lock().signed = desk.memory.last().size();
         let worker = Arc::clone(&queue);
         let thread = std::thread::Builder::new().name("notary".to_owned()).spawn(move || work(&worker, desk));
         Ok((Self { queue, thread: Some(thread.map_err(NotaryError::Thread)?) }, signed))
@@ -149,17 +152,40 @@ impl Notary {
 
     /// Waits until the key of this number signs, but no longer than a disk should take.
     pub(crate) fn wait_for_key(&self, number: u64) -> Result<(), StoreError> {
-        let until = Instant::now() + ROTATED_WITHIN;
+        let until = Instant::now() + SIGNED_WITHIN;
         let mut waiting = self.queue.lock();
         while waiting.key < number {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let problem = waiting.problem.clone().unwrap_or_else(|| "the disk is slow".to_owned());
-                return Err(StoreError::NotSigned { problem });
-            }
-            waiting = self.queue.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self.wait(waiting, until)?;
         }
         Ok(())
+    }
+
+    /// How many lines are signed.
+    pub(crate) fn signed(&self) -> u64 {
+        self.queue.lock().signed
+    }
+
+    /// Waits until so many lines are, but no longer than a disk should take.
+    pub(crate) fn wait_until_signed(&self, lines: u64) -> Result<(), StoreError> {
+        let until = Instant::now() + SIGNED_WITHIN;
+        let mut waiting = self.queue.lock();
+        while waiting.signed < lines {
+            waiting = self.wait(waiting, until)?;
+        }
+        Ok(())
+    }
+
+    fn wait<'q>(
+        &'q self,
+        waiting: MutexGuard<'q, Waiting>,
+        until: Instant,
+    ) -> Result<MutexGuard<'q, Waiting>, StoreError> {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let problem = waiting.problem.clone().unwrap_or_else(|| "the disk is slow".to_owned());
+            return Err(StoreError::NotSigned { problem });
+        }
+        Ok(self.queue.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Whether what is written is signed.
@@ -230,10 +256,11 @@ fn work(queue: &Queue, mut desk: Desk) {
             let mut waiting = queue.lock();
             waiting.problem = signed.as_ref().err().map(|problem| crate::chain(problem));
             waiting.is_stuck = desk.owed.len() > TILES_OWED_MAX;
-            if waiting.key != desk.memory.key() {
-                waiting.key = desk.memory.key();
-                queue.changed.notify_all();
+            waiting.key = desk.memory.key();
+            if signed.is_ok() {
+                waiting.signed = desk.memory.last().size();
             }
+            queue.changed.notify_all();
             // Tried again in a second: a disk may have room again.
             due = signed.is_err().then(|| Instant::now() + SIGNED_AFTER);
         }

@@ -15,6 +15,8 @@ use super::tail::LINE_BYTES_MAX;
 use crate::StoreError;
 
 pub(crate) const START: &str = "session.start";
+/// What the start says, told again by retention for a session that it leaves lines of.
+pub(crate) const CARRIED: &str = "session.carried";
 pub(crate) const ERASURE: &str = "erasure";
 pub(crate) const HOLD_SET: &str = "legal_hold.set";
 pub(crate) const HOLD_LIFTED: &str = "legal_hold.lifted";
@@ -93,15 +95,17 @@ pub struct LegalHold {
     pub since: String,
     /// The subject who set it.
     pub by: String,
+    /// Of the line that set it.
+    pub seq: u64,
 }
 
 impl LegalHold {
-    fn covers(&self, session: &Started) -> bool {
+    pub(super) fn covers(&self, session: &Started) -> bool {
         self.whose.covers(session)
     }
 }
 
-/// A session, as its first line has it.
+/// A session, as its first line has it, or what was carried of that.
 #[derive(Debug, Clone)]
 pub(super) struct Started {
     pub(super) session: String,
@@ -134,6 +138,7 @@ pub(super) struct Register {
 
 #[derive(Deserialize)]
 struct Line {
+    seq: u64,
     #[serde(default)]
     session: String,
     #[serde(default)]
@@ -161,6 +166,8 @@ struct Body {
     reason: String,
     #[serde(default)]
     state: String,
+    /// When a session began whose first line is gone.
+    started: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -186,19 +193,23 @@ impl Register {
     /// A line that cannot be read says nothing here; `verify` names it.
     fn take(&mut self, line: &[u8], asked: &impl Fn(&Started) -> bool) {
         let Some(kind) = kind_of(line) else { return };
-        if ![START, ERASURE, HOLD_SET, HOLD_LIFTED].iter().any(|known| known.as_bytes() == kind) {
+        if ![START, CARRIED, ERASURE, HOLD_SET, HOLD_LIFTED].iter().any(|known| known.as_bytes() == kind) {
             return;
         }
-        let Ok(Line { session, principal, time, body }) = serde_json::from_slice::<Line>(line) else { return };
+        let Ok(Line { seq, session, principal, time, body }) = serde_json::from_slice::<Line>(line) else { return };
         let principal_of = |subject| Whose::Principal { issuer: body.of_iss, subject };
         let whose = body.session.clone().map(Whose::Session).or(body.of.map(principal_of));
         match (kind, whose) {
-            (kind, _) if kind == START.as_bytes() => {
+            (kind, _) if kind == START.as_bytes() || kind == CARRIED.as_bytes() => {
                 let Some(key) = body.data_key else { return };
                 let DataKey { slot, sha256: key_sha256 } = key;
                 let Who { iss, sub, actor } = principal;
+                let time = body.started.unwrap_or(time);
                 let started = Started { session, slot, key_sha256, iss, sub, actor, time };
-                self.sessions.extend(asked(&started).then_some(started));
+                // What is carried comes behind the first line, where that is still there.
+                let is_known =
+                    kind == CARRIED.as_bytes() && self.sessions.iter().any(|known| known.session == started.session);
+                self.sessions.extend((!is_known && asked(&started)).then_some(started));
             }
             (kind, _) if kind == ERASURE.as_bytes() => {
                 self.erasures.extend(body.session.map(|session| (session, body.state)));
@@ -207,7 +218,7 @@ impl Register {
             (kind, Some(whose)) => {
                 self.holds.retain(|hold| hold.whose != whose);
                 if kind == HOLD_SET.as_bytes() {
-                    self.holds.push(LegalHold { whose, reason: body.reason, since: time, by: principal.sub });
+                    self.holds.push(LegalHold { whose, reason: body.reason, since: time, by: principal.sub, seq });
                 }
             }
         }

@@ -190,6 +190,10 @@ impl Tail {
         self.next_seq += 1;
     }
 
+    pub(crate) fn oldest_open(&self) -> Option<u64> {
+        self.open.first().copied()
+    }
+
     /// Nothing more is taken before the files have been looked at.
     pub(crate) fn shut(&mut self) {
         for waiting in [&mut self.log, &mut self.blobs, &mut self.keys] {

@@ -22,6 +22,9 @@ const AHEAD_BYTES: usize = 512 * 1024;
 /// Blobs remembered: twice so many at most, of 64 bytes each.
 const REMEMBERED_MAX: usize = 64 * 1024;
 
+/// What is wrong with a blob whose file is not there.
+pub(super) const MISSING: &str = "is missing";
+
 type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// Where a blob is.
@@ -100,7 +103,7 @@ impl Blobs {
 
     /// Alone, wherever its bytes lie.
     fn read(&self, place: Place) -> Result<Result<Digest, &'static str>, StoreError> {
-        let Ok(mut file) = self.stored.blob(place.segment, place.offset) else { return Ok(Err("is missing")) };
+        let Ok(mut file) = self.stored.blob(place.segment, place.offset) else { return Ok(Err(MISSING)) };
         let (mut digest, mut chunk, mut left) = (Context::new(&SHA256), vec![0; 64 * 1024], place.bytes);
         while left > 0 {
             let most = left.min(chunk.len());

@@ -16,6 +16,10 @@ pub(super) struct RotationLine {
 }
 
 impl RotationLine {
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
     pub(super) fn read(seq: u64, old: Option<String>, new: Option<String>) -> Option<Self> {
         Some(Self { seq, old: old?.parse().ok()?, new: new?.parse().ok()? })
     }

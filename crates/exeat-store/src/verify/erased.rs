@@ -31,6 +31,11 @@ impl Keys {
 
     /// What is wrong with the key of a session that begins.
     pub(super) fn started(&mut self, event: &Value) -> Result<Option<&'static str>, StoreError> {
+        let body = event.get("body");
+        // The record that said so may be gone; the one that has carried the session says it again.
+        if body.and_then(|body| body.get("erased")).and_then(Value::as_bool) == Some(true) {
+            self.begun.extend(event.get("session").and_then(Value::as_str).map(str::to_owned));
+        }
         let Some(key) = event.get("body").and_then(|body| body.get("data_key")) else { return Ok(None) };
         let Some(slot) = key.get("slot").and_then(Value::as_u64) else { return Ok(Some("is not named rightly")) };
         let Some(wrapped) = self.read(slot)? else { return Ok(Some("is missing")) };
@@ -42,6 +47,11 @@ impl Keys {
         let found = hex::text(digest(&SHA256, &wrapped).as_ref());
         let is_it = key.get("sha256").and_then(Value::as_str) == Some(found.as_str());
         Ok((!is_it).then_some("is not the one that was recorded"))
+    }
+
+    /// Whether nobody can read what is sealed of it, and a record says who saw to that.
+    pub(super) fn is_erased(&self, session: &str) -> bool {
+        self.destroyed.contains(session) && self.begun.contains(session)
     }
 
     pub(super) fn erasure(&mut self, event: &Value) {

@@ -20,6 +20,8 @@ pub enum Finding {
     ErasedInSilence { session: String },
     NotErased { session: String },
     Rotation { seq: u64, problem: String },
+    Gone { first: u64, next: u64 },
+    NoHashes { first: u64, next: u64 },
 }
 
 impl fmt::Display for Finding {
@@ -54,6 +56,17 @@ impl fmt::Display for Finding {
                 write!(f, "session \"{session}\" is recorded as erased, and its key is there")
             }
             Self::Rotation { seq, problem } => write!(f, "record {seq} hands over to another signing key, {problem}"),
+            Self::Gone { first, next } => {
+                let last = next.saturating_sub(1);
+                write!(
+                    f,
+                    "records {first} to {last} are gone, and no signed record says that retention took their files"
+                )
+            }
+            Self::NoHashes { first, next } => {
+                let last = next.saturating_sub(1);
+                write!(f, "records {first} to {last} are gone, and the tree has their hashes no more")
+            }
             Self::OtherLog { name, origin } => write!(f, "{name}: is of the log {origin}, which is not here"),
             Self::Beyond { name, size, found } => {
                 write!(

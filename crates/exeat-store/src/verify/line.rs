@@ -13,6 +13,7 @@ pub(super) struct Line<'a> {
     pub(super) seq: Option<u64>,
     /// `type`
     pub(super) kind: Option<Cow<'a, str>>,
+    pub(super) session: Option<Cow<'a, str>>,
     body: Body<'a>,
 }
 
@@ -62,6 +63,7 @@ impl<'de> Look<'de> for Line<'de> {
         match name {
             "seq" => self.seq = number(object)?,
             "type" => self.kind = text(object)?,
+            "session" => self.session = text(object)?,
             "body" => self.body = value(object)?,
             _ => value::<Nothing, A>(object).map(drop)?,
         }

@@ -121,6 +121,11 @@ impl Archive {
         }
     }
 
+    /// Before this line everything is in the archive.
+    pub(crate) fn passed(&self) -> u64 {
+        self.status.load().anchored.unwrap_or(0)
+    }
+
     async fn round(&self, round: &mut Option<Round>) -> Result<(), RoundError> {
         if round.is_none() {
             *round = Round::begin(&self.config.place, &self.data_dir).await?;

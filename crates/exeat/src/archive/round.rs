@@ -113,7 +113,9 @@ impl Round {
             Some(from) => *from,
             None => self.blobs_end(segment).await?,
         };
-        while from < end {
+        let folder = self.data_dir.clone();
+        let is_gone = from < end && blocking(move || Ok(archive::is_gone(&folder, segment)?)).await?;
+        while from < end && !is_gone {
             let folder = self.data_dir.clone();
             let piece = blocking(move || Ok(archive::blob_piece(&folder, segment, from, end)?)).await?;
             self.place.create(&archive::blob_name(segment, from), &piece).await?;
@@ -199,7 +201,12 @@ async fn lines_behind(place: &Place, data_dir: &Path, (anchored, signed): (u64, 
     let before = anchored.checked_sub(1).map(archive::lines_name);
     let behind = |name: &str| archive::number_of(name).is_some_and(|first| first >= anchored);
     let pieces = place.list(archive::LINES, before.as_deref(), behind).await?;
-    let Some((last, _)) = pieces.last() else { return Ok(Follower::new(data_dir, anchored)) };
+    let Some((last, _)) = pieces.last() else {
+        let folder = data_dir.to_owned();
+        // An archive that has nothing yet begins with what retention has left.
+        let first = blocking(move || Ok(archive::first_line(&folder)?)).await?;
+        return Ok(Follower::new(data_dir, if anchored == 0 { first } else { anchored }));
+    };
     let first = archive::number_of(last).unwrap_or(anchored);
     let name = archive::lines_name(first);
     let Some(found) = place.get(&name).await? else { return Err(RoundError::NotOurs { name }) };

@@ -103,7 +103,15 @@ fn told(found: &Verification, text: &mut String) {
     if more > 0 {
         let _ = writeln!(text, "WRONG  {more} more");
     }
-    let _ = writeln!(text, "read   {} records, {} sealed texts", found.lines, found.blobs);
+    let (there, readable) = (found.lines.saturating_sub(found.first), found.blobs.saturating_sub(found.blobs_gone));
+    let _ = writeln!(text, "read   {there} records, {readable} sealed texts");
+    if found.first > 0 && found.is_gone_rightly {
+        let last = found.first.saturating_sub(1);
+        let _ = writeln!(text, "gone   records 0 to {last} by retention, their hashes are in the tree");
+    }
+    if found.blobs_gone > 0 {
+        let _ = writeln!(text, "gone   {} sealed texts of erased sessions by retention", found.blobs_gone);
+    }
     if let Some(head) = &found.signed {
         let by = if found.by_key { "signed" } else { "in the tree of the checkpoint" };
         let _ = writeln!(text, "ok     {} records are {by}, root {}", head.size(), head.root());
@@ -149,7 +157,10 @@ fn members(found: &Verification) -> Value {
     json!({
         "log": found.name,
         "records": found.lines,
+        "first": found.first,
+        "gone_by_retention": found.first > 0 && found.is_gone_rightly,
         "sealed_texts": found.blobs,
+        "sealed_texts_gone": found.blobs_gone,
         "signed": found.signed.as_ref().map(|head| json!({"records": head.size(), "root": head.root().to_string()})),
         "not_signed_yet": found.unsigned,
         "signatures": found.by_key,

@@ -25,13 +25,17 @@ pub(crate) enum ProveCommandError {
     Output(#[source] std::io::Error),
 }
 
-/// Ends with 6 where the record is not the one that was signed.
+/// Ends with 6 where the record is not the one that was signed, with 3 where it is gone.
 pub(crate) fn prove(args: AuditProveArgs) -> Result<Exit, ProveCommandError> {
     let proof = match evidence::prove(&args.folder, args.seq) {
         Ok(proof) => proof,
         Err(problem @ EvidenceError::Altered { .. }) => {
             exit::report(&problem);
             return Ok(Exit::Unverified);
+        }
+        Err(problem @ EvidenceError::Gone { .. }) => {
+            exit::report(&problem);
+            return Ok(Exit::Refused);
         }
         Err(problem) => return Err(problem.into()),
     };

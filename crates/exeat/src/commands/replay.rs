@@ -71,6 +71,9 @@ pub(crate) async fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     for event in events {
         let event = event?;
         if event.session() == Some(&args.session) {
+            if !found && event.kind() != "session.start" {
+                exit::note("the session's beginning is gone by retention; what is left of it follows");
+            }
             found = true;
             match replay.show(&event) {
                 // Whoever read it has what they wanted.
@@ -126,6 +129,8 @@ struct Replay<'a> {
     last: Option<Timestamp>,
     /// Bytes that were not kept.
     left_out: u64,
+    /// What comes before is gone: messages may have begun in it.
+    is_behind_gap: bool,
 }
 
 impl<'a> Replay<'a> {
@@ -139,6 +144,7 @@ impl<'a> Replay<'a> {
             formats: Formats::default(),
             last: None,
             left_out: 0,
+            is_behind_gap: true,
         }
     }
 
@@ -151,8 +157,12 @@ impl<'a> Replay<'a> {
 
     fn event(&mut self, event: &Event) -> Result<Vec<u8>, ReplayError> {
         self.log.know(event, self.keys);
+        if ["session.start", "statement.intent"].contains(&event.kind()) {
+            self.is_behind_gap = false;
+        }
         let heard = match self.unsealed(event, BlobKind::Sent)? {
             None => Vec::new(),
+            Some(_) if self.is_behind_gap => Vec::new(),
             Some(piece) => {
                 self.reader.piece(&piece).map_err(|source| ReplayError::Transcript { seq: event.seq(), source })?
             }

@@ -93,6 +93,9 @@ fn line(session: &SessionRow) -> String {
     if session.erased {
         out.push_str(", erased");
     }
+    if let Some(first) = session.gone_before {
+        let _ = write!(out, ", partly gone: before record {first}");
+    }
     out.push('\n');
     out
 }

@@ -1,12 +1,13 @@
-//! `audit:` of exeat.yaml: how durable the record is, and who may read what the gateway withheld. Where the record
+//! `audit:` of exeat.yaml: how durable the record is, how long it is kept, and who may read what the gateway withheld. Where the record
 //! is copied to and who is told of it stands in files of their own.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use exeat_policy::document::{MappingReader, Node};
 use exeat_proxy::config::TranscriptLimits;
 use exeat_store::auditors::{AUDITORS_MAX, Auditor, Auditors};
-use exeat_store::record::Durability;
+use exeat_store::record::{Durability, Retention};
 
 use super::Reading;
 use crate::archive::ArchiveConfig;
@@ -14,6 +15,9 @@ use crate::export::ExportConfig;
 
 /// More than any client takes of one statement; counts and digests are kept of what is past it.
 const RESULT_ROWS_MAX: i64 = 1_000_000_000;
+
+/// Seconds are for whoever tries it out.
+const KEPT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(100 * 366 * 24);
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Audit {
@@ -28,6 +32,8 @@ pub(crate) struct Audit {
     pub(crate) require_archive: Option<Duration>,
     /// Who else is told what is on record.
     pub(crate) export: Vec<ExportConfig>,
+    /// How long what is kept; without it everything for ever.
+    pub(crate) retention: Option<Retention>,
 }
 
 impl Reading<'_> {
@@ -50,6 +56,10 @@ impl Reading<'_> {
             None => Some(Vec::new()),
             Some(node) => self.exports(node),
         };
+        let retention = match inner.optional("retention") {
+            None => Some(None),
+            Some(node) => self.retention(node).map(Some),
+        };
         inner.finish(&mut self.diags);
         let (archive, require_archive) = archived?;
         Some(Audit {
@@ -59,7 +69,25 @@ impl Reading<'_> {
             archive,
             require_archive,
             export: export?,
+            retention: retention?,
         })
+    }
+
+    fn retention(&mut self, node: &Node) -> Option<Retention> {
+        let mut inner = node.mapping(&mut self.diags)?;
+        let lines = self.optional_duration(&mut inner, "lines", KEPT);
+        let texts = self.optional_duration(&mut inner, "texts", KEPT);
+        inner.finish(&mut self.diags);
+        let (lines, texts) = (lines?, texts?);
+        let retention = Retention::new(lines, texts);
+        if retention.is_none() {
+            let problem = match (lines, texts) {
+                (None, None) => "`retention` says neither how long `lines` are kept nor how long `texts`".to_owned(),
+                _ => format!("`texts` are kept for {texts:?}, longer than the `lines` that name them, {lines:?}"),
+            };
+            self.diags.error(&node.span, problem).help("such as {lines: 400d, texts: 90d}, or one of them");
+        }
+        retention
     }
 
     fn results(&mut self, node: &Node) -> Option<TranscriptLimits> {

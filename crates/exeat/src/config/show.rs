@@ -62,6 +62,9 @@ fn show_audit(audit: &Audit) -> Value {
         "auditors": audit.auditors.as_ref().map_or(0, Auditors::count),
         "archive": audit.archive.as_ref().map(show_archive),
         "require_archive": audit.require_archive.map(seconds),
+        "retention": audit.retention.map(|retention| json!({
+            "lines": retention.lines().map(seconds), "texts": seconds(retention.texts()),
+        })),
         "export": audit.export.iter().map(show_export).collect::<Vec<_>>(),
     })
 }

@@ -11,6 +11,7 @@ use exeat_proxy::upstream::TlsMode;
 use exeat_store::record::Durability;
 use exeat_store::secret::SecretSource;
 use exeat_store::state::StateSource;
+use serde_json::json;
 
 use super::*;
 
@@ -233,6 +234,28 @@ fn messages_go_where_a_secret_says_and_each_place_has_its_name() {
     }
     let secret = changed("policy:", &with("  - slack: {url: 'https://hooks.example.com/token'}\n")).unwrap_err();
     assert!(!secret.to_string().contains("hooks.example.com"), "{secret}");
+}
+
+#[test]
+fn retention_names_how_long_lines_and_texts_are_kept_and_texts_never_longer() {
+    let with = |retention: &str| format!("audit: {{retention: {retention}}}\npolicy:");
+    assert!(changed("policy:", &with("{lines: 1d}")).unwrap().audit.retention.is_some());
+    for (retention, lines, texts) in [
+        ("{lines: 400d, texts: 90d}", json!("34560000s"), json!("7776000s")),
+        ("{lines: 2d}", json!("172800s"), json!("172800s")),
+        ("{texts: 5s}", json!(null), json!("5s")),
+    ] {
+        let config = changed("policy:", &with(retention)).unwrap();
+        assert_eq!(show(&config)["audit"]["retention"], json!({"lines": lines, "texts": texts}));
+    }
+    for (retention, said) in [
+        ("{}", "neither how long `lines` are kept"),
+        ("{lines: 1d, texts: 2d}", "longer than the `lines`"),
+        ("{lines: 999ms}", "must be from"),
+        ("{texts: 1d, rows: 1d}", "rows"),
+    ] {
+        refused("policy:", &with(retention), said);
+    }
 }
 
 #[test]

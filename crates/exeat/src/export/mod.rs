@@ -16,13 +16,14 @@ use std::time::Duration;
 use exeat_console::Check;
 use exeat_proxy::tls::TlsError;
 use exeat_store::StoreError;
-use exeat_store::archive::ArchiveError;
+use exeat_store::archive::{self, ArchiveError};
 use exeat_store::secret::SecretSource;
 use reqwest::StatusCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::outbound::OutboundError;
+use cursor::Cursor;
 use post::Post;
 use reader::{Reader, Told};
 use syslog::Syslog;
@@ -171,6 +172,17 @@ impl Exports {
 
     pub(crate) fn count(&self) -> usize {
         self.configs.len()
+    }
+
+    /// Before this line everything is with every receiver. Blocks.
+    pub(crate) fn passed(&self) -> Result<u64, ExportError> {
+        let Some(signed) = archive::signed(&self.data_dir)? else { return Ok(0) };
+        let mut passed = u64::MAX;
+        for config in &self.configs {
+            let position = Cursor::of(&self.data_dir, &config.name).read()?;
+            passed = passed.min(position.filter(|position| position.log == signed.origin).map_or(0, |at| at.next));
+        }
+        Ok(passed)
     }
 
     /// One of them, until `shutdown` turns true.

@@ -18,7 +18,13 @@ pub(super) fn seen(
     let Some(keys) = keys else { return Ok(None) };
     let (mut reader, mut formats) = (Reader::default(), Formats::default());
     let mut out = String::new();
+    // Messages may have begun in what retention took.
+    let mut is_behind_gap = true;
     for event in &events.events {
+        is_behind_gap &= !["session.start", "statement.intent"].contains(&event.kind());
+        if is_behind_gap {
+            continue;
+        }
         let Some(blob) = event.blob(BlobKind::Sent) else { continue };
         let Some(piece) = index.unseal(session, &blob, keys)? else { return Ok(None) };
         let heard = reader.piece(&piece);

@@ -220,6 +220,7 @@ pub(crate) fn session_json(session: &SessionRow) -> Value {
         "rows": session.rows,
         "erased": session.erased,
         "first_seq": session.first_seq,
+        "gone_before": session.gone_before,
         "last_seq": session.last_seq,
     })
 }
