@@ -242,6 +242,7 @@ fn a_session_that_is_carried_after_it_was_erased_stays_erased_on_record() {
     long.end("terminated").unwrap();
     turn(&recorder);
     assert_eq!(forget(&recorder, &texts(), Timestamp::now()).erased, 2);
+    turn(&recorder);
     let erased = Timestamp::now();
     session(&recorder, "new", 600);
     assert!(forget(&recorder, &lines(), first).lines.is_some());
