@@ -30,7 +30,8 @@ use crate::record::{
     CARRIED, ERASURE, KEY_CARRIED, LINE_BYTES_MAX, LogPlace, RETENTION, ROTATION, START, TreeFiles, logs,
 };
 use crate::tree::{
-    Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, TilePath, TileReader, TreeHash, TreeHead, VerifierKey, leaf_hash,
+    Checkpoint, Frontier, HASH_BYTES, TILE_HASHES_MAX, Tile, TilePath, TileReader, TreeHash, TreeHead, VerifierKey,
+    leaf_hash,
 };
 
 /// A large record is read in large pieces.
@@ -105,7 +106,8 @@ impl Verification {
     }
 
     pub fn is_clean(&self) -> bool {
-        self.findings.is_empty() && self.kept_aside.iter().all(Self::is_clean)
+        // A log that was kept aside is what somebody has to look at, for as long as it lies there.
+        self.findings.is_empty() && self.kept_aside.is_empty()
     }
 
     /// In the order found, and how many more there are.
@@ -165,6 +167,10 @@ pub fn verify_telling(
     let newest = verified.pop();
     let mut newest = newest.unwrap_or_else(|| Verification::of(&LogPlace::current(data_dir), against));
     newest.kept_aside = verified;
+    let current = LogPlace::current(data_dir);
+    if !current.log.exists() {
+        newest.find(Finding::LogMissing { name: current.name });
+    }
     let (erased, problems) = across.keys.settle()?;
     newest.erased = erased;
     for finding in problems {
@@ -268,7 +274,11 @@ fn walk_log(
     let notes: Vec<Kept> = own.into_iter().chain(here).collect();
     let handed_over: Vec<Kept> =
         files.rotations()?.into_iter().map(|(size, note)| Kept::new(&size.to_string(), &note)).collect();
-    let cited = across.cites.remove(&place.name).and_then(|text| Checkpoint::parse(&text).ok());
+    let cited = across.cites.remove(&place.name);
+    if cited.is_none() && place.name != LogPlace::current(data_dir).name {
+        done.find(Finding::Uncited { name: place.name.clone() });
+    }
+    let cited = cited.and_then(|text| Checkpoint::parse(&text).ok());
     let said = notes.iter().chain(&handed_over).filter_map(|kept| keys::unverified(&kept.note).ok());
     let sizes: BTreeSet<u64> = said.chain(cited.clone()).map(|checkpoint| checkpoint.head().size()).collect();
     let (mut rotations, mut lost) = (Vec::new(), Lost::default());
@@ -383,7 +393,10 @@ impl Walk<'_, '_> {
                 growing.lose();
                 return Ok(());
             };
-            hashes.iter().for_each(|hash| growing.take(*hash));
+            for hash in hashes {
+                let full = growing.take(*hash);
+                self.hold_tiles(&full, growing)?;
+            }
             at = at.saturating_add(width);
         }
         Ok(())
@@ -411,7 +424,8 @@ impl Walk<'_, '_> {
             self.across.read(read);
             let hash = leaf_hash(&line);
             self.hold_against_tile(seq, &hash)?;
-            growing.take(hash);
+            let full = growing.take(hash);
+            self.hold_tiles(&full, growing)?;
             self.done.lines += 1;
             offset += u64::try_from(read).unwrap_or(u64::MAX);
         }
@@ -515,6 +529,37 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
+    /// What the tree has of what is signed: a gateway goes on from it, and proofs are made of it.
+    fn hold_tiles(&mut self, full: &[Tile], growing: &Growing<'_>) -> Result<(), StoreError> {
+        let size = growing.frontier.size();
+        if size > self.signed {
+            return Ok(());
+        }
+        let mut problem = None;
+        for tile in full {
+            match self.files.read(tile.path()).map_err(StoreError::io("read a tile of", self.data_dir))? {
+                None => problem = Some((*tile.path(), "is missing")),
+                Some(bytes) if bytes != tile.to_bytes() => problem = Some((*tile.path(), TILE_ALTERED)),
+                Some(_) => {}
+            }
+        }
+        // Partial ones are in no archive, and give way to larger ones.
+        let partial = if size == self.signed { growing.frontier.partial_tiles() } else { Vec::new() };
+        for tile in partial {
+            let bytes = self.files.read(tile.path()).map_err(StoreError::io("read a tile of", self.data_dir))?;
+            if bytes.is_some_and(|bytes| bytes != tile.to_bytes()) {
+                problem = Some((*tile.path(), TILE_ALTERED));
+            }
+        }
+        match problem {
+            // Behind an altered record every hash above it is another: the record is named.
+            Some((_, TILE_ALTERED)) if !self.done.findings.is_empty() => {}
+            Some((path, problem)) => self.done.find(Finding::Tile { path: path.to_string(), problem }),
+            None => {}
+        }
+        Ok(())
+    }
+
     fn read_tile(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let many = self.signed.saturating_sub(index.saturating_mul(u64::from(TILE_HASHES_MAX)));
         let width = u16::try_from(many.min(u64::from(TILE_HASHES_MAX))).unwrap_or(TILE_HASHES_MAX);
@@ -522,6 +567,8 @@ impl Walk<'_, '_> {
         self.files.read(&path).map_err(StoreError::io("read a tile of", self.data_dir))
     }
 }
+
+const TILE_ALTERED: &str = "is not what the records give";
 
 /// The tree, line by line.
 struct Growing<'a> {
@@ -532,10 +579,12 @@ struct Growing<'a> {
 }
 
 impl Growing<'_> {
-    fn take(&mut self, hash: TreeHash) {
+    /// Gives the tiles that are full now.
+    fn take(&mut self, hash: TreeHash) -> Vec<Tile> {
         // Full only past any log there can be.
-        let _ = self.frontier.append(hash);
+        let full = self.frontier.append(hash).unwrap_or_default();
         self.note();
+        full
     }
 
     fn note(&mut self) {

@@ -4,7 +4,7 @@
 //! listener; at the end the listener closes first, sessions drain, and the record is the last thing to go.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -49,6 +49,10 @@ use crate::sweeps;
 /// Background work has nothing to finish when the gateway ends.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(1);
 
+/// What has the record on a thread of its own, a round of retention, ends soon after it is told to.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+const CLOSED_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// A sign of life in the record.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
 
@@ -89,6 +93,8 @@ pub(crate) struct Gateway {
     /// Outlives the sessions: probes must be able to see that the gateway drains.
     console_task: Option<(watch::Sender<bool>, JoinHandle<()>)>,
     archive: Option<Arc<Archive>>,
+    /// Closed, and all of it signed, when nobody holds it any more.
+    record: Weak<Recorder>,
 }
 
 impl Gateway {
@@ -165,6 +171,7 @@ impl Gateway {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&verifier).run(shutdown.clone()));
         tasks.spawn(reloader.run(shutdown.clone()));
+        let record = Arc::downgrade(&recorder);
         readers.start(&mut tasks, &recorder, &shutdown);
         keep_state(&mut tasks, (&state, freezes, &recorder), (config.notify, config.name), &shutdown);
         tasks.spawn(Arc::clone(&health).follow(Arc::clone(&server), recorder, state, shutdown.clone()));
@@ -174,7 +181,7 @@ impl Gateway {
                 (address, (stop, tokio::spawn(serve_console(listener, Arc::clone(&health), desks, stopped))))
             })
             .unzip();
-        Ok(Self { address: server.address, console, health, server, stop, tasks, console_task, archive })
+        Ok(Self { address: server.address, console, health, server, stop, tasks, console_task, archive, record })
     }
 
     /// Stops accepting, lets sessions drain within the data plane's deadline, ends every task.
@@ -195,8 +202,14 @@ impl Gateway {
                 console.abort();
             }
         }
-        // The record is closed, and all of it signed. Nobody may come back to this machine to ship its end.
+        // Nobody may come back to this machine to ship the record's end.
         if let Some(archive) = self.archive {
+            let closed = async {
+                while self.record.strong_count() > 0 {
+                    tokio::time::sleep(CLOSED_LOOK_EVERY).await;
+                }
+            };
+            let _ = timeout(CLOSED_WITHIN, closed).await;
             archive.ship_the_rest().await;
         }
     }

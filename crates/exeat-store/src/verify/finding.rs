@@ -2,26 +2,84 @@
 
 use std::fmt;
 
+use crate::record::LOG_FOLDER;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    Altered { seq: u64 },
-    Missing { seq: u64 },
-    OutOfOrder { seq: u64, place: u64 },
-    NoEvent { after: u64, file: String, offset: u64 },
-    Shorter { signed: u64, found: u64 },
-    Blob { seq: u64, problem: &'static str },
+    Altered {
+        seq: u64,
+    },
+    Missing {
+        seq: u64,
+    },
+    OutOfOrder {
+        seq: u64,
+        place: u64,
+    },
+    NoEvent {
+        after: u64,
+        file: String,
+        offset: u64,
+    },
+    Shorter {
+        signed: u64,
+        found: u64,
+    },
+    Blob {
+        seq: u64,
+        problem: &'static str,
+    },
     NoCheckpoint,
-    Checkpoint { name: String, problem: String },
-    Contradicts { name: String, size: u64 },
-    Beyond { name: String, size: u64, found: u64 },
-    LogMissing { name: String },
-    OtherLog { name: String, origin: String },
-    Key { seq: u64, problem: &'static str },
-    ErasedInSilence { session: String },
-    NotErased { session: String },
-    Rotation { seq: u64, problem: String },
-    Gone { first: u64, next: u64 },
-    NoHashes { first: u64, next: u64 },
+    Checkpoint {
+        name: String,
+        problem: String,
+    },
+    Contradicts {
+        name: String,
+        size: u64,
+    },
+    Beyond {
+        name: String,
+        size: u64,
+        found: u64,
+    },
+    LogMissing {
+        name: String,
+    },
+    /// A log beside the one that is written, and no line says why.
+    Uncited {
+        name: String,
+    },
+    Tile {
+        path: String,
+        problem: &'static str,
+    },
+    OtherLog {
+        name: String,
+        origin: String,
+    },
+    Key {
+        seq: u64,
+        problem: &'static str,
+    },
+    ErasedInSilence {
+        session: String,
+    },
+    NotErased {
+        session: String,
+    },
+    Rotation {
+        seq: u64,
+        problem: String,
+    },
+    Gone {
+        first: u64,
+        next: u64,
+    },
+    NoHashes {
+        first: u64,
+        next: u64,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -45,9 +103,14 @@ impl fmt::Display for Finding {
             Self::Contradicts { name, size } => {
                 write!(f, "{name}: the first {size} records are not those that it was signed for")
             }
+            Self::LogMissing { name } if name == LOG_FOLDER => write!(f, "the log that is written is missing"),
             Self::LogMissing { name } => {
                 write!(f, "the log \"{name}\" is missing, which the record says was kept aside")
             }
+            Self::Uncited { name } => {
+                write!(f, "the log \"{name}\" is here, and no record says that it was kept aside")
+            }
+            Self::Tile { path, problem } => write!(f, "the tree's \"{path}\" {problem}"),
             Self::Key { seq, problem } => write!(f, "the sealed key of the session that record {seq} begins {problem}"),
             Self::ErasedInSilence { session } => {
                 write!(f, "the key of session \"{session}\" was destroyed, and no record says who did it")

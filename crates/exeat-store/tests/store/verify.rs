@@ -178,6 +178,38 @@ fn a_sealed_text_that_was_altered_cut_off_or_removed_names_its_record() {
 }
 
 #[test]
+fn a_tile_that_is_missing_or_altered_is_found_whatever_its_level() {
+    let place = written();
+    let tile = |path: &str| (place.data().join("tree").join(path), path.to_owned());
+    let (whole, name) = tile("tile/0/000");
+    let bytes = fs::read(&whole).unwrap();
+    fs::remove_file(&whole).unwrap();
+    let missing = Finding::Tile { path: name, problem: "is missing" };
+    assert_eq!(findings(&checked(&place, &place.data())), [missing]);
+    fs::write(&whole, bytes).unwrap();
+    assert!(checked(&place, &place.data()).is_clean());
+    // Of the level above there is a part: one hash.
+    let (above, name) = tile("tile/1/000.p/1");
+    let mut bytes = fs::read(&above).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&above, bytes).unwrap();
+    let altered = Finding::Tile { path: name, problem: "is not what the records give" };
+    assert_eq!(findings(&checked(&place, &place.data())), [altered]);
+}
+
+#[test]
+fn a_log_that_no_record_speaks_of_and_a_log_that_is_gone_are_found() {
+    let place = written();
+    copy(&place.data().join("log"), &place.data().join("log-1"));
+    copy(&place.data().join("tree"), &place.data().join("tree-1"));
+    let found = checked(&place, &place.data());
+    assert!(!found.is_clean() && found.findings().0.is_empty());
+    assert_eq!(findings(&found.kept_aside[0]), [Finding::Uncited { name: "log-1".to_owned() }]);
+    fs::remove_dir_all(place.data().join("log")).unwrap();
+    assert!(findings(&checked(&place, &place.data())).contains(&Finding::LogMissing { name: "log".to_owned() }));
+}
+
+#[test]
 fn a_gateway_does_not_start_without_its_signer_s_memory_or_under_another_name() {
     let place = written();
     let memory = place.data().join("tree/signer");

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use exeat_store::archive::{self, Earlier, Signed};
 
@@ -15,6 +16,8 @@ pub(super) struct Keys {
     data_dir: PathBuf,
     current: Pieces,
     earlier: Vec<(Earlier, Pieces)>,
+    /// Slots that were found destroyed when we began, and when that was: what says who did it may not be archived yet.
+    found: (SystemTime, BTreeSet<u64>),
 }
 
 /// Those in the archive of one log.
@@ -22,7 +25,7 @@ struct Pieces {
     place: Place,
     /// The first slot that is not archived there.
     end: u64,
-    /// Slots that were destroyed here, and not yet there: before we began, and as lines say since.
+    /// Slots that were destroyed here, and not yet there, by lines that are archived.
     owed: BTreeSet<u64>,
 }
 
@@ -39,7 +42,8 @@ impl Keys {
         }
         let current = Pieces { end: own_end(place, data_dir).await?, place: place.clone(), owed: BTreeSet::new() };
         let end = copies.iter().map(|(_, copy)| copy.end).fold(current.end, u64::max);
-        let mut keys = Self { data_dir: data_dir.to_owned(), current, earlier: copies };
+        let found = (SystemTime::now(), BTreeSet::new());
+        let mut keys = Self { data_dir: data_dir.to_owned(), current, earlier: copies, found };
         if end > 0 {
             let folder = data_dir.to_owned();
             // In the archive of a log that was kept aside there may be more than is left here.
@@ -47,7 +51,7 @@ impl Keys {
                 let end = end.min(archive::slots_here(&folder)?);
                 Ok(archive::forgotten_slots(&folder, end)?)
             });
-            keys.owe(&found.await?.into_iter().collect());
+            keys.found.1 = found.await?.into_iter().collect();
         }
         Ok(keys)
     }
@@ -63,7 +67,7 @@ impl Keys {
         Ok(())
     }
 
-    /// These were destroyed here.
+    /// These were destroyed here, by lines that are archived.
     pub(super) fn owe(&mut self, slots: &BTreeSet<u64>) {
         self.current.owed.extend(slots);
         for (_, copy) in &mut self.earlier {
@@ -71,8 +75,13 @@ impl Keys {
         }
     }
 
-    /// Keys that were destroyed here are destroyed there.
-    pub(super) async fn forget(&mut self) -> Result<(), RoundError> {
+    /// Keys that were destroyed here are destroyed there. `unanchored`: when the first line was written that is not archived.
+    pub(super) async fn forget(&mut self, unanchored: Option<SystemTime>) -> Result<(), RoundError> {
+        let (found_at, found) = &mut self.found;
+        if unanchored.is_none_or(|time| time > *found_at) {
+            let found = std::mem::take(found);
+            self.owe(&found);
+        }
         // Those not shipped yet are shipped as zeros, unless they were read before: they are looked at again.
         self.current.forget(&self.data_dir, self.current.end).await?;
         for (log, copy) in self.earlier.iter_mut().filter(|(_, copy)| !copy.owed.is_empty()) {

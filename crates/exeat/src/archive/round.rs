@@ -76,8 +76,9 @@ impl Round {
             self.ship_lines(signed.size).await?;
             self.anchor(&signed).await?;
         }
-        self.keys.forget().await?;
-        archive.window.note(self.first_unanchored().await?.map_or(now, |time| time.min(now)));
+        let unanchored = self.first_unanchored().await?;
+        self.keys.forget(unanchored).await?;
+        archive.window.note(unanchored.map_or(now, |time| time.min(now)));
         Ok(())
     }
 
