@@ -246,6 +246,8 @@ impl Filler {
             }
         };
         session.rows = session.rows.saturating_add(int(outcome.rows));
+        // Let through, and refused while it ran: humans denied it, or a limit was reached.
+        session.refused += i64::from(outcome.result == "refused");
         let place = session.open.iter().position(|pending| pending.request == outcome.request_id);
         let pending = match place {
             Some(place) => session.open.get_mut(place),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
-use super::schema::{fact, used};
+use super::schema::{fact, result_number, used};
 use super::sessions::{SessionRow, count, time};
 use super::texts::Hasher;
 use super::{Index, IndexError, glob};
@@ -242,31 +242,57 @@ impl Index {
 
     /// Who read a column, masked by what or in clear: what was allowed and not refused after.
     pub async fn access(&mut self, filter: &AccessFilter) -> Result<Vec<Access>, IndexError> {
-        let failed = self.failed();
-        let column = glob(&filter.column);
         let mut query = Query::new(
             "WITH read AS MATERIALIZED (SELECT DISTINCT fact.shape, name.text AS column_name FROM fact
                 JOIN name ON name.id = fact.name JOIN shape ON shape.id = fact.shape
                 WHERE shape.decision = 'allow' AND fact.kind = ",
         );
-        query.push_bind(fact::COLUMN).push(" AND name.text GLOB ").push_bind(column);
+        query.push_bind(fact::COLUMN).push(" AND name.text GLOB ").push_bind(glob(&filter.column)).push(")");
+        // Several columns of one statement are one statement.
+        let is_one = !filter.column.contains('*');
+        self.accesses(query, filter, if is_one { "SELECT" } else { "SELECT DISTINCT" }).await
+    }
+
+    /// Whose statements were let through without a look at what they read: of these the record knows no columns.
+    pub async fn unanalysed(&mut self, filter: &AccessFilter) -> Result<Vec<Access>, IndexError> {
+        let query = Query::new(
+            "WITH read AS MATERIALIZED (SELECT id AS shape, NULL AS column_name FROM shape
+                WHERE decision = 'allow' AND sealed IS NULL AND id NOT IN (SELECT shape FROM fact))",
+        );
+        self.accesses(query, filter, "SELECT").await
+    }
+
+    /// `query`: the shapes and columns that count as `read`. What was refused after all, a statement that humans denied or
+    /// one past a limit, has read nothing unless rows of it had left.
+    async fn accesses(
+        &mut self,
+        mut query: Query,
+        filter: &AccessFilter,
+        select: &'static str,
+    ) -> Result<Vec<Access>, IndexError> {
+        let failed = self.failed();
         query.push(
-            ") SELECT principal.raw, session.target, session.database, masked.mask, masked.label,
-                count(DISTINCT session.id) AS sessions, count(*) AS statements, sum(statement.rows) AS rows,
-                min(statement.at) AS first_at, max(statement.at) AS last_at, max(session.name) AS session
+            " SELECT raw, target, database, mask, label, count(DISTINCT id) AS sessions, count(*) AS statements,
+                sum(rows) AS rows, min(at) AS first_at, max(at) AS last_at, max(name) AS session FROM (",
+        );
+        query.push(select).push(
+            " principal.raw, session.target, session.database, masked.mask, masked.label, session.id, session.name,
+                statement.seq, statement.rows, statement.at
             FROM session JOIN statement ON statement.session = session.id JOIN read ON read.shape = statement.shape
                 LEFT JOIN masked ON masked.shape = read.shape AND masked.column_name = read.column_name
                 LEFT JOIN principal ON principal.id = session.principal
             WHERE session.id IN (SELECT session FROM used WHERE kind = ",
         );
         query.push_bind(used::SHAPE).push(" AND value IN (SELECT shape FROM read))");
+        query.push(" AND (statement.rows > 0 OR statement.result NOT IN (");
+        query.push_bind(result_number("refused")).push(", ").push_bind(result_number("skipped")).push("))");
         pattern(&mut query, "session.target", filter.target.as_deref());
         pattern(&mut query, "session.database", filter.database.as_deref());
         if let Some(since) = filter.since {
             query.push(" AND statement.at >= ").push_bind(since.as_microsecond());
         }
         query.push(" AND statement.at <= ").push_bind(filter.until.as_microsecond());
-        query.push(" GROUP BY 1, 2, 3, 4, 5 ORDER BY last_at DESC");
+        query.push(") GROUP BY raw, target, database, mask, label ORDER BY last_at DESC");
         let rows = query.build().fetch_all(&mut self.db).await.map_err(&failed)?;
         rows.iter().map(access).collect::<Result<_, _>>().map_err(failed)
     }

@@ -394,8 +394,42 @@ async fn access_says_who_read_a_column_and_in_what_form() {
         .map(|access| (access.principal["sub"].as_str().unwrap(), access.mask.as_deref(), access.statements))
         .collect();
     assert_eq!(shown, [("dpo-1", None, 1), ("agent-7", Some("partial"), 1)]);
+    let any = AccessFilter { column: "public.customers.*".to_owned(), ..filter.clone() };
+    let counts: Vec<u64> = asked.index.access(&any).await.unwrap().iter().map(|access| access.statements).collect();
+    assert_eq!(counts, [1, 1, 1], "one statement is one in each form, however many of its columns are asked for");
     let before = AccessFilter { until: jiff::Timestamp::UNIX_EPOCH, ..filter.clone() };
     assert!(asked.index.access(&before).await.unwrap().is_empty());
     let other = AccessFilter { column: "hr.salaries.pay".to_owned(), ..filter };
     assert!(asked.index.access(&other).await.unwrap().is_empty());
+    assert!(asked.index.unanalysed(&other).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_denied_while_it_waited_was_not_read_and_what_nobody_looked_into_may_have_been() {
+    let place = Place::new();
+    let recorder = place.open();
+    let principal = principal();
+    let mut one = recorder.start_session(&start("one", &principal)).unwrap();
+    read(&mut one, "r1", "SELECT ssn FROM customers", "public.customers", &[]);
+    let refused = Outcome { result: OutcomeResult::Refused, rows: 0, ..done("r1") };
+    let _outcome = one.outcome(&refused).unwrap();
+    one.end("client closed").unwrap();
+    let mut two = recorder.start_session(&start("two", &principal)).unwrap();
+    let _receipt = two.intent(&Statement::new("r1", "SELECT ssn FROM customers", Decision::Allow, POLICY)).unwrap();
+    let _outcome = two.outcome(&done("r1")).unwrap();
+    two.end("client closed").unwrap();
+    drop(recorder);
+    let (mut asked, _) = Asked::of(&place, false).await;
+    let filter = AccessFilter {
+        column: "public.customers.ssn".to_owned(),
+        target: None,
+        database: None,
+        since: None,
+        until: jiff::Timestamp::now(),
+    };
+    assert!(asked.index.access(&filter).await.unwrap().is_empty());
+    let may: Vec<String> = asked.index.unanalysed(&filter).await.unwrap().into_iter().map(|may| may.session).collect();
+    assert_eq!(may, ["two"]);
+    let rows = asked.rows(Filter::default()).await;
+    assert_eq!(rows.iter().map(|row| row.refused).collect::<Vec<_>>(), [0, 1]);
 }

@@ -54,13 +54,14 @@ pub(crate) async fn access(args: AccessArgs) -> Result<Exit, AccessError> {
         until: args.at,
     };
     let found = record.index.access(&filter).await?;
+    let unanalysed = record.index.unanalysed(&filter).await?;
     let in_force = in_force(record.index.policies().await?, args.at).map(|policy| {
         let configured = record.config.as_ref().and_then(|config| PolicyText::read(&config.policy).ok());
         let is_configured = configured.map(|text| text.sha256() == policy.sha256);
         InForce { policy, is_configured }
     });
     let could = could(&mut record, (&filter, in_force.as_ref()), args.policy.as_deref()).await?;
-    let shown = Shown { filter: &filter, found: &found, in_force: in_force.as_ref(), could: &could };
+    let shown = Shown { filter: &filter, found: (&found, &unanalysed), in_force: in_force.as_ref(), could: &could };
     let text = if args.json { shown.json() } else { shown.text() };
     exit::print(&text).map_err(RecordError::Output)?;
     Ok(Exit::Ok)
@@ -142,7 +143,8 @@ fn in_force(policies: Vec<PolicyRow>, at: Timestamp) -> Option<PolicyRow> {
 /// What is printed.
 struct Shown<'a> {
     filter: &'a AccessFilter,
-    found: &'a [Access],
+    /// Who read it, and whose statements nobody looked into.
+    found: (&'a [Access], &'a [Access]),
     in_force: Option<&'a InForce>,
     could: &'a Answered,
 }
@@ -150,24 +152,22 @@ struct Shown<'a> {
 impl Shown<'_> {
     fn json(&self) -> String {
         let Self { filter, found, in_force, could } = self;
-        let read: Vec<Value> = found
-            .iter()
-            .map(|access| {
-                json!({
-                    "principal": access.principal,
-                    "target": access.target,
-                    "database": access.database,
-                    "mask": access.mask,
-                    "label": access.label,
-                    "sessions": access.sessions,
-                    "statements": access.statements,
-                    "rows": access.rows,
-                    "first": access.first_at.to_string(),
-                    "last": access.last_at.to_string(),
-                    "session": access.session,
-                })
+        let one = |access: &Access| {
+            json!({
+                "principal": access.principal,
+                "target": access.target,
+                "database": access.database,
+                "mask": access.mask,
+                "label": access.label,
+                "sessions": access.sessions,
+                "statements": access.statements,
+                "rows": access.rows,
+                "first": access.first_at.to_string(),
+                "last": access.last_at.to_string(),
+                "session": access.session,
             })
-            .collect();
+        };
+        let [read, unanalysed] = [found.0, found.1].map(|found| found.iter().map(one).collect::<Vec<Value>>());
         let policy = in_force.map(|in_force| {
             json!({
                 "version": in_force.policy.version,
@@ -183,6 +183,7 @@ impl Shown<'_> {
             "since": filter.since.map(|since| since.to_string()),
             "until": filter.until.to_string(),
             "read": read,
+            "may_have_read": unanalysed,
             "policy_in_force": policy,
             "could": could.as_ref().ok().map(Could::json),
             "answers": if could.is_ok() { json!(["who read it", "who could have read it"]) } else { json!(["who read it"]) },
@@ -198,31 +199,25 @@ impl Shown<'_> {
         let since = filter.since.map(|since| format!("from {since} ")).unwrap_or_default();
         // Writing to a string does not fail.
         let _ = writeln!(out, "Who read {column} {since}up to {}, as the record has it:", filter.until);
-        if found.is_empty() {
+        let (read, unanalysed) = *found;
+        if read.is_empty() {
             out.push_str("  nobody\n");
         }
-        for access in *found {
-            let name = |member: &str| access.principal.get(member).and_then(Value::as_str).map(plain::line);
+        for access in read {
             let form = match (&access.mask, &access.label) {
                 (Some(mask), Some(label)) => format!("masked by {} as {}", plain::line(mask), plain::line(label)),
                 (Some(mask), None) => format!("masked by {}", plain::line(mask)),
                 (None, _) => "IN CLEAR".to_owned(),
             };
-            let _ = write!(out, "  {}", name("sub").unwrap_or_else(|| "?".to_owned()));
-            if let Some(actor) = name("actor") {
-                let _ = write!(out, " (by {actor})");
-            }
-            let _ = writeln!(
-                out,
-                " at {}/{}: {form}; {} statements in {} sessions, {} rows, last {} ({})",
-                plain::line(&access.target),
-                plain::line(&access.database),
-                access.statements,
-                access.sessions,
-                access.rows,
-                access.last_at,
-                plain::line(&access.session)
+            told(access, &form, &mut out);
+        }
+        if !unanalysed.is_empty() {
+            out.push_str(
+                "Who may have read it, by statements that the policy lets pass without a look at what they read:\n",
             );
+        }
+        for access in unanalysed {
+            told(access, "not analysed, in clear where it was read", &mut out);
         }
         out.push_str("The policy in force then:\n");
         match in_force {
@@ -250,6 +245,26 @@ impl Shown<'_> {
         }
         out
     }
+}
+
+fn told(access: &Access, form: &str, out: &mut String) {
+    let name = |member: &str| access.principal.get(member).and_then(Value::as_str).map(plain::line);
+    // Writing to a string does not fail.
+    let _ = write!(out, "  {}", name("sub").unwrap_or_else(|| "?".to_owned()));
+    if let Some(actor) = name("actor") {
+        let _ = write!(out, " (by {actor})");
+    }
+    let _ = writeln!(
+        out,
+        " at {}/{}: {form}; {} statements in {} sessions, {} rows, last {} ({})",
+        plain::line(&access.target),
+        plain::line(&access.database),
+        access.statements,
+        access.sessions,
+        access.rows,
+        access.last_at,
+        plain::line(&access.session)
+    );
 }
 
 #[cfg(test)]
