@@ -141,8 +141,7 @@ class Liar:
             packet, rest = read_startup(gateway)
             lie = self.lie
             if lie is not None and lie.trigger is None:
-                shut(real)
-                return self._speak(lie, ours, Seat(gateway, packet, rest))
+                return self._take_over(lie, real, ours, Seat(gateway, packet, rest))
             real.sendall(packet)
             while True:
                 frame, rest = first_frame(rest)
@@ -152,8 +151,7 @@ class Liar:
                         return None
                     rest += piece
                 elif (lie := self.lie) is not None and lie.trigger is not None and lie.trigger in frame:
-                    shut(real)
-                    return self._speak(lie, ours, Seat(gateway, frame, rest))
+                    return self._take_over(lie, real, ours, Seat(gateway, frame, rest))
                 else:
                     real.sendall(frame)
         except (OSError, Left):
@@ -164,8 +162,10 @@ class Liar:
             with self._lock:
                 self._open.discard(gateway)
 
-    def _speak(self, lie, ours, seat):
+    def _take_over(self, lie, real, ours, seat):
+        # Said before the server's connection ends: who copies from it would end the gateway's with it.
         ours.set()
+        shut(real)
         with self._lock:
             self.told += 1
             if not lie.apart:
