@@ -1,5 +1,6 @@
 """Receivers of exports: syslog over TCP, TLS and UDP, and HTTP. Each can be closed for a while and opened again on its port."""
 
+import contextlib
 import json
 import re
 import socket
@@ -106,16 +107,22 @@ class DatagramReceiver(Receiver):
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
     def _read(self):
         while True:
-            try:
-                self.take([parsed(self._socket.recv(65536))["text"]])
-            except OSError:
+            message = self._socket.recv(65536)
+            if not message:
                 return
+            self.take([parsed(message)["text"]])
 
     def close(self):
+        # Not closed under the thread that waits in it: the kernel may take up its wait again at the same number, which
+        # is another test's socket by then. The shutdown of a socket without a peer wakes, and says that it has none.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)
+        self._thread.join()
         self._socket.close()
 
 
