@@ -9,15 +9,18 @@ import socket
 import subprocess
 import threading
 
+import psycopg
 import pytest
 
 from lib import wire
 from lib.gateway import binary
+from lib.postgres import psql
 from lib.run import wait_until
 from lib.yaml_text import dump
 from streams import admin, session, tags_of
 from test_approvals_of_statements import Held, Reader
 from test_holds import HOLD, POLICY, SCHEMA
+from test_shared_store import url
 
 SQL = "SELECT id, name FROM held.people"
 NUMBERS = itertools.count()
@@ -29,15 +32,20 @@ def policy(**more):
 
 
 @pytest.fixture
-def held(fresh_gateway, shop, trust):
+def made(fresh_gateway, shop, trust):
+    """Not started."""
     admin(shop, SCHEMA)
     made = fresh_gateway(f"ends-{next(NUMBERS)}", policy=policy()).trust(trust.entry())
     made.config["console"] = {"roles": {"viewer": ["dpo"], "admin": ["ops"]}}
-    made.start(level="debug")
-    yield Held(made, trust)
+    yield made
     if made.process is not None and made.process.poll() is None:
         made.stop()
     admin(shop, "DROP SCHEMA held CASCADE")
+
+
+@pytest.fixture
+def held(made, trust):
+    return Held(made.start(level="debug"), trust)
 
 
 def without_notices(tags):
@@ -59,6 +67,24 @@ def test_a_client_that_leaves_withdraws(held, leaving, sent):
         connection.send(leaving)
     connection.__exit__()
     wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
+
+
+def test_a_client_that_leaves_while_it_is_asked_withdraws(made, run, server, trust):
+    """The store cannot write for a moment, and the client does not wait for that."""
+    store = server.create_database(made.name)
+    made.config["store"] = {"file": str(run.secret_file(f"{made.name}.store", url(store) + "\n"))}
+    held = Held(made.start(level="debug"), trust)
+    name, dsn = held.agent()
+    asking = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE 'INSERT INTO request %'"
+    with psycopg.connect(store.text()) as lock, session(held.gateway.dsn(trust.token("bystander", ["agents"]))) as bystander:
+        lock.execute("LOCK TABLE request IN SHARE MODE")
+        with session(dsn) as connection:
+            connection.send(wire.query(SQL))
+            wait_until("it is being asked", lambda: psql(store, asking).stdout.strip() == "1", seconds=4)
+        assert tags_of(bystander.cycle(wire.query("SELECT 1"))).count("D") == 1
+        lock.commit()
+    withdrawn = "SELECT string_agg(state, ' ') FROM request"
+    wait_until("the request is withdrawn", lambda: psql(store, withdrawn).stdout.strip() == "withdrawn", seconds=20)
 
 
 @pytest.mark.parametrize("sent", [wire.query(SQL), EXTENDED + wire.SYNC], ids=["simple", "extended"])

@@ -141,7 +141,17 @@ impl Session {
             card: asks.card.clone().encoded(),
             tell: self.shared.dependencies.tell.clone(),
         };
-        let asked = self.while_client_stays(state.ask(new, now)).await?;
+        // The store asks on where the client leaves meanwhile; then nobody waits for the answer.
+        let mut opening = pin!(state.ask(new, now));
+        let asked = match self.while_client_stays(opening.as_mut()).await {
+            Ok(asked) => asked,
+            Err(end) => {
+                if let Ok(Asked::Opened(id) | Asked::Found { id, .. }) = opening.await {
+                    self.withdraw(&id).await;
+                }
+                return Err(end);
+            }
+        };
         let id = match asked {
             Ok(Asked::Opened(id)) => {
                 // Nobody is let through by it: that it is missing in the record holds nothing up.
@@ -161,7 +171,11 @@ impl Session {
             }
             Err(problem) => return Ok(self.broken(&problem)),
         };
-        self.wait(&asks, &asking, &id).await
+        let sought = self.wait(&asks, &asking, &id).await;
+        if matches!(sought, Err(_) | Ok(Sought::Cancelled)) {
+            self.withdraw(&id).await;
+        }
+        sought
     }
 
     /// Until it is decided, or its time to wait is over.
@@ -197,17 +211,10 @@ impl Session {
             }
             let next = told.min(heard).saturating_sub(waited);
             let pause = left.min(next).max(Duration::from_millis(1));
-            match self.pause(pause, &watch).await {
-                Ok(Paused::Over) => looks = pause == left,
-                Ok(Paused::Woken) => looks = true,
-                Ok(Paused::Cancelled) => {
-                    self.withdraw(id).await;
-                    return Ok(Sought::Cancelled);
-                }
-                Err(end) => {
-                    self.withdraw(id).await;
-                    return Err(end);
-                }
+            match self.pause(pause, &watch).await? {
+                Paused::Over => looks = pause == left,
+                Paused::Woken => looks = true,
+                Paused::Cancelled => return Ok(Sought::Cancelled),
             }
         }
     }
