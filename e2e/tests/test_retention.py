@@ -10,6 +10,7 @@ import pytest
 from lib.run import wait_until
 from test_archive import copy_of, to_folder
 from test_evidence import by_the_page
+from test_export import export, receiver
 from test_keeping import ROLES, Keeping, exeat
 
 STATEMENTS = 140
@@ -48,14 +49,25 @@ class Kept(Keeping):
 
 
 @pytest.fixture
-def kept(request, fresh_gateway, trust):
-    name = "".join(sign if sign.isalnum() else "-" for sign in request.node.name)[:40]
+def keeping(request, fresh_gateway, trust):
+    """Started with what a test has in `audit` beside an archive and a short retention."""
+    name = "".join(sign if sign.isalnum() else "-" for sign in request.node.name)[-40:]
     gateway = fresh_gateway(f"retention-{name}").trust(trust.entry())
     gateway.config["console"] = ROLES
-    to_folder(gateway, retention={"lines": "4s", "texts": "2s"})
-    yield Kept(gateway.start(), trust)
+
+    def start(**audit):
+        to_folder(gateway, retention={"lines": "4s", "texts": "2s"}, **audit)
+        return Kept(gateway.start(), trust)
+
+    start.gateway = gateway
+    yield start
     if gateway.process.poll() is None:
         gateway.stop()
+
+
+@pytest.fixture
+def kept(keeping):
+    return keeping()
 
 
 def test_what_is_old_is_forgotten_and_what_stays_verifies_and_is_read_and_the_archive_has_it_all(kept, tmp_path):
@@ -88,6 +100,9 @@ def test_what_is_old_is_forgotten_and_what_stays_verifies_and_is_read_and_the_ar
     gone = exeat("audit", "prove", kept.folder, "--seq", "3")
     assert gone.returncode == 3 and "is gone" in gone.stderr, gone
     assert exeat("audit", "prove", kept.folder, "--seq", str(found["first"])).returncode == 0
+    bundle = tmp_path / "bundle"
+    done = kept.config("sessions", "export", running, "--out", bundle)
+    assert done.returncode == 0 and "retention took it" in (bundle / "index.html").read_text(), done
     copy = copy_of(kept.gateway)
     whole = exeat("audit", "verify", copy, "--key", key, "--json")
     assert whole.returncode == 0 and json.loads(whole.stdout)["first"] == 0, whole
@@ -107,7 +122,23 @@ def test_what_is_under_a_legal_hold_stays_until_it_is_lifted(kept):
     wait_until("it is forgotten", lambda: kept.has_forgotten(held), SECONDS)
 
 
-def test_a_gateway_that_is_killed_again_and_again_forgets_on_and_verifies(kept):
+def test_lines_stay_until_an_export_that_is_away_has_told_them(keeping, authority):
+    at = receiver("tcp", authority)
+    kept = keeping(export=[export("tcp", at, keeping.gateway, authority)])
+    at.close()
+    old = kept.fill()
+    wait_until("it is told", lambda: kept.fill("filler") and "lines are older than audit.retention keeps" in kept.gateway.log_text(), SECONDS)
+    assert kept.first() == 0 and any(event.get("session") == old for event in kept.lines())
+    at.open()
+    wait_until("the old session is forgotten", lambda: kept.has_forgotten(old), SECONDS)
+    seqs = [json.loads(line)["seq"] for line in at.lines()]
+    assert seqs == list(range(len(seqs))) and len(seqs) >= kept.first() > 0
+    at.close()
+
+
+@pytest.mark.parametrize("durability", ["os", "fsync"])
+def test_a_gateway_that_is_killed_again_and_again_forgets_on_and_verifies(keeping, durability):
+    kept = keeping(durability=durability)
     key = kept.key()
     for _ in range(5):
         first = kept.first()
