@@ -247,7 +247,8 @@ impl Filler {
         };
         session.rows = session.rows.saturating_add(int(outcome.rows));
         // Let through, and refused while it ran: humans denied it, or a limit was reached.
-        session.refused += i64::from(outcome.result == "refused");
+        let is_refused = outcome.result == "refused";
+        session.refused += i64::from(is_refused);
         let place = session.open.iter().position(|pending| pending.request == outcome.request_id);
         let pending = match place {
             Some(place) => session.open.get_mut(place),
@@ -267,6 +268,10 @@ impl Filler {
         }
         if place.is_none() || outcome.last {
             self.rows.statement(session.id, pending);
+        }
+        let shape = pending.shape;
+        if is_refused && shape != 0 {
+            self.rows.used(session, used::REFUSED_AFTER, shape);
         }
         if let Some(place) = place.filter(|_| outcome.last) {
             session.recent = session.open.remove(place);

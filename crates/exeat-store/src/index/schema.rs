@@ -6,7 +6,7 @@
 //! approval, once each: a search reads that first, and statements only of the sessions it leaves.
 
 /// Moves with every change of what stands below or of how it is filled.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// In the file's header: whose it is. `EXIX`.
 pub(super) const APPLICATION: i64 = 0x4558_4958;
@@ -75,6 +75,8 @@ pub(super) mod used {
     pub(in crate::index) const TEXT: i64 = 2;
     pub(in crate::index) const SQLSTATE: i64 = 3;
     pub(in crate::index) const APPROVAL: i64 = 4;
+    /// The shape of a statement that was let through and refused while it ran.
+    pub(in crate::index) const REFUSED_AFTER: i64 = 5;
 }
 
 /// How a statement ended, as a number; its place in the list.

@@ -105,9 +105,35 @@ impl Filter {
         asked > 1
     }
 
+    /// Statements that were let through and refused while they ran are meant too, where refused ones are asked for: humans
+    /// denied them, or a limit was reached. Their refusal has no code on record.
+    fn asks_refused_after(&self) -> bool {
+        self.decision.is_some() && self.code.is_none()
+    }
+
     /// `WITH` what shapes and texts are meant.
     fn wanted(&self, query: &mut Query, words: Option<String>) {
-        query.push("WITH want_shape AS MATERIALIZED (SELECT id FROM shape WHERE 1");
+        query.push("WITH want_shape AS MATERIALIZED (");
+        self.shapes(query);
+        pattern(query, "decision", self.decision.as_deref());
+        pattern(query, "code", self.code.as_deref());
+        query.push(")");
+        if self.asks_refused_after() {
+            query.push(", want_refused AS MATERIALIZED (");
+            self.shapes(query);
+            query.push(" AND decision = 'allow'");
+            pattern(query, "'refuse'", self.decision.as_deref());
+            query.push(")");
+        }
+        if let Some(words) = words {
+            query.push(", want_text AS MATERIALIZED (SELECT rowid AS id FROM words WHERE words MATCH ");
+            query.push_bind(words).push(")");
+        }
+    }
+
+    /// By what they are about, whatever was decided.
+    fn shapes(&self, query: &mut Query) {
+        query.push("SELECT id FROM shape WHERE 1");
         for (kind, name) in [
             (fact::RELATION, &self.relation),
             (fact::COLUMN, &self.column),
@@ -130,13 +156,6 @@ impl Filter {
                 pattern(query, column, name.as_deref());
             }
             query.push(")");
-        }
-        pattern(query, "decision", self.decision.as_deref());
-        pattern(query, "code", self.code.as_deref());
-        query.push(")");
-        if let Some(words) = words {
-            query.push(", want_text AS MATERIALIZED (SELECT rowid AS id FROM words WHERE words MATCH ");
-            query.push_bind(words).push(")");
         }
     }
 
@@ -169,8 +188,13 @@ impl Filter {
 
     fn of_statements(&self, query: &mut Query) {
         if self.asks_shape() {
-            has(query, used::SHAPE);
-            query.push("(SELECT id FROM want_shape))");
+            query.push(" AND session.id IN (SELECT session FROM used WHERE kind = ").push_bind(used::SHAPE);
+            query.push(" AND value IN (SELECT id FROM want_shape)");
+            if self.asks_refused_after() {
+                query.push(" UNION SELECT session FROM used WHERE kind = ").push_bind(used::REFUSED_AFTER);
+                query.push(" AND value IN (SELECT id FROM want_refused)");
+            }
+            query.push(")");
         }
         if self.text.is_some() {
             has(query, used::TEXT);
@@ -185,7 +209,12 @@ impl Filter {
         }
         query.push(" AND EXISTS (SELECT 1 FROM statement WHERE statement.session = session.id");
         if self.asks_shape() {
-            query.push(" AND statement.shape IN (SELECT id FROM want_shape)");
+            query.push(" AND (statement.shape IN (SELECT id FROM want_shape)");
+            if self.asks_refused_after() {
+                query.push(" OR statement.shape IN (SELECT id FROM want_refused) AND statement.result = ");
+                query.push_bind(result_number("refused"));
+            }
+            query.push(")");
         }
         if self.text.is_some() {
             query.push(" AND statement.text IN (SELECT id FROM want_text)");

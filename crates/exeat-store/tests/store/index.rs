@@ -432,4 +432,18 @@ async fn what_was_denied_while_it_waited_was_not_read_and_what_nobody_looked_int
     assert_eq!(may, ["two"]);
     let rows = asked.rows(Filter::default()).await;
     assert_eq!(rows.iter().map(|row| row.refused).collect::<Vec<_>>(), [0, 1]);
+    let refused = Filter { decision: named("refuse"), ..Filter::default() };
+    for (filter, expected) in [
+        (refused.clone(), &["one"][..]),
+        (Filter { decision: named("*"), ..Filter::default() }, &["two", "one"]),
+        (Filter { decision: named("allow"), ..Filter::default() }, &["two", "one"]),
+        (Filter { relation: named("public.customers"), ..refused.clone() }, &["one"]),
+        (Filter { relation: named("public.orders"), ..refused.clone() }, &[]),
+        (Filter { since: Some(jiff::Timestamp::UNIX_EPOCH), ..refused.clone() }, &["one"]),
+        (Filter { until: Some(jiff::Timestamp::UNIX_EPOCH), ..refused.clone() }, &[]),
+        (Filter { code: named("denied"), ..refused }, &[]),
+    ] {
+        let sessions: Vec<String> = asked.rows(filter).await.into_iter().map(|row| row.session).collect();
+        assert_eq!(sessions, expected);
+    }
 }

@@ -67,6 +67,8 @@ fn facts(story: &Story, out: &mut String) {
         session.statements, session.refused, session.failed, session.rows
     );
     let erased = if session.erased { "its texts and values were erased" } else { "" };
+    let gone =
+        session.gone_before.map(|first| format!("what the session did before record {first}: retention took it"));
     out.push_str("<table>\n");
     for (name, value) in [
         ("subject", who("sub")),
@@ -82,6 +84,7 @@ fn facts(story: &Story, out: &mut String) {
         ("ended", session.ended.clone().unwrap_or_default()),
         ("in all", counts),
         ("erased", erased.to_owned()),
+        ("not here", gone.unwrap_or_default()),
     ] {
         if !value.is_empty() {
             let _ = writeln!(out, "<tr><th>{name}</th><td>{}</td></tr>", escaped(&value));
@@ -91,8 +94,8 @@ fn facts(story: &Story, out: &mut String) {
 }
 
 fn statement(telling: &Telling, story: &Story, out: &mut String) {
-    let class = match (telling.text_of("decision"), telling.last("sqlstate")) {
-        ("refuse", _) => "refuse",
+    let class = match (telling.is_refused(), telling.last("sqlstate")) {
+        (true, _) => "refuse",
         (_, Some(_)) => "failed",
         (_, None) => "allow",
     };

@@ -35,8 +35,7 @@ fn activity(session: &SessionRow, telling: &Telling) -> Value {
         "error" | "cancelled" | "refused" | "rolled_back" | "skipped" => (2, "Failure"),
         _ => (0, "Unknown"),
     };
-    let refused = telling.text_of("decision") == "refuse";
-    let (severity, severity_name) = if refused { (2, "Low") } else { (1, "Informational") };
+    let (severity, severity_name) = if telling.is_refused() { (2, "Low") } else { (1, "Informational") };
     let code = telling.last("sqlstate").filter(|code| !code.is_empty()).unwrap_or(telling.text_of("code"));
     let mut object = json!({
         "activity_id": activity,

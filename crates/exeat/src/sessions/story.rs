@@ -82,6 +82,11 @@ impl Telling {
         }
     }
 
+    /// By the decision, or later: while it was held, or at a limit.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.text_of("decision") == "refuse" || self.result() == "refused"
+    }
+
     pub(crate) fn json(&self) -> Value {
         let mut shown = self.body.clone();
         for sealed in ["sql", "parameters", "lists", "digest"] {
