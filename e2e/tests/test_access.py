@@ -6,6 +6,7 @@ import re
 import psycopg
 import pytest
 
+from lib import record
 from lib.run import wait_until
 from test_reading import exeat
 
@@ -54,25 +55,23 @@ def named(could):
 def answers(fresh_gateway, trust, tmp_path_factory):
     gateway = fresh_gateway("access", policy=OPEN).trust(trust.entry()).start()
 
-    def lines(kind):
-        texts = [path.read_text() for path in sorted((gateway.data_dir / "log").iterdir())]
-        found = [json.loads(line) for text in texts for line in text.splitlines() if f'"type":"{kind}"' in line]
-        return [line for line in found if line["type"] == kind]
+    def accepted():
+        return [one for one in record.events(gateway.data_dir, "policy.changed") if one["body"]["accepted"]]
 
     for name, group in PEOPLE.items():
         token = trust.token(name, [group])
         with psycopg.connect(gateway.dsn(token).text(), autocommit=True) as connection:
             connection.execute("SELECT id FROM orders WHERE id = 1")
-    wait_until("three sessions have ended on record", lambda: len(lines("session.end")) == 3)
-    before = lines("session.end")[-1]["time"]
+    wait_until("three sessions have ended on record", lambda: len(record.events(gateway.data_dir, "session.end")) == 3)
+    before = record.events(gateway.data_dir, "session.end")[-1]["time"]
     then = tmp_path_factory.mktemp("then")
     (then / "policy.yaml").write_text(OPEN)
     gateway.policy(CLOSED)
-    wait_until("the second policy is on record", lambda: len([one for one in lines("policy.changed") if one["body"]["accepted"]]) == 2)
+    wait_until("the second policy is on record", lambda: len(accepted()) == 2)
     token = trust.token("late", ["analysts"])
     with psycopg.connect(gateway.dsn(token).text(), autocommit=True) as connection:
         connection.execute("SELECT 1")
-    wait_until("the fourth session has ended on record", lambda: len(lines("session.end")) == 4)
+    wait_until("the fourth session has ended on record", lambda: len(record.events(gateway.data_dir, "session.end")) == 4)
     gateway.stop()
     return Answers(gateway, before, then)
 

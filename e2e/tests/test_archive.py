@@ -10,6 +10,7 @@ import subprocess
 import psycopg
 import pytest
 
+from lib import record
 from lib.gate import Gate
 from lib.gateway import binary
 from lib.run import wait_until
@@ -84,7 +85,7 @@ def key(gateway):
 
 def wait_anchored(gateway, copy):
     """Until the archive's checkpoint is for what the gateway has on record now."""
-    wanted = sum(len(path.read_text().splitlines()) for path in (gateway.data_dir / "log").iterdir())
+    wanted = len(record.lines(gateway.data_dir))
     wait_until("what was on record is anchored", lambda: signed(copy()) >= wanted, seconds=40)
 
 
@@ -163,7 +164,7 @@ def test_a_gateway_that_is_ended_ships_the_rest_of_its_record(fresh_gateway, tru
     say(gateway, trust, 60)
     gateway.stop()
     copy = copy_of(gateway)
-    written = sum(len(path.read_text().splitlines()) for path in (gateway.data_dir / "log").iterdir())
+    written = len(record.lines(gateway.data_dir))
     assert signed(copy) == written > 100
     status, found = verified(copy, "--key", key(gateway))
     assert status == 0 and found["records"] == written, found

@@ -17,7 +17,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from lib import tokens, wire
+from lib import wire
 from lib.dsn import psql
 from lib.run import wait_until
 from test_record import lines, of_type

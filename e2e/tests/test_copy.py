@@ -1,11 +1,9 @@
 """COPY through a session with masks: in where policy allows it, out with sealed cells masked, and no way around."""
 
 import asyncio
-import struct
 import subprocess
 
 import asyncpg
-import psycopg
 import pytest
 
 from lib import wire

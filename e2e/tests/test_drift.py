@@ -1,10 +1,10 @@
 """A database that changes under its policy: a rename keeps its label, and what nobody has accepted is sealed."""
 
-import json
 
 import psycopg
 import pytest
 
+from lib import record
 from lib.gateway import SHOP_SQL
 from lib.postgres import psql
 from lib.run import wait_until
@@ -47,9 +47,7 @@ class Place:
         return self.gateway.command(self.tokens.get(group, group), *arguments)
 
     def recorded(self, kind):
-        lines = [line for file in sorted((self.gateway.data_dir / "log").iterdir()) for line in file.read_text().splitlines()]
-        events = [json.loads(line) for line in lines if line.startswith("{")]
-        return [event for event in events if event["type"] == kind]
+        return record.events(self.gateway.data_dir, kind)
 
 
 def test_a_renamed_column_keeps_its_label(place):

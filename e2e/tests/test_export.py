@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from lib import record
 from lib.gateway import binary
 from lib.receivers import DatagramReceiver, HttpReceiver, SyslogReceiver
 from lib.run import wait_until
@@ -29,14 +30,14 @@ def otlp(body):
     for resource in request.resource_logs:
         said = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
         assert said["service.name"] == "exeat" and said["service.instance.id"].startswith("e2e-")
-        for record in (record for scope in resource.scope_logs for record in scope.log_records):
-            event = json.loads(record.body.string_value)
-            attributes = {pair.key: pair.value for pair in record.attributes}
-            assert attributes["exeat.type"].string_value == event["type"] and record.event_name == f"exeat.{event['type']}"
+        for entry in (entry for scope in resource.scope_logs for entry in scope.log_records):
+            event = json.loads(entry.body.string_value)
+            attributes = {pair.key: pair.value for pair in entry.attributes}
+            assert attributes["exeat.type"].string_value == event["type"] and entry.event_name == f"exeat.{event['type']}"
             assert "seq" not in event or attributes["exeat.seq"].int_value == event["seq"]
             assert "session" not in event or attributes["exeat.session"].string_value == event["session"]
-            assert record.time_unix_nano > 1_700_000_000 * 10**9 and record.severity_number in (9, 13)
-            texts.append(record.body.string_value)
+            assert entry.time_unix_nano > 1_700_000_000 * 10**9 and entry.severity_number in (9, 13)
+            texts.append(entry.body.string_value)
     return texts
 
 
@@ -76,7 +77,7 @@ def say(gateway, trust, many=30):
 
 
 def on_record(gateway):
-    return [line for path in sorted((gateway.data_dir / "log").iterdir()) for line in path.read_text().splitlines()]
+    return record.lines(gateway.data_dir)
 
 
 def wait_told(gateway, receivers, seconds=60):

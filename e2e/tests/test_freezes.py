@@ -1,12 +1,12 @@
 """Whoever and whatever is frozen stands still within a second, on both roads and at every gateway of a store, until
 somebody lifts it."""
 
-import json
 import time
 
 import psycopg
 import pytest
 
+from lib import record
 from lib import wire
 from lib.gateway import PASS_THROUGH, Gateway
 from lib.postgres import SUPERUSER
@@ -52,9 +52,7 @@ class Place:
             assert connection.execute("SELECT 1").fetchall() == [(1,)]
 
     def recorded(self, kind):
-        lines = [line for file in sorted((self.gateway.data_dir / "log").iterdir()) for line in file.read_text().splitlines()]
-        events = [json.loads(line) for line in lines if line.startswith("{")]
-        return [event for event in events if event["type"] == kind]
+        return record.events(self.gateway.data_dir, kind)
 
 
 @pytest.fixture(scope="module", params=["sealed", "pass-through"])

@@ -14,7 +14,6 @@ from lib.hostile import Watch
 from lib.relay import Relay
 from lib.run import wait_until
 from test_record import lines as record_lines
-from test_record import of_type
 
 SEED = 20260101
 

@@ -8,6 +8,7 @@ import subprocess
 import psycopg
 import pytest
 
+from lib import record
 from lib import tokens
 from lib.gateway import Trust, binary
 from lib.run import wait_until
@@ -38,9 +39,7 @@ class Keeping:
         return self.events("session.start")[-1]["session"]
 
     def events(self, kind, log="log"):
-        lines = [line for file in sorted((self.folder / log).iterdir()) for line in file.read_text().splitlines()]
-        events = [json.loads(line) for line in lines]
-        return [event for event in events if event["type"] == kind]
+        return record.events(self.folder, kind, log)
 
     def key(self):
         return exeat("audit", "key", "--config", self.gateway.config_file).stdout.strip()

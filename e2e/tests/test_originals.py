@@ -6,6 +6,7 @@ import json
 import psycopg
 import pytest
 
+from lib import record
 from lib.age import Key
 from streams import TABLES, admin, writers_policy
 
@@ -57,8 +58,7 @@ def told(fresh_gateway, shop, trust, request):
 
 
 def entries(gateway):
-    paths = sorted((gateway.data_dir / "log").iterdir())
-    return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.startswith("{")]
+    return record.events(gateway.data_dir)
 
 
 def test_originals_are_for_the_auditors_alone(told):

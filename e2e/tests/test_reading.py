@@ -14,6 +14,7 @@ import tempfile
 import psycopg
 import pytest
 
+from lib import record
 from lib.gateway import binary
 from lib.run import wait_until
 
@@ -58,11 +59,7 @@ def read(fresh_gateway, trust):
     session("agent-8", [("SELECT id FROM orders WHERE id < 0 -- <script>alert(1)</script> pangolin", None)], ["SELECT 1/0"])
     session("agent-9", [("SELECT 1 AS one", None), ("SELECT 2 /*;=1+1*/", None)], ["SELECT * FROM hr.salaries"])
 
-    def ended():
-        lines = [line for path in (gateway.data_dir / "log").iterdir() for line in path.read_text().splitlines()]
-        return sum('"type":"session.end"' in line for line in lines) == 3
-
-    wait_until("three sessions have ended on record", ended)
+    wait_until("three sessions have ended on record", lambda: len(record.events(gateway.data_dir, "session.end")) == 3)
     gateway.stop()
     return Read(gateway)
 
@@ -370,7 +367,7 @@ def test_many_sessions_are_exported_at_once_the_oldest_first(read, tmp_path):
         return exeat("audit", "export", "--config", read.config, "--format", name, *arguments, status=status)
 
     sessions = [session["session"] for session in reversed(read.sessions())]
-    log = [line for path in sorted((read.data / "log").iterdir()) for line in path.read_text().splitlines()]
+    log = record.lines(read.data)
     lines = export("lines").stdout.splitlines()
     assert set(lines) <= set(log) and len(lines) > 10, "as they were signed"
     assert list(dict.fromkeys(json.loads(line)["session"] for line in lines)) == sessions

@@ -7,14 +7,14 @@ import threading
 import psycopg
 import pytest
 
-from lib import wire
+from lib import record, wire
 from lib.run import wait_until
 from test_sessions import ENDLESS, active, running
 
 
 def lines(gateway):
     """Every line of the log in order, checked for the shape all share."""
-    texts = [text for path in sorted((gateway.data_dir / "log").iterdir()) for text in path.read_text().splitlines()]
+    texts = record.lines(gateway.data_dir)
     entries = [json.loads(text) for text in texts]
     for text, entry in zip(texts, entries, strict=True):
         # Sorted keys, no spare white space: the bytes written are the bytes hashed, and anybody can write them again.

@@ -7,6 +7,7 @@ import signal
 import psycopg
 import pytest
 
+from lib import record
 from lib.run import wait_until
 from test_archive import copy_of, to_folder
 from test_evidence import by_the_page
@@ -20,18 +21,7 @@ HOLD = ("--reason", "case 12")
 
 class Kept(Keeping):
     def lines(self):
-        """All that are there. Files may go away meanwhile."""
-        found = []
-        for file in sorted((self.folder / "log").iterdir()):
-            try:
-                found += [json.loads(line) for line in file.read_text().splitlines()]
-            except FileNotFoundError:
-                return self.lines()
-        return found
-
-    def events(self, kind, log="log"):
-        assert log == "log"
-        return [event for event in self.lines() if event["type"] == kind]
+        return record.events(self.folder)
 
     def first(self):
         return self.lines()[0]["seq"]
