@@ -12,7 +12,7 @@ import threading
 import psycopg
 import pytest
 
-from lib import wire
+from lib import record, wire
 from lib.gateway import binary
 from lib.postgres import psql
 from lib.run import wait_until
@@ -56,6 +56,12 @@ def state(held, approval):
     return held.command("show", approval)[1]["state"]
 
 
+def approval_events(gateway):
+    """Their types, of sessions; what a decision does stands outside of them."""
+    events = record.events(gateway.data_dir)
+    return [event["type"] for event in events if event["type"].startswith("approval.") and "session" in event]
+
+
 @pytest.mark.parametrize("leaving", [wire.TERMINATE, None], ids=["says so", "is gone"])
 @pytest.mark.parametrize("sent", [wire.query(SQL), EXTENDED + wire.SYNC, EXTENDED + wire.FLUSH], ids=["simple", "extended", "flush"])
 def test_a_client_that_leaves_withdraws(held, leaving, sent):
@@ -67,6 +73,7 @@ def test_a_client_that_leaves_withdraws(held, leaving, sent):
         connection.send(leaving)
     connection.__exit__()
     wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
+    wait_until("it is on record", lambda: approval_events(held.gateway) == ["approval.requested", "approval.withdrawn"], seconds=20)
 
 
 def test_a_client_that_leaves_while_it_is_asked_withdraws(made, run, server, trust):
@@ -85,6 +92,7 @@ def test_a_client_that_leaves_while_it_is_asked_withdraws(made, run, server, tru
         lock.commit()
     withdrawn = "SELECT string_agg(state, ' ') FROM request"
     wait_until("the request is withdrawn", lambda: psql(store, withdrawn).stdout.strip() == "withdrawn", seconds=20)
+    wait_until("it is on record", lambda: approval_events(made) == ["approval.requested", "approval.withdrawn"], seconds=20)
 
 
 @pytest.mark.parametrize("sent", [wire.query(SQL), EXTENDED + wire.SYNC], ids=["simple", "extended"])

@@ -39,6 +39,15 @@ impl Session {
         }
     }
 
+    /// The same for what goes on where the client leaves: then it is waited for, and somebody has to see what came of it.
+    pub(crate) async fn to_its_end<T>(&mut self, work: impl Future<Output = T>) -> (T, Done) {
+        let mut work = pin!(work);
+        match self.while_client_stays(work.as_mut()).await {
+            Ok(done) => (done, Ok(())),
+            Err(end) => (work.await, Err(end)),
+        }
+    }
+
     /// Until the client has said something, has left, or it is time to look whether the session still holds.
     async fn hear_client(&mut self) -> Done {
         if !self.hears_client() {

@@ -141,17 +141,7 @@ impl Session {
             card: asks.card.clone().encoded(),
             tell: self.shared.dependencies.tell.clone(),
         };
-        // The store asks on where the client leaves meanwhile; then nobody waits for the answer.
-        let mut opening = pin!(state.ask(new, now));
-        let asked = match self.while_client_stays(opening.as_mut()).await {
-            Ok(asked) => asked,
-            Err(end) => {
-                if let Ok(Asked::Opened(id) | Asked::Found { id, .. }) = opening.await {
-                    self.withdraw(&id).await;
-                }
-                return Err(end);
-            }
-        };
+        let (asked, stays) = self.to_its_end(state.ask(new, now)).await;
         let id = match asked {
             Ok(Asked::Opened(id)) => {
                 // Nobody is let through by it: that it is missing in the record holds nothing up.
@@ -162,6 +152,7 @@ impl Session {
                 id, rerun: Rerun::Waits | Rerun::Collects | Rerun::Refused | Rerun::AsksAnew, ..
             }) => id,
             Ok(Asked::TooMany { whose, limit }) => {
+                stays?;
                 let whose = match whose {
                     Whose::Everybody => "everybody together",
                     Whose::Asker => "you",
@@ -169,11 +160,17 @@ impl Session {
                 };
                 return Ok(refused(self.words(&asks).too_many(whose, limit)));
             }
-            Err(problem) => return Ok(self.broken(&problem)),
+            Err(problem) => {
+                stays?;
+                return Ok(self.broken(&problem));
+            }
         };
-        let sought = self.wait(&asks, &asking, &id).await;
+        let sought = match stays {
+            Ok(()) => self.wait(&asks, &asking, &id).await,
+            Err(end) => Err(end),
+        };
         if matches!(sought, Err(_) | Ok(Sought::Cancelled)) {
-            self.withdraw(&id).await;
+            self.withdraw(&asks, &id).await;
         }
         sought
     }
@@ -199,7 +196,7 @@ impl Session {
                 if !is_of_cursor(&asks.permit) {
                     return Ok(pending());
                 }
-                self.withdraw(id).await;
+                self.withdraw(asks, id).await;
                 return Ok(refused(self.words(asks).not_in_time(id.as_str())));
             };
             if waited >= told {
@@ -280,19 +277,26 @@ impl Session {
             return Ok(Some(refused(Refusal::statement_changed())));
         }
         let state = self.shared.dependencies.state.clone();
-        match self.while_client_stays(state.take_use(&asks.ask, moment())).await? {
+        let (taken, stays) = self.to_its_end(state.take_use(&asks.ask, moment())).await;
+        let sought = self.used(asks, taken);
+        stays.map(|()| sought)
+    }
+
+    /// What a use of an approval comes to; on record also where the client has left with it.
+    fn used(&mut self, asks: &Asks, taken: Result<GrantUse, StateError>) -> Option<Sought> {
+        match taken {
             Ok(GrantUse::Taken { id, covered }) => {
                 if !asks.rules.iter().all(|rule| covered.lifts(rule)) {
-                    return Ok(Some(refused(self.words(asks).gone(id.as_str()))));
+                    return Some(refused(self.words(asks).gone(id.as_str())));
                 }
                 // On record before anything leaves on it, or nothing does.
                 if !self.record_approval(asks, &id, HeldEvent::Consumed) {
-                    return Ok(Some(refused(Refusal::not_enforceable("the audit log cannot be written"))));
+                    return Some(refused(Refusal::not_enforceable("the audit log cannot be written")));
                 }
-                Ok(Some(Sought::Covered(covered, id)))
+                Some(Sought::Covered(covered, id))
             }
-            Ok(GrantUse::Drifted { .. } | GrantUse::Nothing) => Ok(None),
-            Err(problem) => Ok(Some(self.broken(&problem))),
+            Ok(GrantUse::Drifted { .. } | GrantUse::Nothing) => None,
+            Err(problem) => Some(self.broken(&problem)),
         }
     }
 
@@ -329,10 +333,12 @@ impl Session {
         self.io.outbox.notice(&Fields::new("NOTICE", "00000", &text).with(b'H', &hint));
     }
 
-    async fn withdraw(&mut self, id: &RequestId) {
+    async fn withdraw(&mut self, asks: &Asks, id: &RequestId) {
         let decided = self.shared.dependencies.state.decide(id, Event::Withdraw, moment()).await;
         match decided {
-            Ok(Decided::Moved(_) | Decided::Unmoved(_) | Decided::NoSuchRequest) => {}
+            // As with what opened it, that it is missing in the record holds nothing up.
+            Ok(Decided::Moved(_)) => drop(self.record_approval(asks, id, HeldEvent::Withdrawn)),
+            Ok(Decided::Unmoved(_) | Decided::NoSuchRequest) => {}
             Err(problem) => {
                 tracing::warn!(problem = exeat_store::chain(&problem), "a request that nobody waits for stays open");
             }

@@ -157,6 +157,8 @@ pub enum HeldEvent {
     Requested,
     /// One use of it, by this statement.
     Consumed,
+    /// The asker waits no more: it has left, or cancelled.
+    Withdrawn,
 }
 
 /// A message of the server that the client got in other words, or not at all.

@@ -28,6 +28,7 @@ impl SessionRecord {
         self.begin(match change.what {
             HeldEvent::Requested => "approval.requested",
             HeldEvent::Consumed => "approval.consumed",
+            HeldEvent::Withdrawn => "approval.withdrawn",
         })?;
         json::object(&mut self.entry.head, |line| {
             line.object("body", |body| {
