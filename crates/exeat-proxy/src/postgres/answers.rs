@@ -2,6 +2,7 @@
 //! plan, recorded where it ends something, and only then released.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use exeat_enforce::plan::{Outputs, StatementPlan};
 use exeat_enforce::release::{self, BoundMask, MaskMismatch, Notified};
@@ -375,6 +376,7 @@ impl Session {
             return Err(SessionEnd::UnexpectedAnswer(message.name()));
         };
         self.status = *status;
+        self.ready_since = Instant::now();
         self.batch.ended(*status != TransactionStatus::Idle);
         // What was sent ahead may have begun a transaction with settings, taint and portals of its own.
         if *status == TransactionStatus::Idle && !self.batch_open && self.pipeline.due() == 0 {

@@ -2,7 +2,7 @@
 //! and some of the rows that wait, masked as they are. Nothing is decided by either, and the human is asked without what
 //! cannot be had in time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use exeat_enforce::card::{CardEstimate, CardSample};
 use exeat_enforce::evaluate::Permit;
@@ -29,7 +29,12 @@ const WRAPPERS: [&str; 5] = ["ModifyTable", "Aggregate", "WindowAgg", "LockRows"
 const BINARY_BYTES_MAX: usize = 32;
 
 impl Session {
-    pub(crate) async fn estimate(&mut self, permit: &Permit) -> Result<Option<CardEstimate>, SessionEnd> {
+    /// `by`: when the client has its answer at the latest; a guess takes half of the time until then at most.
+    pub(crate) async fn estimate(
+        &mut self,
+        permit: &Permit,
+        by: Option<Instant>,
+    ) -> Result<Option<CardEstimate>, SessionEnd> {
         let Some(sql) = explainable(permit) else { return Ok(None) };
         let role = &self.picture.role;
         let login = self.target.logins.iter().find(|login| login.role.as_ref().unwrap_or(&login.user) == role);
@@ -43,10 +48,12 @@ impl Session {
             path.join(", ")
         );
         let (shared, upstream) = (self.shared.clone(), self.target.upstream.clone());
+        let left = by.map(|by| by.saturating_duration_since(Instant::now()) / 2);
+        let within = left.map_or(GUESSED_WITHIN, |left| left.min(GUESSED_WITHIN));
         let guess = async move {
             // One at a time: whoever asks often must not open connections as often.
             let _one = shared.guessing.try_lock().ok()?;
-            let guess = timeout(GUESSED_WITHIN, guess(&upstream, &login, (&settings, &sql))).await.ok()?;
+            let guess = timeout(within, guess(&upstream, &login, (&settings, &sql))).await.ok()?;
             guess
                 .inspect_err(|problem| tracing::debug!(problem = exeat_store::chain(problem), "nothing guessed"))
                 .ok()?

@@ -36,8 +36,9 @@ const FIRST_NOTICE: Duration = Duration::from_secs(2);
 const NEXT_NOTICE: Duration = Duration::from_secs(10);
 /// A client that gives up on a silent connection hears something this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
-/// So much before the server would end the statement the client has its answer.
-const MARGIN: Duration = Duration::from_millis(200);
+/// So much before the server would end the statement or the session the client has its answer: a tenth of what the server
+/// allows, within these bounds.
+const MARGINS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// A statement that rules hold.
 pub(crate) struct Asks {
@@ -133,7 +134,7 @@ impl Session {
         };
         asks.card.mode = asking.mode.into();
         asks.card.sample = self.sample(asking.sample);
-        asks.card.estimate = self.estimate(&asks.permit).await?;
+        asks.card.estimate = self.estimate(&asks.permit, self.answer_by(&asks)).await?;
         let new = NewRequest {
             ask: asks.ask.clone(),
             terms: asking.terms.clone(),
@@ -311,20 +312,21 @@ impl Session {
         if asking.mode == Mode::Async || state.standby || holds_locks || limited {
             return None;
         }
-        let mut longest = asking.wait;
-        match asks.running {
-            Some(started) => {
-                if let Some(time_out) = state.time_outs.statement {
-                    longest = longest.min(time_out.checked_sub(started.elapsed())?.checked_sub(MARGIN)?);
-                }
-            }
-            None => {
-                if let Some(time_out) = state.time_outs.idle_in_transaction.filter(|_| in_block) {
-                    longest = longest.min(time_out.checked_sub(MARGIN)?);
-                }
-            }
-        }
-        Some(longest)
+        let Some(by) = self.answer_by(asks) else { return Some(asking.wait) };
+        Some(asking.wait.min(by.checked_duration_since(Instant::now())?))
+    }
+
+    /// When the client has its answer at the latest. `None`: the server allows any time.
+    fn answer_by(&self, asks: &Asks) -> Option<Instant> {
+        let time_outs = &self.own.state.as_ref()?.time_outs;
+        let (since, time_out) = match asks.running {
+            Some(started) => (started, time_outs.statement?),
+            None if self.status == TransactionStatus::Idle => return None,
+            // The client may have taken its time before it asked.
+            None => (self.ready_since, time_outs.idle_in_transaction?),
+        };
+        let (least, most) = MARGINS;
+        since.checked_add(time_out.saturating_sub((time_out / 10).clamp(least, most)))
     }
 
     fn tell_waiting(&mut self, id: &RequestId, left: Duration) {

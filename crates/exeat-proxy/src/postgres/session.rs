@@ -68,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) upstream_key: (i32, bytes::Bytes),
     /// As of the last ReadyForQuery.
     pub(crate) status: TransactionStatus,
+    /// When that came.
+    pub(crate) ready_since: Instant,
     /// The worst of the open transaction: what COMMIT and Sync may still say.
     pub(crate) taint: Taint,
     /// Extended messages were sent since the last Sync: an implicit transaction may be open.
@@ -206,6 +208,7 @@ impl Session {
             cancel_key: seat.cancel_key,
             upstream_key: seat.upstream_key,
             status: TransactionStatus::Idle,
+            ready_since: Instant::now(),
             taint: Taint::Clean,
             batch_open: false,
             batch: Batch::default(),
