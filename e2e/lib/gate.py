@@ -6,6 +6,14 @@ import threading
 PIECE_BYTES_MAX = 65536
 
 
+def cut(end):
+    """Whoever waits in it wakes. It is not closed under a thread: its number would be another socket's by then."""
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
 class Gate:
     def __init__(self, port):
         self._upstream = port
@@ -22,18 +30,19 @@ class Gate:
         listener.listen()
         self.port = listener.getsockname()[1]
         self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, args=(listener,), daemon=True)
+        self._accepting.start()
         return self
 
     def close(self):
+        # Nobody comes behind this.
+        cut(self._listener)
+        self._accepting.join()
+        self._listener.close()
         with self._lock:
-            ends, self._ends = [self._listener, *self._ends], []
+            ends, self._ends = self._ends, []
         for end in ends:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            end.close()
+            cut(end)
 
     def _accept(self, listener):
         while True:
@@ -41,7 +50,11 @@ class Gate:
                 client, _ = listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._upstream))
+            try:
+                server = socket.create_connection(("127.0.0.1", self._upstream))
+            except OSError:
+                client.close()
+                continue
             with self._lock:
                 self._ends += [client, server]
             for source, sink in ((client, server), (server, client)):

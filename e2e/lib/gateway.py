@@ -204,12 +204,14 @@ class Gateway:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def stop(self):
-        """Ends the gateway and returns its exit status."""
+        """Ends the gateway, which must end well and leave its record whole; one that a test has ended is only tidied away."""
+        is_running = self.process.poll() is None
         status = self.process.stop()
         self.run.forget(self.process)
+        if is_running and status != 0:
+            raise HarnessError(f"{self.name} ended with status {status}\n{self.process.tail()}")
         if self.verifies and status == 0:
             self._verify()
-        return status
 
     def _verify(self):
         """Whatever a test did, what it left on record is whole and signed."""

@@ -10,6 +10,7 @@ import threading
 import time
 
 from . import wire
+from .gate import cut
 
 SECONDS_MAX = 60
 PIECE_BYTES = 65536
@@ -98,8 +99,9 @@ class Liar:
         return self
 
     def __exit__(self, *_):
-        for end in [self._listener, *self._open]:
-            shut(end)
+        cut(self._listener)
+        for end in list(self._open):
+            cut(end)
         for thread in self._threads:
             thread.join(timeout=10)
 
@@ -157,15 +159,15 @@ class Liar:
         except (OSError, Left):
             return None
         finally:
-            shut(real)
-            shut(gateway)
+            cut(real)
+            cut(gateway)
             with self._lock:
                 self._open.discard(gateway)
 
     def _take_over(self, lie, real, ours, seat):
         # Said before the server's connection ends: who copies from it would end the gateway's with it.
         ours.set()
-        shut(real)
+        cut(real)
         with self._lock:
             self.told += 1
             if not lie.apart:
@@ -179,15 +181,6 @@ class Liar:
                 self._lying.discard(seat.socket)
 
 
-def shut(end):
-    # shutdown wakes who reads it; close alone would not.
-    try:
-        end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    end.close()
-
-
 def copy_until(source, sink, taken_over):
     """From the server to the gateway, as it comes."""
     try:
@@ -198,7 +191,7 @@ def copy_until(source, sink, taken_over):
     except OSError:
         pass
     if not taken_over.is_set():
-        shut(sink)
+        cut(sink)
 
 
 def read_startup(peer):

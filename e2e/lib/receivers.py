@@ -1,12 +1,13 @@
 """Receivers of exports: syslog over TCP, TLS and UDP, and HTTP. Each can be closed for a while and opened again on its port."""
 
-import contextlib
 import json
 import re
 import socket
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from .gate import cut
 
 MESSAGE = re.compile(
     r'<(?P<pri>\d+)>1 (?P<time>\S+Z) (?P<host>\S+) exeat - (?P<msgid>\S+) \[exeat@32473(?P<sd>(?: \w+="(?:[^"\\\]]|\\.)*")*)\] (?P<text>\{.*\})',
@@ -63,16 +64,18 @@ class SyslogReceiver(Receiver):
     def open(self):
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._accepting.start()
 
     def close(self):
-        for end in [self._listener, *self._ends]:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            end.close()
-        self._ends = []
+        # Nobody comes behind this.
+        cut(self._listener)
+        self._accepting.join()
+        self._listener.close()
+        with self.lock:
+            ends, self._ends = self._ends, []
+        for end in ends:
+            cut(end)
 
     def _accept(self, listener):
         while True:
@@ -80,14 +83,19 @@ class SyslogReceiver(Receiver):
                 end, _ = listener.accept()
             except OSError:
                 return
-            self._ends.append(end)
+            try:
+                if self._context is not None:
+                    end = self._context.wrap_socket(end, server_side=True, do_handshake_on_connect=False)
+            except OSError:
+                continue
+            with self.lock:
+                self._ends.append(end)
             threading.Thread(target=self._read, args=(end,), daemon=True).start()
 
     def _read(self, end):
         try:
             if self._context is not None:
-                end = self._context.wrap_socket(end, server_side=True)
-                self._ends.append(end)
+                end.do_handshake()
             held = b""
             while piece := end.recv(65536):
                 held += piece
@@ -118,10 +126,8 @@ class DatagramReceiver(Receiver):
             self.take([parsed(message)["text"]])
 
     def close(self):
-        # Not closed under the thread that waits in it: the kernel may take up its wait again at the same number, which
-        # is another test's socket by then. The shutdown of a socket without a peer wakes, and says that it has none.
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
+        # It wakes without a peer too, and says that it has none.
+        cut(self._socket)
         self._thread.join()
         self._socket.close()
 

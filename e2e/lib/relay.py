@@ -3,6 +3,8 @@
 import socket
 import threading
 
+from .gate import cut
+
 PIECE_BYTES_MAX = 65536
 
 
@@ -29,15 +31,13 @@ class Relay:
         return self
 
     def __exit__(self, *_):
-        # shutdown wakes the accept; close alone would leave the thread in it.
-        for end in [self._listener, *self._sockets]:
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            end.close()
+        ends = [self._listener, *self._sockets]
+        for end in ends:
+            cut(end)
         for thread in self._threads:
             thread.join(timeout=10)
+        for end in ends:
+            end.close()
 
     def bytes(self, direction):
         """Everything so far, connection by connection."""

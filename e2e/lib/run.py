@@ -20,6 +20,7 @@ PR_SET_PDEATHSIG = 1
 STOP_SECONDS_MAX = 20
 LOG_TAIL_LINES = 20
 _LIBC = ctypes.CDLL(None)
+_GIVEN = set()
 
 
 class HarnessError(Exception):
@@ -34,8 +35,10 @@ def say(text):
 def wait_until(what, condition, seconds=30, alive=None):
     """Polls `condition` until it is true; `alive` names the process whose end makes waiting pointless."""
     deadline = time.monotonic() + seconds
-    last = None
-    while time.monotonic() < deadline:
+    last, is_over = None, False
+    while not is_over:
+        # Looked at once more behind the deadline: all of this may have stood still meanwhile.
+        is_over = time.monotonic() >= deadline
         try:
             result = condition()
             if result:
@@ -50,10 +53,14 @@ def wait_until(what, condition, seconds=30, alive=None):
 
 
 def free_port():
-    """A port nobody listens on now. Another program may take it before we do; the server then says so."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port nobody listens on now, and given once. Another program may take it before we do; the server then says so."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 def unprivileged_user():

@@ -106,7 +106,9 @@ def fresh_gateway(run, program, server, shop):
 
 @pytest.fixture(scope="session")
 def gateway(fresh_gateway, authority, provider):
-    return fresh_gateway("gateway").listen_tls(authority).trust(provider.entry()).start(level="debug")
+    gateway = fresh_gateway("gateway").listen_tls(authority).trust(provider.entry()).start(level="debug")
+    yield gateway
+    gateway.stop()
 
 
 @pytest.fixture(scope="session")
@@ -116,14 +118,17 @@ def trust(run):
 
 @pytest.fixture(scope="session")
 def plain(fresh_gateway, trust):
-    return fresh_gateway("plain").trust(trust.entry()).start(level="debug")
+    gateway = fresh_gateway("plain").trust(trust.entry()).start(level="debug")
+    yield gateway
+    gateway.stop()
 
 
 @pytest.fixture(scope="session")
 def through(run, program, server, shop, trust):
     gateway = Gateway(run, "through").policy(PASS_THROUGH).trust(trust.entry())
     login = [{"user": SUPERUSER, "password": server.password}]
-    return gateway.target(server, "shop", login, allow_privileged_login=True).start(level="debug")
+    yield gateway.target(server, "shop", login, allow_privileged_login=True).start(level="debug")
+    gateway.stop()
 
 
 @pytest.fixture(scope="session")
