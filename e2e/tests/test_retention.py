@@ -100,15 +100,15 @@ def test_what_is_old_is_forgotten_and_what_stays_verifies_and_is_read_and_the_ar
 
 
 def test_what_is_under_a_legal_hold_stays_until_it_is_lifted(kept):
+    kept.done("audit", "hold", "--principal", "held", *HOLD)
     held = kept.fill("held")
-    kept.done("audit", "hold", "--session", held, *HOLD)
     other = kept.fill("other")
     wait_until("erased", lambda: kept.fill("filler") and other in {event["body"]["session"] for event in kept.events("erasure")}, SECONDS)
     wait_until("it is told", lambda: "legal hold" in kept.gateway.log_text() or kept.fill("filler") is None, SECONDS)
     assert held not in {event["body"]["session"] for event in kept.events("erasure")}
     assert any(event.get("session") == held for event in kept.lines())
     assert "SELECT email" in kept.config("sessions", "replay", held).stdout
-    kept.done("audit", "release", "--session", held, "--reason", "closed")
+    kept.done("audit", "release", "--principal", "held", "--reason", "closed")
     wait_until("it is forgotten", lambda: kept.has_forgotten(held), SECONDS)
 
 
