@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
-use super::journal::{KEYS_FILE, slot_bytes};
+use super::journal::{Journal, KEYS_FILE, slot_bytes};
 use super::json::{self, Object};
 use super::register::{BEGUN, DONE, ERASURE, HOLD_LIFTED, HOLD_SET, LegalHold, REFUSED, Register, Started, Whose};
 use super::{Recorder, Requester, Shared, render, requested};
@@ -52,9 +52,11 @@ pub(super) struct Runs {
 }
 
 impl Running {
-    pub(super) fn begin(&self, session: &str, blob_segment: u64) -> Runs {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(session.to_owned(), blob_segment);
-        Runs { running: self.clone(), session: session.to_owned() }
+    /// Whoever does not see it among those that run yet, sees no later file of sealed texts than it names.
+    pub(super) fn begin(&self, session: &str, journal: &Journal) -> Result<Runs, StoreError> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(session.to_owned(), journal.blob_segment()?);
+        Ok(Runs { running: self.clone(), session: session.to_owned() })
     }
 
     /// Who runs now.
@@ -73,7 +75,7 @@ impl Drop for Runs {
     }
 }
 
-/// Sessions whose keys are being destroyed.
+/// A session whose key is being destroyed.
 #[derive(Serialize, Deserialize)]
 struct Marker {
     session: String,

@@ -116,7 +116,6 @@ impl SessionRecord {
     pub(super) fn start(shared: Arc<Shared>, start: &SessionStart<'_>) -> Result<Self, StoreError> {
         let (key, wrapped) = shared.keys.new_data_key(start.session)?;
         let slot = shared.journal.append_key(&wrapped)?;
-        let blob_segment = shared.journal.blob_segment()?;
         let (principal, groups_cut) = render_principal(start.principal);
         let mut record = Self {
             session: start.session.to_owned(),
@@ -134,7 +133,7 @@ impl SessionRecord {
             upto: 0,
             // Until its start is on record there is nothing to end.
             ended: true,
-            _runs: shared.running.begin(start.session, blob_segment),
+            _runs: shared.running.begin(start.session, &shared.journal)?,
             shared,
         };
         json::fragment(&mut record.entry.middle, |line| {

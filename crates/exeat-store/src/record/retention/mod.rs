@@ -114,6 +114,8 @@ impl Recorder {
         let shared = &self.shared;
         let _alone = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         shared.begin_segments(retention, now)?;
+        // Before it is asked who runs: whoever begins later writes to this file of sealed texts or a later one.
+        let blob_segment = shared.journal.blob_segment()?;
         // Before the lines are read: whoever runs no more has all of them on record.
         let running = shared.running.all();
         let texts_before = before(now, retention.texts);
@@ -129,7 +131,7 @@ impl Recorder {
             signed: shared.journal.notary().signed(),
             oldest_open: shared.journal.oldest_open()?,
             has_asides: !asides(&shared.data_dir)?.is_empty(),
-            blob_segment: shared.journal.blob_segment()?,
+            blob_segment,
         };
         let plan = Plan::make(&shared.data_dir, (&survey, &running), &limits)?;
         done.waits = plan.waits;
