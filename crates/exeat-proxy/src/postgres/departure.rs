@@ -40,7 +40,7 @@ impl Session {
     }
 
     /// The same for what goes on where the client leaves: then it is waited for, and somebody has to see what came of it.
-    pub(crate) async fn to_its_end<T>(&mut self, work: impl Future<Output = T>) -> (T, Done) {
+    pub(crate) async fn done_in_any_case<T>(&mut self, work: impl Future<Output = T>) -> (T, Done) {
         let mut work = pin!(work);
         match self.while_client_stays(work.as_mut()).await {
             Ok(done) => (done, Ok(())),

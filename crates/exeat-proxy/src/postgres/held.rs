@@ -142,7 +142,7 @@ impl Session {
             card: asks.card.clone().encoded(),
             tell: self.shared.dependencies.tell.clone(),
         };
-        let (asked, stays) = self.to_its_end(state.ask(new, now)).await;
+        let (asked, stays) = self.done_in_any_case(state.ask(new, now)).await;
         let id = match asked {
             Ok(Asked::Opened(id)) => {
                 // Nobody is let through by it: that it is missing in the record holds nothing up.
@@ -278,7 +278,7 @@ impl Session {
             return Ok(Some(refused(Refusal::statement_changed())));
         }
         let state = self.shared.dependencies.state.clone();
-        let (taken, stays) = self.to_its_end(state.take_use(&asks.ask, moment())).await;
+        let (taken, stays) = self.done_in_any_case(state.take_use(&asks.ask, moment())).await;
         let sought = self.used(asks, taken);
         stays.map(|()| sought)
     }
