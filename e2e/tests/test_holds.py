@@ -3,6 +3,7 @@ or a human has agreed. What is not agreed to leaves client and server in step, i
 
 import json
 import re
+import threading
 
 import psycopg
 import pytest
@@ -33,12 +34,17 @@ POLICY = {
         {"id": "bulk", "who": {"groups": ["agents"]}, "target": "shop", "hold": HOLD},
     ],
 }
+PATIENT = [
+    {"id": "all-too", "who": {"groups": ["patient"]}, "target": "shop", "allow": ["read"]},
+    {"id": "long", "who": {"groups": ["patient"]}, "target": "shop", "hold": {**HOLD, "wait": "60s"}},
+]
 
 
 @pytest.fixture(scope="module")
 def held(fresh_gateway, shop, trust):
     admin(shop, SCHEMA)
-    made = fresh_gateway("held", policy=dump(POLICY)).trust(trust.entry()).start(level="debug")
+    policy = dump({**POLICY, "rules": [*POLICY["rules"], *PATIENT]})
+    made = fresh_gateway("held", policy=policy).trust(trust.entry()).start(level="debug")
     yield made
     made.stop()
     admin(shop, "DROP SCHEMA held CASCADE")
@@ -178,11 +184,10 @@ def test_rows_count_as_often_as_they_stand_in_a_row(held, trust):
 
 
 def test_a_client_that_cancels_or_leaves_withdraws(held, trust):
-    dsn = somebody(held, trust)
+    dsn = held.dsn(trust.token("patient", ["patient"]))
     with psycopg.connect(dsn.text(), autocommit=True) as connection:
-        connection.execute("SELECT 1")
-        import threading  # noqa: PLC0415
-        threading.Timer(0.3, connection.cancel).start()
+        # Whoever waits is told that it does.
+        connection.add_notice_handler(lambda _: threading.Thread(target=connection.cancel_safe).start())
         with pytest.raises(psycopg.Error) as cancelled:
             connection.execute("SELECT id, name FROM held.people")
         assert cancelled.value.sqlstate == "57014"

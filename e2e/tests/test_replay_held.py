@@ -1,8 +1,6 @@
 """A replay of what was held, cancelled, or left in the middle: what the client got is on record, and what it did not get is
 not shown as if it had."""
 
-import threading
-
 import psycopg
 import pytest
 from lib import wire
@@ -13,6 +11,7 @@ from streams import admin
 from test_approvals_of_statements import SQL, Held, Reader
 from test_holds import HOLD, POLICY, SCHEMA
 from test_replay import one_session
+from test_sessions import runs_and_is_cancelled
 
 LONG = "SELECT a.id, b.name, c.name FROM held.people a, held.people b, held.notes n, held.people c"
 
@@ -63,15 +62,11 @@ def test_a_client_that_leaves_in_the_middle_has_got_no_more_than_the_record_says
     assert done.stdout.startswith(got) and len(got) > 100, (len(got), len(done.stdout))
 
 
-def test_a_cancelled_statement_is_replayed_with_its_end(held, trust):
+def test_a_cancelled_statement_is_replayed_with_its_end(held, trust, shop):
     dsn = held.gateway.dsn(trust.token("canceller", ["free"]))
     with Relay(dsn.port) as relay:
         with psycopg.connect(dsn.with_(port=relay.port).text(), autocommit=True) as connection:
-            timer = threading.Timer(0.5, connection.cancel_safe)
-            timer.start()
-            with pytest.raises(psycopg.errors.QueryCanceled):
-                connection.execute("SELECT pg_sleep(30)")
-            timer.join()
+            runs_and_is_cancelled(connection, shop)
             assert connection.execute("SELECT 1").fetchone() == (1,)
         session = one_session(held.gateway)
         (got,) = [got for got in map(behind_login, relay.answers().values()) if got]
