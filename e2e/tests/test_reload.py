@@ -58,7 +58,7 @@ def test_the_last_good_policy_is_kept_when_a_broken_one_arrives(changing, row, b
     changing.policy(broken)
     wait_until("the log names the broken file", lambda: "policy.yaml" in changing.log_text()[before:])
     assert row() == [(None, REDACTED)] * 2
-    assert "policy" in changing.ready()[1]
+    wait_until("readiness tells", lambda: changing.readiness()["checks"]["policy"]["state"] == "degraded")
     changing.policy(POLICY)
     wait_until("a mended policy is taken up", lambda: all(email == REDACTED for email, _ in row()))
 
