@@ -16,7 +16,7 @@ from lib.yaml_text import dump
 from streams import admin, session, tags_of
 from test_approvals_of_statements import Held
 from test_holds import HOLD
-from test_shared_store import HEARD_SECONDS_MAX, url
+from test_shared_store import url
 
 ROWS, BYTES, CELLS, MANY = 100, 8192, 60, 2000
 RELATIONS = ("one", "two", "wide", "sealed", "shared", "many")
@@ -244,7 +244,7 @@ def test_one_allowance_and_one_approval_at_two_gateways(gateways):
         asking.start()
         approval = second.waiting(name)
         assert first.command("approve", approval)[0] == 0
-        asking.join(HEARD_SECONDS_MAX)
+        asking.join(20)
         assert len(came) == 10
         # Approved at one, collected at the other.
         here.execute("SET statement_timeout = '1s'")
