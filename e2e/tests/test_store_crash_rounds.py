@@ -22,7 +22,7 @@ from test_shared_store import url
 LIMIT = 1000
 # The store is killed within this much of the moment when everybody begins: as long as they take where nobody kills it.
 KILLED_WITHIN_SECONDS = 0.25
-HEARD_SECONDS_MAX = 30
+HEARD_SECONDS_MAX = 60
 # Nobody gets more at once than an eighth of what is left.
 CHUNK_MAX = LIMIT // 8
 # What lies at its gateway for the next statement or is on its way back, and what was reserved without hearing of it.
@@ -33,7 +33,7 @@ UNSERVED_MAX = 16
 
 RULES = [
     POLICY["rules"][0],
-    {"id": "waits", "who": {"groups": ["agents"]}, "target": "shop", "hold": {**HOLD, "wait": "30s", "expires": "5m"}},
+    {"id": "waits", "who": {"groups": ["agents"]}, "target": "shop", "hold": {**HOLD, "wait": "120s", "expires": "5m"}},
     {"id": "collects", "who": {"groups": ["robots"]}, "target": "shop", "hold": {**HOLD, "mode": "async", "expires": "5m"}},
     {"id": "all-too", "who": {"groups": ["robots"]}, "target": "shop", "allow": ["read"]},
     {"id": "few", "who": {"groups": ["agents"]}, "target": "shop", "relations": ["held.notes"],

@@ -137,8 +137,8 @@ def test_time_grows_with_the_cell_and_not_faster(fresh):
             return time.monotonic() - begun
 
         seconds(4 * MIB)
-        short = min(seconds(16 * MIB) for _ in range(3))
-        long = min(seconds(64 * MIB) for _ in range(3))
+        # By turns: what else the machine does meets both.
+        short, long = map(min, zip(*[(seconds(16 * MIB), seconds(64 * MIB)) for _ in range(5)], strict=True))
     assert long < 10 * short
 
 
