@@ -66,6 +66,12 @@ def say(gateway, trust, many=20, sql="SELECT id, ssn FROM customers WHERE id = %
     with psycopg.connect(gateway.dsn(trust.token("agent-7", ["agents"])).text(), autocommit=True) as connection:
         for number in range(many):
             connection.execute(sql, [number])
+    wait_ended(gateway, record.events(gateway.data_dir, "session.start")[-1]["session"])
+
+
+def wait_ended(gateway, *sessions):
+    ended = lambda: {event["session"] for event in record.events(gateway.data_dir, "session.end")}
+    wait_until("their ends are on record", lambda: ended() >= set(sessions))
 
 
 def signed(folder):
@@ -225,7 +231,14 @@ def test_statements_at_sealed_data_wait_for_a_required_archive(fresh_gateway, tr
     dsn = gateway.dsn(trust.token("agent-7", ["agents"])).text()
     with psycopg.connect(dsn, autocommit=True) as connection:
         sealed = lambda: connection.execute("SELECT ssn FROM customers WHERE id = 1").fetchone()
-        assert sealed()
+
+        def served():
+            try:
+                return sealed()
+            except psycopg.errors.IoError:
+                return None
+
+        wait_until("it is served", served)
         s3.process.send_signal(signal.SIGSTOP)
         try:
             wait_until("the gateway is not ready", lambda: gateway.ready()[0] == 503, seconds=30)
@@ -242,7 +255,7 @@ def test_statements_at_sealed_data_wait_for_a_required_archive(fresh_gateway, tr
         finally:
             s3.process.send_signal(signal.SIGCONT)
         wait_until("the archive has caught up", lambda: gateway.ready()[0] == 200, seconds=60)
-        assert sealed()
+        wait_until("it is served again", served)
     gateway.stop()
     status, found = verified(copy_of(gateway, s3, "required"), "--key", key(gateway))
     assert status == 0, found
@@ -301,6 +314,7 @@ def test_an_erasure_reaches_the_archives_of_logs_that_were_kept_aside(fresh_gate
     keeping = Keeping(gateway, trust)
     place = folder_of(gateway) / gateway.config["name"]
     gone, kept = [keeping.session("agent-7", *[f"SELECT id, ssn FROM customers WHERE id = {n}" for n in range(20)]) for _ in range(2)]
+    wait_ended(gateway, gone, kept)
     slots = {event["session"]: event["body"]["data_key"]["slot"] for event in keeping.events("session.start")}
     wait_anchored(gateway, lambda: place)
     gateway.stop()
@@ -310,6 +324,7 @@ def test_an_erasure_reaches_the_archives_of_logs_that_were_kept_aside(fresh_gate
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-3]))
     gateway.start()
     later = keeping.session("agent-7", "SELECT id, ssn FROM customers WHERE id = 1")
+    wait_ended(gateway, later)
     slots[later] = keeping.events("session.start")[-1]["body"]["data_key"]["slot"]
     wait_anchored(gateway, lambda: place / "1")
 

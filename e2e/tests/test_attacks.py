@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from lib import wire
 from lib.gateway import TARGET
+from lib.run import wait_until
 
 SYNC = wire.SYNC
 LONG = "n" * 63  # the server keeps this much of a statement's or portal's name
@@ -176,8 +177,7 @@ def test_a_view_replaced_while_the_statement_waits_is_not_read(dsn, shop, value)
         changing.execute("CREATE OR REPLACE VIEW attack.board AS SELECT id, ssn AS line FROM attack.people")
         connection.send(wire.query("SELECT 'x' || line FROM attack.board"))
         waiting = "SELECT now() - query_start > interval '1500 ms' FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while not any(long for (long,) in admin.execute(waiting)):
-            pass
+        wait_until("the statement waits", lambda: any(long for (long,) in admin.execute(waiting)))
         changing.commit()
         received = []
         with pytest.raises(wire.Closed):

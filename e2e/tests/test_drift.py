@@ -41,6 +41,12 @@ class Place:
         with psycopg.connect((dsn or self.agent).text()) as connection:
             return connection.execute(sql).fetchall()
 
+    def reads(self, sql, rows):
+        """Whether it does yet: while the gateway looks at what has changed, it may refuse."""
+        try:
+            return self.read(sql) == rows
+        except psycopg.Error:
+            return False
 
     def command(self, group, *arguments):
         """(exit status, what was printed as JSON, what was said beside it)"""
@@ -160,10 +166,10 @@ def test_a_new_partition_is_what_its_parent_is_and_takes_nothing_from_anybody(pl
         CREATE TABLE visits_one PARTITION OF visits FOR VALUES IN (1);
         INSERT INTO visits VALUES (1, 'a@example.com', 'Ulm'); GRANT SELECT ON visits, visits_one TO PUBLIC"""
     )
-    wait_until("the new table is noticed", lambda: place.read("SELECT city FROM visits") == [(REDACTED,)])
+    wait_until("the new table is noticed", lambda: place.reads("SELECT city FROM visits", [(REDACTED,)]))
     status, _, said = place.command("dpo", "discover", "--accept")
     assert status == 0, said
-    wait_until("it is accepted", lambda: place.read("SELECT city FROM visits") == [("Ulm",)])
+    wait_until("it is accepted", lambda: place.reads("SELECT city FROM visits", [("Ulm",)]))
     place.change(
         """CREATE TABLE visits_two (id int, email text, city text, own text);
         ALTER TABLE visits_two DROP COLUMN own; ALTER TABLE visits ATTACH PARTITION visits_two FOR VALUES IN (2);
@@ -171,10 +177,10 @@ def test_a_new_partition_is_what_its_parent_is_and_takes_nothing_from_anybody(pl
     )
     for _ in range(3):
         assert place.read("SELECT city FROM visits WHERE id = 1") == [("Ulm",)]
-    wait_until("the partition is noticed", lambda: place.read("SELECT city FROM visits_two") == [("Bonn",)])
+    wait_until("the partition is noticed", lambda: place.reads("SELECT city FROM visits_two", [("Bonn",)]))
     assert place.read("SELECT city FROM visits ORDER BY id") == [("Ulm",), ("Bonn",)]
     place.change("ALTER TABLE visits DETACH PARTITION visits_two")
-    wait_until("it stands alone", lambda: place.read("SELECT city FROM visits_two") == [(REDACTED,)])
+    wait_until("it stands alone", lambda: place.reads("SELECT city FROM visits_two", [(REDACTED,)]))
 
 
 def test_detect_looks_at_what_nobody_has_accepted_and_at_nothing_else(fresh_gateway, server, trust):

@@ -105,6 +105,14 @@ def found(secrets, data):
     return sorted(secret for secret in secrets if secret.encode() in data)
 
 
+def kept(folder):
+    """What all its files hold. The gateway renames one now and then: then they are read again."""
+    try:
+        return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    except FileNotFoundError:
+        return kept(folder)
+
+
 def test_nothing_secret_is_heard(listener, trust, truth, shop, server):
     agent = trust.token("agent-7", ["agents"])
     officer = trust.token("dana", ["dpo"])
@@ -139,8 +147,7 @@ def test_nothing_secret_is_heard(listener, trust, truth, shop, server):
     assert log and found(values | tokens | credentials, log) == []
 
     # The record speaks of both sessions, and nothing in the clear in it is a secret. Passwords stand in files elsewhere.
-    kept = [path for path in listener.folder.rglob("*") if path.is_file()]
-    clear = b"\n".join(path.read_bytes() for path in kept)
+    clear = kept(listener.folder)
     assert b"agent-7" in clear and b"dana" in clear and b"statement.intent" in clear and b"auth.fail" in clear
     assert found(values | tokens | credentials, clear) == []
 
@@ -159,6 +166,6 @@ def test_a_sealed_value_in_the_clients_own_words_is_not_kept_in_clear(listener, 
         ]:
             with contextlib.suppress(psycopg.Error):
                 connection.execute(sql, values)
-    clear = b"\n".join(path.read_bytes() for path in listener.data_dir.rglob("*") if path.is_file())
+    clear = kept(listener.data_dir)
     assert b"agent-9" in clear
     assert found({ssn, email}, clear) == []

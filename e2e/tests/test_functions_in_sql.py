@@ -1,6 +1,8 @@
 """Functions in LANGUAGE sql are what their bodies do: over unsealed data they answer as the server does, what they
 give back of sealed columns is masked, what they compare with one is refused, and so is what cannot be followed."""
 
+import contextlib
+
 import psycopg
 import pytest
 
@@ -128,7 +130,7 @@ def test_a_replaced_body_is_what_counts(agent, shop, functions):
         admin.execute("CREATE OR REPLACE FUNCTION bodies.moving() RETURNS text LANGUAGE sql AS 'SELECT ssn FROM customers WHERE id = 1'")
 
         def moved():
-            with psycopg.connect(agent.text()) as connection:
+            with contextlib.suppress(psycopg.Error), psycopg.connect(agent.text()) as connection:
                 return "***" in connection.execute("SELECT bodies.moving()").fetchone()[0]
 
         wait_until("the gateway has read the new body", moved)
@@ -147,8 +149,9 @@ def test_a_body_replaced_before_a_portal_calls_it_lets_nothing_out(agent, shop, 
         admin.execute(body.format("city"))
 
         def shown():
-            with psycopg.connect(agent.text()) as other:
+            with contextlib.suppress(psycopg.Error), psycopg.connect(agent.text()) as other:
                 return other.execute("SELECT bodies.later()").fetchone()[0]
+            return ""
 
         city, ssn = admin.execute("SELECT city, ssn FROM customers WHERE id = 1").fetchone()
         wait_until("the gateway knows the function", lambda: shown() == city)

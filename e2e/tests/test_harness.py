@@ -53,8 +53,11 @@ def test_up_prints_four_lines_and_leaves_nothing_behind(program, folder, number)
         child.send_signal(number)
         child.communicate(timeout=60)
     wait_until("the temporary folder is empty", lambda: not any(folder.iterdir()), seconds=60)
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in listing
+
+    def listed():
+        return str(folder) in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+    wait_until("no process is left", lambda: not listed())
 
 
 def test_up_says_what_is_wrong_and_leaves_nothing_behind(program, folder):
