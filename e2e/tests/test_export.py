@@ -123,8 +123,8 @@ def test_nothing_is_missing_after_kills_and_absent_receivers(fresh_gateway, trus
     # It is nobody's business who wants to work.
     assert gateway.ready()[0] == 200
     for _ in range(3):
-        at.open()
         before = len(at.told())
+        at.open()
         wait_until("something arrives", lambda: len(at.told()) > before, seconds=60)
         say(gateway, trust)
         gateway.process.send_signal(signal.SIGKILL)
