@@ -17,6 +17,7 @@ use crate::StoreError;
 pub(crate) const START: &str = "session.start";
 /// What the start says, told again by retention for a session that it leaves lines of.
 pub(crate) const CARRIED: &str = "session.carried";
+pub(crate) const END: &str = "session.end";
 pub(crate) const ERASURE: &str = "erasure";
 pub(crate) const HOLD_SET: &str = "legal_hold.set";
 pub(crate) const HOLD_LIFTED: &str = "legal_hold.lifted";

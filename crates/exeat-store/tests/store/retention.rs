@@ -231,6 +231,32 @@ fn a_session_that_goes_on_is_carried_over_every_cut_and_is_read_by_what_was_carr
 }
 
 #[test]
+fn a_session_that_ended_before_it_was_carried_keeps_its_texts_for_as_long_as_others_and_no_longer() {
+    let place = Place::new();
+    let recorder = place.open();
+    let mut long = begin(&recorder, "long");
+    say(&mut long, 5);
+    session(&recorder, "old", 300);
+    turn(&recorder);
+    let began = Timestamp::now();
+    say(&mut long, 5);
+    long.end("terminated").unwrap();
+    session(&recorder, "new", 300);
+    let ended = Timestamp::now();
+    let done = forget(&recorder, &lines(), began);
+    assert!(done.lines.is_some() && done.erased == 1, "{done:?}");
+    assert_eq!(place.of_kind("session.carried").len(), 1);
+    // What it did since stands before what was carried.
+    assert_eq!(forget(&recorder, &texts(), began).erased, 0);
+    assert!(text_of(&place, "long").unwrap().ends_with("-- long"));
+    // That it was carried is nothing that it did.
+    assert_eq!(forget(&recorder, &texts(), ended).erased, 2);
+    assert!(matches!(text_of(&place, "long"), Err(StoreError::Erased { .. })));
+    drop(recorder);
+    clean(&place);
+}
+
+#[test]
 fn a_session_that_is_carried_after_it_was_erased_stays_erased_on_record() {
     let place = Place::new();
     let recorder = place.open();

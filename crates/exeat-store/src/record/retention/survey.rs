@@ -15,7 +15,7 @@ use crate::StoreError;
 use crate::archive::{forgotten_slots, slots_in};
 use crate::record::journal::KEYS_FILE;
 use crate::record::logs::{LogPlace, logs};
-use crate::record::register::{BEGUN, CARRIED, ERASURE, LegalHold, START, Started};
+use crate::record::register::{BEGUN, CARRIED, END, ERASURE, LegalHold, START, Started};
 use crate::record::tail::LINE_BYTES_MAX;
 
 /// What is read of a line.
@@ -175,10 +175,15 @@ struct Alive {
     is_recent: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Sessions that began before the time asked for and whose keys are there.
     alive: HashMap<String, Alive>,
+    /// Other sessions whose beginning was read, and that have not ended: what they do is nothing to remember.
+    others: HashSet<String>,
+    /// Sessions that did something recently in lines before the one that says who they are: what was carried of their
+    /// beginning stands behind what they did since.
+    recent: HashSet<String>,
     /// What signed lines of the log that is written say retention took.
     pub(super) retained: Vec<Named>,
     /// Of that log: the first line that is not older.
@@ -192,10 +197,7 @@ pub(super) struct Survey {
 
 impl Survey {
     pub(super) fn read(data_dir: &Path, before: &str, is_ending: &dyn Fn() -> bool) -> Result<Self, StoreError> {
-        let destroyed = destroyed(data_dir)?;
-        let (alive, retained) = (HashMap::new(), Vec::new());
-        let mut survey =
-            Self { alive, retained, first_recent: None, destroyed, holds: Vec::new(), lost: HashSet::new() };
+        let mut survey = Self { destroyed: destroyed(data_dir)?, ..Self::default() };
         let current = LogPlace::current(data_dir);
         for place in logs(data_dir)?.into_iter().filter(|place| place.log.exists()) {
             let is_current = place.log == current.log;
@@ -217,14 +219,29 @@ impl Survey {
         if line.session.is_empty() {
             return;
         }
-        let is_recent = line.time.as_ref() >= before;
-        if let Some(known) = self.alive.get_mut(line.session.as_ref()) {
-            known.is_recent |= is_recent && line.kind != CARRIED;
+        let session = line.session.as_ref();
+        // When a beginning was carried says nothing of when the session did anything.
+        let is_recent = line.time.as_ref() >= before && line.kind != CARRIED;
+        if let Some(known) = self.alive.get_mut(session) {
+            known.is_recent |= is_recent;
             return;
         }
-        let Some(started) = line.started() else { return };
+        let Some(started) = line.started() else {
+            self.take_unknown(session, is_recent, line.kind == END);
+            return;
+        };
+        let is_recent = self.recent.remove(session) || is_recent;
         if started.time.as_str() < before && !self.is_destroyed(started.slot) {
             self.alive.insert(started.session.clone(), Alive { started, is_recent });
+        } else {
+            self.others.insert(started.session);
+        }
+    }
+
+    fn take_unknown(&mut self, session: &str, is_recent: bool, is_end: bool) {
+        let is_other = if is_end { self.others.remove(session) } else { self.others.contains(session) };
+        if is_recent && !is_other && !self.recent.contains(session) {
+            self.recent.insert(session.to_owned());
         }
     }
 
