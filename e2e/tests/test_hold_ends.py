@@ -183,6 +183,32 @@ def test_who_is_frozen_while_waiting_gets_nothing(held):
     wait_until("the request is withdrawn", lambda: state(held, approval) == "withdrawn", seconds=10)
 
 
+def test_a_batch_whose_time_runs_is_told_in_time(held):
+    """Held before it runs, and to the server it runs since its Parse."""
+    _, dsn = held.agent()
+    copies = "INSERT INTO held.notes SELECT id + 1000, name FROM held.people"
+    with session(dsn) as connection:
+        connection.cycle(wire.query("SET statement_timeout = '4s'"))
+        connection.socket.settimeout(20)
+        heard = connection.cycle(wire.parse(copies), wire.bind(), wire.execute(), wire.SYNC)
+        errors = [wire.error_fields(body) for tag, body in heard if tag == "E"]
+        assert [error["C"] for error in errors] == ["YG001"] and heard[-1] == ("Z", b"I"), errors
+        assert tags_of(connection.cycle(wire.query("SELECT 1"))) == ["T", "D", "C", "Z"]
+
+
+def test_who_leaves_withdraws_nothing_that_another_session_of_the_asker_waits_for(held):
+    name, dsn = held.agent()
+    gone = session(dsn)
+    gone.send(wire.query(SQL))
+    approval = held.waiting(name)
+    reader = Reader(dsn, wire.query(SQL))
+    wait_until("the other is told that it waits", lambda: any(approval.encode() in body for tag, body in list(reader.heard) if tag == "N"))
+    gone.__exit__()
+    wait_until("its end is on record", lambda: record.events(held.gateway.data_dir, "session.end"))
+    assert state(held, approval) == "pending" and held.command("approve", approval)[0] == 0
+    assert reader.all().count("D") == 500
+
+
 def test_a_transaction_that_may_not_stay_idle_is_told_in_time(held, shop):
     """Held before it runs, and some of the server's patience is used up when it comes: the server would end the session."""
     _, dsn = held.agent()

@@ -37,6 +37,11 @@ impl Lookout {
         Watch { lookout: Arc::clone(self), id: id.clone(), woken }
     }
 
+    /// Whether somebody waits for this.
+    pub(crate) fn is_watched(&self, id: &RequestId) -> bool {
+        self.waiting().contains_key(id)
+    }
+
     /// Until the gateway ends.
     pub(crate) async fn run(self: Arc<Self>, mut end: watch::Receiver<bool>) {
         let mut changes = self.state.changes();

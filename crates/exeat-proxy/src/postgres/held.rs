@@ -197,6 +197,7 @@ impl Session {
                 if !is_of_cursor(&asks.permit) {
                     return Ok(pending());
                 }
+                drop(watch);
                 self.withdraw(asks, id).await;
                 return Ok(refused(self.words(asks).not_in_time(id.as_str())));
             };
@@ -319,14 +320,20 @@ impl Session {
     /// When the client has its answer at the latest. `None`: the server allows any time.
     fn answer_by(&self, asks: &Asks) -> Option<Instant> {
         let time_outs = &self.own.state.as_ref()?.time_outs;
-        let (since, time_out) = match asks.running {
-            Some(started) => (started, time_outs.statement?),
-            None if self.status == TransactionStatus::Idle => return None,
+        let is_idle = asks.running.is_none() && self.status != TransactionStatus::Idle;
+        // To the server a statement runs from the first message of its batch on.
+        let batch = self.batch_open.then_some(self.batch_since);
+        let limits = [
+            (asks.running.or(batch), time_outs.statement),
             // The client may have taken its time before it asked.
-            None => (self.ready_since, time_outs.idle_in_transaction?),
-        };
+            (is_idle.then_some(self.ready_since), time_outs.idle_in_transaction),
+        ];
         let (least, most) = MARGINS;
-        since.checked_add(time_out.saturating_sub((time_out / 10).clamp(least, most)))
+        let by = |(since, time_out): (Option<Instant>, Option<Duration>)| {
+            let time_out = time_out?;
+            since?.checked_add(time_out.saturating_sub((time_out / 10).clamp(least, most)))
+        };
+        limits.into_iter().filter_map(by).min()
     }
 
     fn tell_waiting(&mut self, id: &RequestId, left: Duration) {
@@ -335,7 +342,11 @@ impl Session {
         self.io.outbox.notice(&Fields::new("NOTICE", "00000", &text).with(b'H', &hint));
     }
 
+    /// Unless another session of the asker's waits for the same.
     async fn withdraw(&mut self, asks: &Asks, id: &RequestId) {
+        if self.shared.lookout.is_watched(id) {
+            return;
+        }
         let decided = self.shared.dependencies.state.decide(id, Event::Withdraw, moment()).await;
         match decided {
             // As with what opened it, that it is missing in the record holds nothing up.

@@ -311,6 +311,7 @@ fn described<'a>(bare: Statement<'a>, facts: &'a RecordFacts, masked: &'a [Maske
         kinds: &facts.kinds,
         relations: &facts.relations,
         columns: &facts.columns,
+        touched: &facts.touched,
         masked,
         rules: &facts.rules,
         reasons: &facts.reasons,

@@ -288,7 +288,7 @@ impl Session {
     /// Poison in place of the refused message; what follows is skipped up to the client's own Sync.
     pub(crate) fn refuse_extended(&mut self, fields: Fields) -> Done {
         self.refusing = true;
-        self.batch_open = true;
+        self.open_batch();
         if self.pipeline.is_skipping() {
             // One of the gateway's own messages has already failed here: the server skips, and every earlier
             // answer has been released, so the refusal takes its place in order.

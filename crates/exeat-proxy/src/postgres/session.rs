@@ -74,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) taint: Taint,
     /// Extended messages were sent since the last Sync: an implicit transaction may be open.
     pub(crate) batch_open: bool,
+    /// When the first of them was.
+    pub(crate) batch_since: Instant,
     /// What the server has run of the batch.
     pub(crate) batch: Batch<Arc<str>>,
     /// A message of the batch was refused: what follows is skipped up to the client's Sync.
@@ -211,6 +213,7 @@ impl Session {
             ready_since: Instant::now(),
             taint: Taint::Clean,
             batch_open: false,
+            batch_since: Instant::now(),
             batch: Batch::default(),
             refusing: false,
             notified: Default::default(),
@@ -330,8 +333,14 @@ impl Session {
             FrontendMessage::Password(_) => return Err(SessionEnd::ClientMessage("a password message")),
             FrontendMessage::Terminate => return Ok(()),
         }
-        self.batch_open = true;
+        self.open_batch();
         Ok(())
+    }
+
+    pub(crate) fn open_batch(&mut self) {
+        if !std::mem::replace(&mut self.batch_open, true) {
+            self.batch_since = Instant::now();
+        }
     }
 
     /// Waits where only the server's answers to what went before tell what the message means: which text a name
