@@ -2,7 +2,7 @@
 //! Names only, from the catalog; never a value and never the statement's text.
 
 use exeat_policy::{Decision, Effect, Reason};
-use exeat_sql::{Analysis, CursorCommand, MessageAnalysis, SessionCommand, StatementKind};
+use exeat_sql::{Analysis, CursorCommand, MessageAnalysis, SessionCommand, StatementKind, Use};
 
 use crate::evaluate::{SessionFacts, relation_name};
 
@@ -14,7 +14,10 @@ pub struct RecordFacts {
     /// Those of them that the text names, and not only the body of a function it calls: the others the client must
     /// not learn of.
     pub named: Vec<String>,
+    /// Whose values it reads.
     pub columns: Vec<String>,
+    /// That it writes, looks up by values of the client's own or asks about, and does not read.
+    pub touched: Vec<String>,
     pub masked: Vec<MaskedColumn>,
     pub rules: Vec<String>,
     pub reasons: Vec<String>,
@@ -33,12 +36,18 @@ impl RecordFacts {
         behind.relations.iter().for_each(|name| push_new(&mut self.relations, name.clone()));
         behind.named.iter().for_each(|name| push_new(&mut self.named, name.clone()));
         behind.columns.iter().for_each(|name| push_new(&mut self.columns, name.clone()));
+        behind.touched.iter().for_each(|name| push_new(&mut self.touched, name.clone()));
+        self.forget_read();
         behind.rules.iter().for_each(|rule| push_new(&mut self.rules, rule.clone()));
         for masked in &behind.masked {
             if !self.masked.contains(masked) {
                 self.masked.push(masked.clone());
             }
         }
+    }
+
+    fn forget_read(&mut self) {
+        self.touched.retain(|name| !self.columns.contains(name));
     }
 
     pub fn add(&mut self, decision: &Decision) {
@@ -85,7 +94,7 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
         }
         for used in &lineage.uses {
             if let Some(name) = column_name(session, used.column) {
-                push_new(&mut facts.columns, name);
+                push_new(if reads(used.how) { &mut facts.columns } else { &mut facts.touched }, name);
             }
         }
         for output in lineage.outputs.iter().flatten() {
@@ -98,7 +107,15 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
             }
         }
     }
+    facts.forget_read();
     facts
+}
+
+fn reads(usage: Use) -> bool {
+    match usage {
+        Use::Projected | Use::Derived | Use::Expression | Use::Predicate | Use::Key | Use::Source => true,
+        Use::Lookup | Use::Presence | Use::Referenced | Use::Written => false,
+    }
 }
 
 fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {

@@ -83,12 +83,12 @@ fn refused(refusal: &Refusal) -> usize {
 }
 
 fn record(facts: &RecordFacts) -> usize {
-    let RecordFacts { fingerprint, kinds, relations, named, columns, masked, rules, reasons } = facts;
+    let RecordFacts { fingerprint, kinds, relations, named, columns, touched, masked, rules, reasons } = facts;
     let masked = masked.iter().map(|masked| size_of_val(masked) + masked.column.len() + masked.label.len());
     size_of::<RecordFacts>()
         + text(fingerprint.as_deref())
         + size_of_val(kinds.as_slice())
-        + [relations, named, columns, rules, reasons].into_iter().map(|list| texts(list)).sum::<usize>()
+        + [relations, named, columns, touched, rules, reasons].into_iter().map(|list| texts(list)).sum::<usize>()
         + masked.sum::<usize>()
 }
 

@@ -278,6 +278,7 @@ fn record(facts: &RecordFacts) -> String {
         ("kinds", &kinds),
         ("relations", &facts.relations),
         ("columns", &facts.columns),
+        ("touched", &facts.touched),
         ("masked", &masked),
         ("rules", &facts.rules),
         ("reasons", &facts.reasons),

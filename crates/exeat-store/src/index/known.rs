@@ -154,7 +154,8 @@ impl Known {
             raw.extend_from_slice(part);
             raw.push(0);
         }
-        for list in [statement.columns, statement.kinds, statement.masked, statement.relations, statement.rules] {
+        let Statement { columns, kinds, masked, relations, rules, touched, .. } = statement;
+        for list in [columns, kinds, masked, relations, rules, touched] {
             raw.extend_from_slice(list.map(|list| list.get().as_bytes()).unwrap_or_default());
             raw.push(0);
         }
@@ -191,6 +192,7 @@ impl Known {
         let named = [
             (fact::RELATION, lists.relations),
             (fact::COLUMN, lists.columns),
+            (fact::TOUCHED, lists.touched),
             (fact::RULE, lists.rules),
             (fact::KIND, lists.kinds),
         ];

@@ -81,6 +81,8 @@ pub(super) struct Statement<'a> {
     pub(super) relations: Option<&'a RawValue>,
     #[serde(borrow)]
     pub(super) rules: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) touched: Option<&'a RawValue>,
     /// The lists above, where they did not fit.
     pub(super) lists: Option<Sealed>,
     pub(super) sql: Option<Sealed>,
@@ -103,6 +105,7 @@ pub(super) struct Lists {
     pub(super) masked: Vec<Masked>,
     pub(super) relations: Vec<String>,
     pub(super) rules: Vec<String>,
+    pub(super) touched: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -124,6 +127,7 @@ impl Lists {
             masked: read(statement.masked),
             relations: read(statement.relations),
             rules: read(statement.rules),
+            touched: read(statement.touched),
         }
     }
 }

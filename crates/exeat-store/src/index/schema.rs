@@ -67,6 +67,8 @@ pub(super) mod fact {
     pub(in crate::index) const COLUMN: i64 = 2;
     pub(in crate::index) const RULE: i64 = 3;
     pub(in crate::index) const KIND: i64 = 4;
+    /// A column that is written or asked about, and not read.
+    pub(in crate::index) const TOUCHED: i64 = 5;
 }
 
 /// Kinds of `used`.

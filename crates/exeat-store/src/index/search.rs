@@ -21,7 +21,7 @@ pub struct Filter {
     pub source: Option<String>,
     /// `schema.relation`.
     pub relation: Option<String>,
-    /// `schema.relation.column`, read.
+    /// `schema.relation.column`: read, written, or asked about.
     pub column: Option<String>,
     /// Of a column that was masked; with `relation` and `column`, of that one.
     pub label: Option<String>,
@@ -134,15 +134,16 @@ impl Filter {
     /// By what they are about, whatever was decided.
     fn shapes(&self, query: &mut Query) {
         query.push("SELECT id FROM shape WHERE 1");
-        for (kind, name) in [
-            (fact::RELATION, &self.relation),
-            (fact::COLUMN, &self.column),
-            (fact::RULE, &self.rule),
-            (fact::KIND, &self.kind),
+        for (kind, also, name) in [
+            (fact::RELATION, fact::RELATION, &self.relation),
+            (fact::COLUMN, fact::TOUCHED, &self.column),
+            (fact::RULE, fact::RULE, &self.rule),
+            (fact::KIND, fact::KIND, &self.kind),
         ] {
             if let Some(name) = name {
-                query.push(" AND id IN (SELECT shape FROM fact WHERE kind = ").push_bind(kind);
-                query.push(" AND name IN (SELECT id FROM name WHERE text GLOB ").push_bind(glob(name)).push("))");
+                query.push(" AND id IN (SELECT shape FROM fact WHERE kind IN (").push_bind(kind);
+                query.push(", ").push_bind(also);
+                query.push(") AND name IN (SELECT id FROM name WHERE text GLOB ").push_bind(glob(name)).push("))");
             }
         }
         if self.label.is_some() || self.mask.is_some() {

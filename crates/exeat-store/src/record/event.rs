@@ -237,7 +237,10 @@ pub struct Statement<'a> {
     pub fingerprint: Option<&'a str>,
     pub kinds: &'a [&'a str],
     pub relations: &'a [String],
+    /// Read.
     pub columns: &'a [String],
+    /// Written, or asked about, and not read.
+    pub touched: &'a [String],
     pub masked: &'a [MaskedColumn<'a>],
     pub decision: Decision,
     /// Code of the refusal.
@@ -267,6 +270,7 @@ impl<'a> Statement<'a> {
             kinds: &[],
             relations: &[],
             columns: &[],
+            touched: &[],
             masked: &[],
             decision,
             code: None,
@@ -334,7 +338,7 @@ pub struct Outcome<'a> {
     /// The command tag, as PostgreSQL words it.
     pub tag: Option<&'a str>,
     pub sqlstate: Option<&'a str>,
-    /// Released to the client.
+    /// Released to the client; of a COPY from it, taken.
     pub rows: u64,
     pub bytes: u64,
     pub cells_masked: u64,

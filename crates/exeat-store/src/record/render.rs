@@ -105,6 +105,9 @@ pub(super) fn render_statement(entry: &mut Entry, statement: &Statement<'_>, blo
                 body.texts("rules", statement.rules.iter().map(String::as_str));
             }
             write_blob(body, "sql", &blobs.text.stored, holes);
+            if lists && !statement.touched.is_empty() {
+                body.texts("touched", statement.touched.iter().map(String::as_str));
+            }
         });
     });
 }
@@ -118,6 +121,7 @@ pub(super) fn render_lists(statement: &Statement<'_>) -> Vec<u8> {
         lists.texts("reasons", statement.reasons.iter().map(String::as_str));
         lists.texts("relations", statement.relations.iter().map(String::as_str));
         lists.texts("rules", statement.rules.iter().map(String::as_str));
+        lists.texts("touched", statement.touched.iter().map(String::as_str));
     });
     plain
 }

@@ -405,6 +405,36 @@ async fn access_says_who_read_a_column_and_in_what_form() {
 }
 
 #[tokio::test]
+async fn who_only_wrote_a_column_or_looked_it_up_is_found_by_it_and_has_not_read_it() {
+    let place = Place::new();
+    let recorder = place.open();
+    let mut one = recorder.start_session(&start("one", &principal())).unwrap();
+    let insert = Statement {
+        relations: &["public.customers".to_owned()],
+        touched: &["public.customers.ssn".to_owned()],
+        ..allowed("r1", "INSERT INTO customers (ssn) VALUES ('1')")
+    };
+    let _receipt = one.intent(&insert).unwrap();
+    let _outcome = one.outcome(&done("r1")).unwrap();
+    one.end("client closed").unwrap();
+    drop(recorder);
+    let (mut asked, _) = Asked::of(&place, false).await;
+    let column = "public.customers.ssn";
+    let filter = AccessFilter {
+        column: column.to_owned(),
+        target: None,
+        database: None,
+        since: None,
+        until: jiff::Timestamp::now(),
+    };
+    assert!(asked.index.access(&filter).await.unwrap().is_empty());
+    assert!(asked.index.unanalysed(&filter).await.unwrap().is_empty());
+    for (column, found) in [(column, 1), ("public.customers.id", 0)] {
+        assert_eq!(asked.rows(Filter { column: named(column), ..Filter::default() }).await.len(), found, "{column}");
+    }
+}
+
+#[tokio::test]
 async fn what_was_denied_while_it_waited_was_not_read_and_what_nobody_looked_into_may_have_been() {
     let place = Place::new();
     let recorder = place.open();

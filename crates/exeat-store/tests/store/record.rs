@@ -42,6 +42,7 @@ fn write_all(place: &Place) {
     ];
     let relations = ["public.customers".to_owned()];
     let columns = ["public.customers.name".to_owned(), "public.customers.ssn".to_owned()];
+    let touched = ["public.customers.id".to_owned()];
     let masked = [MaskedColumn { column: "public.customers.ssn", label: "ssn", mask: "partial" }];
     let rules = ["agents-read".to_owned(), "mask-pii".to_owned()];
     let statement = Statement {
@@ -53,6 +54,7 @@ fn write_all(place: &Place) {
         kinds: &["select"],
         relations: &relations,
         columns: &columns,
+        touched: &touched,
         masked: &masked,
         rules: &rules,
         ..allowed("req_1", &sql)

@@ -46,6 +46,14 @@ struct Line {
 #[derive(Deserialize, Default)]
 struct Body {
     decision: Option<String>,
+    result: Option<String>,
+}
+
+impl Body {
+    /// Before it ran, or while it was held or ran.
+    fn is_refusal(&self) -> bool {
+        self.decision.as_deref() == Some("refuse") || self.result.as_deref() == Some("refused")
+    }
 }
 
 #[derive(Debug)]
@@ -69,7 +77,8 @@ impl Reader {
                 tracing::warn!(name, from = position.log, to = log, "the log was begun anew, and an export with it");
                 Position { log, ..Position::default() }
             }
-            None => Position { log, ..Position::default() },
+            // Retention may have taken the log's beginning before anybody was told.
+            None => Position { log, next: archive::first_line(data_dir)?, ..Position::default() },
         };
         let follower = Follower::new(data_dir, ahead.next);
         Ok(Some(Self { data_dir: data_dir.to_owned(), gateway: gateway.to_owned(), cursor, follower, ahead }))
@@ -115,7 +124,7 @@ impl Told {
             let (kind, time) = ("unreadable".to_owned(), now());
             return Self { text, seq: Some(seq), kind, session: None, time, is_notable: true };
         };
-        let is_notable = kind == "auth.fail" || body.decision.as_deref() == Some("refuse");
+        let is_notable = matches!(kind.as_str(), "auth.fail" | "limit.reached") || body.is_refusal();
         Self { text, seq: Some(seq), kind, session, time, is_notable }
     }
 
@@ -131,4 +140,25 @@ impl Told {
 
 fn now() -> String {
     format!("{:.6}", Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_before_and_while_it_ran_are_notable_and_nothing_else_is() {
+        for (kind, body, is_notable) in [
+            ("statement.intent", r#"{"decision":"refuse"}"#, true),
+            ("statement.intent", r#"{"decision":"allow"}"#, false),
+            ("statement.outcome", r#"{"result":"refused"}"#, true),
+            ("statement.outcome", r#"{"result":"error"}"#, false),
+            ("limit.reached", r#"{"kind":"rows"}"#, true),
+            ("auth.fail", "{}", true),
+            ("heartbeat", "{}", false),
+        ] {
+            let line = format!(r#"{{"body":{body},"seq":4,"time":"t","type":"{kind}","v":1}}"#);
+            assert_eq!(Told::line(line.as_bytes(), 4).is_notable, is_notable, "{line}");
+        }
+    }
 }
