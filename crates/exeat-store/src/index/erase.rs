@@ -1,6 +1,7 @@
 //! What the record has forgotten, the index forgets: words of sessions whose key is destroyed, and sessions that stand in
 //! no segment of the log any more.
 
+use std::collections::HashSet;
 use std::io::{BufReader, ErrorKind, Read};
 
 use sqlx::Row;
@@ -26,17 +27,34 @@ impl Index {
         let first = LogPlace::current(&self.data_dir).segments()?.first().copied().unwrap_or(0);
         let gone = self.ids("SELECT id FROM session WHERE last_seq < ?", super::fill::int(first)).await?;
         ids.extend(&gone);
-        if ids.is_empty() {
-            return Ok(true);
+        if !ids.is_empty() {
+            self.forget_all(&ids, &gone).await?;
         }
+        // Whoever forgot before may have been killed before it looked.
+        let orphans = "SELECT 1 FROM text LEFT JOIN session ON session.id = text.session
+            WHERE text.sealed IS NOT NULL AND (session.id IS NULL OR session.erased = ?) LIMIT 1";
+        let orphans = sqlx::query(orphans).bind(DONE).fetch_optional(&mut self.db).await.map_err(failed)?;
+        Ok(orphans.is_none())
+    }
+
+    /// Names of erased sessions whose beginning the log has no more: what was carried of it stands behind what they did.
+    pub(super) async fn erased_late(&mut self) -> Result<HashSet<String>, IndexError> {
+        let failed = self.failed();
+        let names = "SELECT name FROM session WHERE erased <> 0 AND first_seq < (SELECT first FROM cursor)";
+        let rows = sqlx::query(names).fetch_all(&mut self.db).await.map_err(&failed)?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)
+    }
+
+    async fn forget_all(&mut self, ids: &[i64], gone: &[i64]) -> Result<(), IndexError> {
+        let failed = self.failed();
         sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut self.db).await.map_err(&failed)?;
-        let result = self.forget(&ids, &gone).await.map_err(&failed);
+        let result = self.forget(ids, gone).await.map_err(&failed);
         let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
         sqlx::raw_sql(end).execute(&mut self.db).await.map_err(&failed)?;
         result
     }
 
-    async fn forget(&mut self, ids: &[i64], gone: &[i64]) -> Result<bool, sqlx::Error> {
+    async fn forget(&mut self, ids: &[i64], gone: &[i64]) -> Result<(), sqlx::Error> {
         let db = &mut self.db;
         for id in ids {
             for forget in [
@@ -71,9 +89,7 @@ impl Index {
         }
         // Deleted words stay in their segments until these are merged.
         sqlx::query("INSERT INTO words (words) VALUES ('optimize')").execute(&mut *db).await?;
-        let orphans = "SELECT 1 FROM text LEFT JOIN session ON session.id = text.session
-            WHERE text.sealed IS NOT NULL AND (session.id IS NULL OR session.erased = ?) LIMIT 1";
-        Ok(sqlx::query(orphans).bind(DONE).fetch_optional(&mut *db).await?.is_none())
+        Ok(())
     }
 
     async fn ids(&mut self, question: &'static str, bound: i64) -> Result<Vec<i64>, IndexError> {

@@ -32,6 +32,8 @@ pub(super) struct Filler {
     known: Known,
     /// Slots whose key is destroyed: the texts of their sessions are nobody's to read.
     erased: HashSet<i64>,
+    /// Sessions of which that is known before the line comes that names their slot.
+    erased_late: HashSet<String>,
     pub(super) rows: Rows,
 }
 
@@ -85,9 +87,12 @@ pub(super) fn moment(time: &str) -> i64 {
 }
 
 impl Filler {
-    pub(super) async fn begin(db: &mut SqliteConnection, erased: HashSet<i64>) -> Result<Self, sqlx::Error> {
+    pub(super) async fn begin(
+        db: &mut SqliteConnection,
+        (erased, erased_late): (HashSet<i64>, HashSet<String>),
+    ) -> Result<Self, sqlx::Error> {
         let known = Known::begin(db).await?;
-        Ok(Self { sessions: HashMap::new(), known, erased, rows: Rows::new() })
+        Ok(Self { sessions: HashMap::new(), known, erased, erased_late, rows: Rows::new() })
     }
 
     /// One line; its rows wait for [`Filler::flush`].
@@ -298,6 +303,7 @@ impl Filler {
             target: line.target.clone().into_owned(),
             source: source.trim_matches(['[', ']']).to_owned(),
             first: (int(line.seq), time),
+            erased: self.erased_late.contains(line.session.as_ref()),
             ..Session::default()
         })
     }

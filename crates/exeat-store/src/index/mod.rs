@@ -17,6 +17,7 @@ mod sessions;
 mod texts;
 mod vault;
 
+use std::collections::HashSet;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ pub const INDEX_FILE: &str = "index.db";
 /// Lines between two commits, and their bytes: their rows wait in memory.
 const LINES_PER_COMMIT: usize = 100_000;
 const BYTES_PER_COMMIT: usize = 256 * 1024 * 1024;
+
+/// Once is enough, unless sessions are erased meanwhile.
+const ANEW_MAX: usize = 4;
 
 /// Whoever else brings it up to date may take as long as a large record takes.
 const BUSY_SECONDS_MAX: u64 = 600;
@@ -97,6 +101,8 @@ pub struct Index {
     data_dir: PathBuf,
     place: String,
     file: Option<PathBuf>,
+    /// Sessions that are erased and say which key was theirs only behind what they did.
+    erased_late: HashSet<String>,
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {
@@ -160,7 +166,7 @@ impl Index {
             IndexPlace::File(path) => Some(path.clone()),
             IndexPlace::Memory => None,
         };
-        Ok(Self { db, data_dir: data_dir.to_owned(), place: shown, file })
+        Ok(Self { db, data_dir: data_dir.to_owned(), place: shown, file, erased_late: HashSet::new() })
     }
 
     /// Reads what the log has got since. With keys also the words of texts; `told` hears how many lines are done.
@@ -173,11 +179,13 @@ impl Index {
             }
             result => result?,
         };
-        if !self.forget_erased().await? {
+        let mut anew = 0;
+        while !self.forget_erased().await? && anew < ANEW_MAX {
             // A text of an erased session was to be read there and nowhere else: others have it too.
+            anew += 1;
+            self.erased_late = self.erased_late().await?;
             self.make_anew().await?;
             done = self.lines(&mut told).await?;
-            self.forget_erased().await?;
         }
         if let Some(keys) = keys {
             keys.check(&self.data_dir, false)?;
@@ -259,7 +267,7 @@ impl Index {
 
     async fn filler(&mut self) -> Result<Filler, IndexError> {
         let erased = self.empty_slots()?.into_iter().collect();
-        Filler::begin(&mut self.db, erased).await.map_err(self.failed())
+        Filler::begin(&mut self.db, (erased, self.erased_late.clone())).await.map_err(self.failed())
     }
 
     /// `None`: there is none, or of another version.

@@ -471,3 +471,35 @@ async fn an_index_that_was_there_before_a_cut_says_what_one_made_anew_says() {
     );
     assert!(!kept.catch_up(None, |_| {}).await.unwrap().rebuilt);
 }
+
+#[tokio::test]
+async fn a_text_is_found_that_a_session_had_too_that_is_erased_and_was_carried() {
+    let place = Place::new();
+    let recorder = place.open();
+    let say_heron = |record: &mut SessionRecord| {
+        let _ = record.intent(&allowed("h1", "select 'heron'")).unwrap();
+        let _ = record.outcome(&done("h1")).unwrap();
+    };
+    let mut long = begin(&recorder, "long");
+    session(&recorder, "old", 300);
+    turn(&recorder);
+    let began = Timestamp::now();
+    say_heron(&mut long);
+    long.end("terminated").unwrap();
+    assert_eq!(forget(&recorder, &texts(), Timestamp::now()).erased, 2);
+    let mut new = begin(&recorder, "new");
+    say_heron(&mut new);
+    say(&mut new, 300);
+    assert!(forget(&recorder, &lines(), began).lines.is_some());
+    assert_eq!(place.of_kind("session.carried")[0].body("erased"), Some(&true.into()));
+    let keys = place.keys();
+    for at in [IndexPlace::beside(&place.data()), IndexPlace::Memory] {
+        let mut index = Index::open(&at, &place.data()).await.unwrap();
+        index.catch_up(Some(&keys), |_| {}).await.unwrap();
+        let heron = Filter { text: Some("heron".to_owned()), limit: 100, ..Filter::default() };
+        let found = index.sessions(&heron, Some(&keys)).await.unwrap();
+        let names: Vec<&str> = found.iter().map(|row| row.session.as_str()).collect();
+        assert_eq!(names, ["new"], "{at:?}");
+        assert!(!index.catch_up(Some(&keys), |_| {}).await.unwrap().rebuilt);
+    }
+}
