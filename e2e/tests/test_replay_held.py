@@ -10,6 +10,7 @@ from lib.yaml_text import dump
 from streams import admin
 from test_approvals_of_statements import SQL, Held, Reader
 from test_holds import HOLD, POLICY, SCHEMA
+from test_reading import exeat
 from test_replay import one_session
 from test_sessions import runs_and_is_cancelled
 
@@ -46,6 +47,14 @@ def test_rows_that_waited_are_on_record_when_they_leave_and_never_otherwise(held
     rows = sum(tag == "D" for tag, _ in messages(got))
     assert rows == (500 if decision == "approve" else 0)
     assert b"name 7" not in done.stdout or decision == "approve"
+    # Who decided is told where it happened, whether the whole log is read or an index says where.
+    whole = replay(held.gateway, session).stdout.decode()
+    said = f"approval.decided   officer at shop  {approval}  {'approved' if decision == 'approve' else 'denied  because replayed'}\n"
+    assert said in whole and whole.index("approval.requested") < whole.index(said) < whole.index("statement.outcome"), whole
+    exeat("sessions", "list", "--config", held.gateway.config_file)
+    assert replay(held.gateway, session).stdout.decode() == whole
+    assert said.strip() in exeat("sessions", "show", session, "--config", held.gateway.config_file).stdout
+    (held.gateway.data_dir / "index.db").unlink()
 
 
 def test_a_client_that_leaves_in_the_middle_has_got_no_more_than_the_record_says(held, trust):

@@ -147,13 +147,14 @@ impl Log {
         self.events_with(None)
     }
 
-    /// Those that name this session. Lines that do not are passed over unread, so that one session of a large record is
-    /// found in the time that it takes to read the files; that their numbers follow each other is not looked at.
+    /// Those that name this session, and all that is said of approvals outside of sessions. Other lines are passed over
+    /// unread, so that one session of a large record is found in the time that it takes to read the files; that their
+    /// numbers follow each other is not looked at.
     pub fn events_of(&self, session: &str) -> Result<Events, StoreError> {
-        self.events_with(Some(needle(session)))
+        self.events_with(Some(Wanted::of(session)))
     }
 
-    fn events_with(&self, needle: Option<Finder<'static>>) -> Result<Events, StoreError> {
+    fn events_with(&self, wanted: Option<Wanted>) -> Result<Events, StoreError> {
         let mut paths = Vec::new();
         for place in logs(&self.data_dir)? {
             // Folders are renamed one after the other: there may be a tree without its log for a moment.
@@ -161,12 +162,12 @@ impl Log {
                 paths.extend(place.segments()?.into_iter().map(|segment| Span::whole(place.segment(segment))));
             }
         }
-        Ok(Events { spans: paths.into_iter(), current: None, needle })
+        Ok(Events { spans: paths.into_iter(), current: None, wanted })
     }
 
     /// The same where it is known in which parts of the files they stand: `index` says so.
     pub fn events_in(&self, session: &str, spans: Vec<Span>) -> Events {
-        Events { spans: spans.into_iter(), current: None, needle: Some(needle(session)) }
+        Events { spans: spans.into_iter(), current: None, wanted: Some(Wanted::of(session)) }
     }
 
     /// The text of a blob that an event of this session names, as [`shown`].
@@ -230,8 +231,24 @@ impl Log {
     }
 }
 
-fn needle(session: &str) -> Finder<'static> {
-    Finder::new(&format!("\"session\":{}", Value::from(session))).into_owned()
+/// Lines of one session, and whatever is said of approvals outside of sessions.
+#[derive(Debug)]
+struct Wanted {
+    session: Finder<'static>,
+    approvals: Finder<'static>,
+}
+
+impl Wanted {
+    fn of(session: &str) -> Self {
+        Self {
+            session: Finder::new(&format!("\"session\":{}", Value::from(session))).into_owned(),
+            approvals: Finder::new("\"type\":\"approval."),
+        }
+    }
+
+    fn may_be(&self, line: &[u8]) -> bool {
+        self.session.find(line).is_some() || self.approvals.find(line).is_some()
+    }
 }
 
 /// A part of one file of a log.
@@ -267,8 +284,8 @@ impl Span {
 pub struct Events {
     spans: std::vec::IntoIter<Span>,
     current: Option<Segment>,
-    /// Lines without it are not looked at.
-    needle: Option<Finder<'static>>,
+    /// Other lines are not looked at.
+    wanted: Option<Wanted>,
 }
 
 #[derive(Debug)]
@@ -281,7 +298,7 @@ struct Segment {
 
 impl Segment {
     /// `None` at the end, and before a line that is not whole yet.
-    fn next(&mut self, needle: Option<&Finder<'_>>) -> Result<Option<Event>, StoreError> {
+    fn next(&mut self, wanted: Option<&Wanted>) -> Result<Option<Event>, StoreError> {
         let mut line = Vec::new();
         let limit = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
         while self.offset < self.until {
@@ -293,7 +310,7 @@ impl Segment {
             }
             let offset = self.offset;
             self.offset += u64::try_from(read).unwrap_or(u64::MAX);
-            if needle.is_some_and(|needle| needle.find(&line).is_none()) {
+            if wanted.is_some_and(|wanted| !wanted.may_be(&line)) {
                 continue;
             }
             let damaged = || StoreError::Damaged { path: self.path.clone(), offset, problem: "a line is not an event" };
@@ -309,7 +326,7 @@ impl Iterator for Events {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some(segment) = &mut self.current {
-                match segment.next(self.needle.as_ref()) {
+                match segment.next(self.wanted.as_ref()) {
                     Ok(Some(event)) => return Some(Ok(event)),
                     Ok(None) => self.current = None,
                     Err(error) => {
@@ -428,6 +445,13 @@ fn parts(event: &Event) -> Vec<String> {
             named("log", "kept aside "),
             text("problem"),
         ],
+        "approval.requested" | "approval.consumed" | "approval.withdrawn" | "approval.escalated"
+        | "approval.expired" => {
+            vec![text("approval"), list("rules", "by ")]
+        }
+        "approval.decided" | "approval.revoked" | "approval.reviewed" | "approval.void" => {
+            vec![text("approval"), text("decision"), text("finding"), named("reason", "because "), text("problem")]
+        }
         "heartbeat" => vec![named("open", "open ")],
         _ => Vec::new(),
     };

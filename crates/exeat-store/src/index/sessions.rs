@@ -1,5 +1,6 @@
 //! Sessions as the index has them, and their lines, read where the index says that they stand.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 
@@ -111,6 +112,10 @@ impl SessionRow {
     }
 }
 
+fn place(row: &SqliteRow) -> Result<(u64, u64), sqlx::Error> {
+    Ok((count(row, "segment")?, count(row, "offset")?))
+}
+
 /// Where the block ends that this byte is in.
 fn block_end(offset: u64) -> u64 {
     (offset / BLOCK_BYTES).saturating_add(1).saturating_mul(BLOCK_BYTES)
@@ -129,12 +134,19 @@ impl Index {
         SessionRow::read(&row).map_err(failed)
     }
 
-    /// Where lines of the session stand, in order: parts of files that hold others' lines too.
+    /// Where lines of the session stand and decisions about its approvals, in order: parts of files that hold others'
+    /// lines too.
     pub async fn spans(&mut self, session: &SessionRow) -> Result<Vec<Span>, IndexError> {
         let log = LogPlace::current(&self.data_dir);
-        let places = self.places(session).await?;
-        let span = |(segment, offset)| Span::new(log.segment(segment), offset, block_end(offset));
-        Ok(places.into_iter().map(span).collect())
+        let mut places = self.places(session).await?;
+        places.extend(self.approval_places(session).await?);
+        let mut blocks: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+        for (segment, offset) in places {
+            let first = blocks.entry((segment, block_end(offset))).or_insert(offset);
+            *first = offset.min(*first);
+        }
+        let span = |((segment, end), offset)| Span::new(log.segment(segment), offset, end);
+        Ok(blocks.into_iter().map(span).collect())
     }
 
     /// Once for each block, whoever went on there.
@@ -145,13 +157,11 @@ impl Index {
                 ORDER BY 1, 2",
         );
         let rows = places.bind(session.id).bind(int(BLOCK_BYTES)).fetch_all(&mut self.db).await.map_err(&failed)?;
-        let place = |row| Ok((count(row, "segment")?, count(row, "offset")?));
         rows.iter().map(place).collect::<Result<_, _>>().map_err(failed)
     }
 
     /// Every line of the session that the log still has, in order.
     pub async fn events(&mut self, session: &SessionRow) -> Result<SessionEvents, IndexError> {
-        let failed = self.failed();
         let mut events = Vec::new();
         for (segment, offset) in self.places(session).await? {
             self.block(segment, offset, &mut |line, bytes| {
@@ -160,15 +170,8 @@ impl Index {
                 }
             })?;
         }
-        let lines = sqlx::query(
-            "SELECT segment, offset FROM approval_line WHERE approval IN
-                (SELECT name.text FROM used JOIN name ON name.id = used.value WHERE used.kind = ? AND used.session = ?)
-                ORDER BY segment, offset",
-        );
-        let lines = lines.bind(used::APPROVAL).bind(session.id).fetch_all(&mut self.db).await.map_err(&failed)?;
         let mut approvals = Vec::new();
-        for row in &lines {
-            let (segment, offset) = (count(row, "segment").map_err(&failed)?, count(row, "offset").map_err(&failed)?);
+        for (segment, offset) in self.approval_places(session).await? {
             let mut first = true;
             self.block(segment, offset, &mut |_, bytes| {
                 if std::mem::take(&mut first) {
@@ -177,6 +180,18 @@ impl Index {
             })?;
         }
         Ok(SessionEvents { events, approvals })
+    }
+
+    /// Of each decision about an approval that the session asked for or used.
+    async fn approval_places(&mut self, session: &SessionRow) -> Result<Vec<(u64, u64)>, IndexError> {
+        let failed = self.failed();
+        let lines = sqlx::query(
+            "SELECT segment, offset FROM approval_line WHERE approval IN
+                (SELECT name.text FROM used JOIN name ON name.id = used.value WHERE used.kind = ? AND used.session = ?)
+                ORDER BY segment, offset",
+        );
+        let lines = lines.bind(used::APPROVAL).bind(session.id).fetch_all(&mut self.db).await.map_err(&failed)?;
+        lines.iter().map(place).collect::<Result<_, _>>().map_err(failed)
     }
 
     /// The lines from here to the end of the block.

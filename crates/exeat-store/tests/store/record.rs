@@ -146,7 +146,8 @@ fn a_statement_says_who_what_and_why_in_clear() {
             "fingerprint": "50fde20626009aba", "kinds": ["select"],
             "masked": [{"column": "public.customers.ssn", "label": "ssn", "mask": "partial"}],
             "name": "q1", "parameters": null, "portal": "p1", "protocol": "extended", "reasons": [],
-            "relations": ["public.customers"], "request_id": "req_1", "rules": ["agents-read", "mask-pii"], "sql": null
+            "relations": ["public.customers"], "request_id": "req_1", "rules": ["agents-read", "mask-pii"], "sql": null,
+            "touched": ["public.customers.id"]
         })
     );
     let outcome = one(&place, "statement.outcome");

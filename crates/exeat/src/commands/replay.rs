@@ -1,5 +1,6 @@
 //! `exeat sessions replay`: a session out of the record, as it happened. Reads files; shows what was sealed to whoever has the keys.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub(crate) async fn run(args: &ReplayArgs) -> Result<Exit, ReplayError> {
     let mut found = false;
     for event in events {
         let event = event?;
-        if event.session() == Some(&args.session) {
+        if replay.is_of_session(&event) {
             if !found && event.kind() != "session.start" {
                 exit::note("the session's beginning is gone by retention; what is left of it follows");
             }
@@ -112,7 +113,7 @@ pub(crate) fn as_text(log: Log, keys: &KeySet, session: &str) -> Result<String, 
     let mut text = String::new();
     for event in events {
         let event = event?;
-        if event.session() == Some(session) {
+        if replay.is_of_session(&event) {
             text.push_str(&String::from_utf8_lossy(&replay.event(&event)?));
         }
     }
@@ -127,6 +128,8 @@ struct Replay<'a> {
     reader: Reader,
     formats: Formats,
     last: Option<Timestamp>,
+    /// That the session asked for or used, so far.
+    approvals: HashSet<String>,
     /// Bytes that were not kept.
     left_out: u64,
     /// What comes before is gone: messages may have begun in it.
@@ -143,8 +146,22 @@ impl<'a> Replay<'a> {
             reader: Reader::default(),
             formats: Formats::default(),
             last: None,
+            approvals: HashSet::new(),
             left_out: 0,
             is_behind_gap: true,
+        }
+    }
+
+    /// Its own, or a decision about an approval of its own.
+    fn is_of_session(&mut self, event: &Event) -> bool {
+        let approval = event.body("approval").and_then(Value::as_str);
+        match (event.session(), approval) {
+            (Some(session), approval) if session == self.session => {
+                self.approvals.extend(approval.map(str::to_owned));
+                true
+            }
+            (None, Some(approval)) => self.approvals.contains(approval),
+            _ => false,
         }
     }
 

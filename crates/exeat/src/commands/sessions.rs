@@ -109,9 +109,10 @@ async fn show(args: ShowArgs) -> Result<Exit, RecordError> {
         let steps: Vec<Value> = story
             .steps
             .iter()
-            .map(|step| match step {
-                Step::Statement(telling) => json!({"statement": telling.json()}),
-                Step::Other(event) => json!({"event": event.value()}),
+            .filter_map(|step| match step {
+                Step::Statement(telling) => Some(json!({"statement": telling.json()})),
+                // Decisions are listed apart.
+                Step::Other(event) => event.session().map(|_| json!({"event": event.value()})),
             })
             .collect();
         let approvals: Vec<&Value> = events.approvals.iter().map(|event| event.value()).collect();

@@ -116,7 +116,10 @@ impl Story {
         let mut room = Room { left: WHOLE_BYTES_MAX };
         let mut steps = Vec::new();
         let mut places: HashMap<String, usize> = HashMap::new();
-        for event in &events.events {
+        // Who decided stands between what was asked and what came of it.
+        let mut all: Vec<&Event> = events.events.iter().chain(&events.approvals).collect();
+        all.sort_by_key(|event| event.seq());
+        for event in all {
             let request = event.body("request_id").and_then(Value::as_str).unwrap_or("").to_owned();
             match event.kind() {
                 "statement.intent" | "statement.parse" => {
