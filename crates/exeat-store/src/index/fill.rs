@@ -34,6 +34,8 @@ pub(super) struct Filler {
     erased: HashSet<i64>,
     /// Sessions of which that is known before the line comes that names their slot.
     erased_late: HashSet<String>,
+    /// Whether a line has said which policy is in force.
+    knows_policy: bool,
     pub(super) rows: Rows,
 }
 
@@ -91,8 +93,10 @@ impl Filler {
         db: &mut SqliteConnection,
         (erased, erased_late): (HashSet<i64>, HashSet<String>),
     ) -> Result<Self, sqlx::Error> {
+        let accepted = sqlx::query("SELECT 1 FROM policy WHERE accepted <> 0 LIMIT 1").fetch_optional(&mut *db).await?;
         let known = Known::begin(db).await?;
-        Ok(Self { sessions: HashMap::new(), known, erased, erased_late, rows: Rows::new() })
+        let knows_policy = accepted.is_some();
+        Ok(Self { sessions: HashMap::new(), known, erased, erased_late, knows_policy, rows: Rows::new() })
     }
 
     /// One line; its rows wait for [`Filler::flush`].
@@ -101,10 +105,11 @@ impl Filler {
         if line.session.is_empty() {
             return self.take_outside(db, line, at, time).await;
         }
+        if !self.knows_policy && matches!(line.kind.as_ref(), START | "statement.intent" | "statement.parse") {
+            self.policy_of(line, time);
+        }
         let mut session = self.session(db, line, time).await?;
-        // What is carried of a session's beginning is nothing that it did.
-        let is_carried = line.kind == CARRIED;
-        if !is_carried || session.last.0 == 0 {
+        if line.kind != CARRIED {
             session.last = (int(line.seq), time);
         }
         session.changed = true;
@@ -114,7 +119,13 @@ impl Filler {
             self.rows.place.push([session.id.into(), int(at.segment).into(), int(at.offset).into()]);
         }
         match line.kind.as_ref() {
-            START | CARRIED => self.start(&mut session, line),
+            START | CARRIED => {
+                self.start(&mut session, line);
+                if session.last.0 == 0 {
+                    // What is carried of a session's beginning is nothing that it did.
+                    session.last = (int(line.seq), session.first.1);
+                }
+            }
             "statement.intent" | "statement.parse" => self.statement(db, &mut session, line, time).await?,
             "statement.outcome" => self.outcome(db, &mut session, line).await?,
             "session.end" => {
@@ -145,17 +156,9 @@ impl Filler {
     ) -> Result<(), sqlx::Error> {
         match line.kind.as_ref() {
             "policy.changed" => {
-                let policy: Policy =
-                    line.policy.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
-                let accepted = i64::from(line.body::<PolicyChange>().accepted);
-                let version = int(policy.version);
-                self.rows.policy.push([
-                    int(line.seq).into(),
-                    time.into(),
-                    version.into(),
-                    policy.sha256.into(),
-                    accepted.into(),
-                ]);
+                let accepted = line.body::<PolicyChange>().accepted;
+                self.policy(line, time, accepted);
+                self.knows_policy |= accepted;
             }
             "recovery" => {
                 for unknown in line.body::<Recovery>().unknown {
@@ -176,6 +179,22 @@ impl Filler {
             _ => {}
         }
         Ok(())
+    }
+
+    /// The line that said which policy is in force is gone: this one was decided by it. What was carried may name an older
+    /// one, and an outcome the one that its statement began under.
+    fn policy_of(&mut self, line: &Line<'_>, time: i64) {
+        if line.policy.is_some() {
+            self.policy(line, time, true);
+            self.knows_policy = true;
+        }
+    }
+
+    fn policy(&mut self, line: &Line<'_>, time: i64, accepted: bool) {
+        let policy: Policy = line.policy.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+        let (seq, version) = (int(line.seq), int(policy.version));
+        let accepted = i64::from(accepted);
+        self.rows.policy.push([seq.into(), time.into(), version.into(), policy.sha256.into(), accepted.into()]);
     }
 
     fn start(&self, session: &mut Session, line: &Line<'_>) {

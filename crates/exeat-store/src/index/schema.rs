@@ -6,7 +6,7 @@
 //! approval, once each: a search reads that first, and statements only of the sessions it leaves.
 
 /// Moves with every change of what stands below or of how it is filled.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// In the file's header: whose it is. `EXIX`.
 pub(super) const APPLICATION: i64 = 0x4558_4958;

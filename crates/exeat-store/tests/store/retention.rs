@@ -10,12 +10,14 @@ use exeat_store::StoreError;
 use exeat_store::evidence::{self, EvidenceError};
 use exeat_store::index::{Filter, Index, IndexPlace, SessionRow};
 use exeat_store::read::{BlobKind, open_log};
-use exeat_store::record::{Forgotten, Recorder, Requester, Retention, RoundOf, SessionRecord, TokenRef, Whose};
+use exeat_store::record::{
+    Forgotten, PolicyChange, PolicyRef, Recorder, Requester, Retention, RoundOf, SessionRecord, TokenRef, Whose,
+};
 use exeat_store::tree::VerifierKey;
 use exeat_store::verify::{Against, Finding, Verification, verify};
 use jiff::{SignedDuration, Timestamp};
 
-use super::common::{Place, allowed, done, principal, start};
+use super::common::{POLICY, Place, allowed, done, principal, start};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -502,4 +504,57 @@ async fn a_text_is_found_that_a_session_had_too_that_is_erased_and_was_carried()
         assert_eq!(names, ["new"], "{at:?}");
         assert!(!index.catch_up(Some(&keys), |_| {}).await.unwrap().rebuilt);
     }
+}
+
+#[tokio::test]
+async fn the_policy_in_force_is_known_when_the_line_that_said_so_is_gone() {
+    let place = Place::new();
+    let recorder = place.open();
+    let change = PolicyChange { policy: POLICY, previous: None, path: "policies", accepted: true, problem: None };
+    recorder.policy_changed(&change).unwrap();
+    session(&recorder, "old", 300);
+    turn(&recorder);
+    let then = Timestamp::now();
+    recorder.policy_changed(&PolicyChange { accepted: false, problem: Some("line 3: typo"), ..change }).unwrap();
+    session(&recorder, "new", 300);
+    assert!(forget(&recorder, &lines(), then).lines.is_some());
+    assert_eq!(place.of_kind("policy.changed").len(), 1);
+    let mut kept = Index::open(&IndexPlace::beside(&place.data()), &place.data()).await.unwrap();
+    kept.catch_up(None, |_| {}).await.unwrap();
+    let shown = async |index: &mut Index| {
+        let policies = index.policies().await.unwrap();
+        assert!(policies.iter().all(|policy| policy.at >= then), "{policies:?}");
+        policies.into_iter().map(|policy| (policy.version, policy.accepted)).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&mut kept).await, [(3, false), (3, true)]);
+    // A session that began under the one before does not turn it back.
+    let policy = PolicyRef { version: 4, sha256: "def456" };
+    recorder.policy_changed(&PolicyChange { policy, previous: Some(POLICY), ..change }).unwrap();
+    session(&recorder, "newer", 1);
+    kept.catch_up(None, |_| {}).await.unwrap();
+    let mut anew = Index::open(&IndexPlace::Memory, &place.data()).await.unwrap();
+    anew.catch_up(None, |_| {}).await.unwrap();
+    for index in [&mut kept, &mut anew] {
+        assert_eq!(shown(index).await, [(3, false), (3, true), (4, true)]);
+    }
+}
+
+#[tokio::test]
+async fn a_session_did_nothing_when_it_was_carried() {
+    let place = Place::new();
+    let recorder = place.open();
+    let _idle = begin(&recorder, "idle");
+    session(&recorder, "old", 300);
+    turn(&recorder);
+    let then = Timestamp::now();
+    session(&recorder, "new", 300);
+    assert!(forget(&recorder, &lines(), then).lines.is_some());
+    let mut index = Index::open(&IndexPlace::Memory, &place.data()).await.unwrap();
+    index.catch_up(None, |_| {}).await.unwrap();
+    let rows = rows(&mut index).await;
+    let idle = rows.iter().find(|row| row.session == "idle").unwrap();
+    assert!(idle.last_at == idle.first_at && idle.last_at < then, "{idle:?}");
+    let since = Filter { since: Some(then), limit: 100, ..Filter::default() };
+    let found = index.sessions(&since, None).await.unwrap();
+    assert_eq!(found.iter().map(|row| row.session.as_str()).collect::<Vec<_>>(), ["new"]);
 }
