@@ -28,6 +28,11 @@ CLOSED = f"""version: 1
   - {{id: masks, target: shop, mask: {{ssn: {{with: redact}}}}}}
   - {{id: ask, target: shop, who: {{groups: [agents]}}, relations: [public.customers], statements: [select], hold: {{approvers: {{groups: [owners]}}}}}}
 """
+ASKED = f"""version: 1
+{LABELS}rules:
+  - {{id: reads, target: shop, who: {{groups: [agents, analysts]}}, allow: [read]}}
+  - {{id: masks, target: shop, who: {{groups: [agents]}}, mask: {{ssn: {{with: redact, lookup: equality}}}}}}
+"""
 PEOPLE = {"agent-7": "agents", "ann": "analysts", "tim": "temps"}
 
 
@@ -135,3 +140,17 @@ def test_for_people_it_says_the_same_in_words_and_for_one_column_only(answers):
     assert "policy explain" in answers.ask("0s", column="pg_catalog.pg_stats.most_common_vals").stdout
     assert seen(answers.could("0s", column="public.orders.id"))["agent-7"]["read"] == "clear"
     assert answers.could("0s", "--target", "crm")["on_record"][0]["read"] == "denied", "rules of a target are its own"
+
+
+def test_who_asks_about_what_is_open_to_them_has_read_it_and_who_looks_up_what_is_sealed_is_found(fresh_gateway, trust):
+    """A condition on an open column says as much as its value; a lookup of a sealed one is counted, and no reading."""
+    gateway = fresh_gateway("asked-about", policy=ASKED).trust(trust.entry()).start()
+    for name, group in {"ann": "analysts", "agent-7": "agents"}.items():
+        with psycopg.connect(gateway.dsn(trust.token(name, [group])).text(), autocommit=True) as connection:
+            connection.execute("SELECT id FROM customers WHERE ssn = 'nobody'")
+    wait_until("two sessions have ended on record", lambda: len(record.events(gateway.data_dir, "session.end")) == 2)
+    gateway.stop()
+    read = json.loads(exeat("audit", "access", "--config", gateway.config_file, "--column", COLUMN, "--at", "0s", "--json").stdout)["read"]
+    assert [(one["principal"]["sub"], one["mask"]) for one in read] == [("ann", None)]
+    found = json.loads(exeat("sessions", "list", "--config", gateway.config_file, "--column", COLUMN, "--json").stdout)["sessions"]
+    assert [one["principal"]["sub"] for one in found] == ["agent-7", "ann"]

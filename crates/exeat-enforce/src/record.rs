@@ -16,7 +16,7 @@ pub struct RecordFacts {
     pub named: Vec<String>,
     /// Whose values it reads.
     pub columns: Vec<String>,
-    /// That it writes, looks up by values of the client's own or asks about, and does not read.
+    /// That it writes, or that are sealed and that it looks up by values of the client's own or asks about.
     pub touched: Vec<String>,
     pub masked: Vec<MaskedColumn>,
     pub rules: Vec<String>,
@@ -94,7 +94,8 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
         }
         for used in &lineage.uses {
             if let Some(name) = column_name(session, used.column) {
-                push_new(if reads(used.how) { &mut facts.columns } else { &mut facts.touched }, name);
+                let reads = reads(used.how, session.seals.column(used.column).is_some());
+                push_new(if reads { &mut facts.columns } else { &mut facts.touched }, name);
             }
         }
         for output in lineage.outputs.iter().flatten() {
@@ -111,10 +112,12 @@ pub(crate) fn facts(session: &SessionFacts, analysis: &MessageAnalysis) -> Recor
     facts
 }
 
-fn reads(usage: Use) -> bool {
+fn reads(usage: Use, is_sealed: bool) -> bool {
     match usage {
         Use::Projected | Use::Derived | Use::Expression | Use::Predicate | Use::Key | Use::Source => true,
-        Use::Lookup | Use::Presence | Use::Referenced | Use::Written => false,
+        // Where it is not sealed a question says as much as the value: there may be two of them.
+        Use::Lookup | Use::Presence | Use::Referenced => !is_sealed,
+        Use::Written => false,
     }
 }
 
